@@ -1,0 +1,79 @@
+# make run | test | test-long | test-pypi | bench | check | build | clean
+#
+# Each target first installs what is missing (tools/setup), so that it works on a fresh Debian machine. Nothing outside
+# this tree is changed but packages.
+
+PORT ?= 8080
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+LIB := build/lib
+WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
+CFLAGS ?= -O2 -g
+SANITIZE_FLAGS := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
+PLUGINS := echo python php
+
+ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.h) webserver/engine/build.py
+HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h) webserver/wire/wire.h webserver/wire/fields.h \
+	langplugins/include/langplugin.h
+
+.PHONY: all build run test test-long test-pypi bench check clean setup-build setup-test setup-demo setup-bench
+
+all: build
+
+setup-%:
+	@tools/setup $*
+
+build: setup-build
+	@$(MAKE) --no-print-directory $(VENV)/.made $(LIB)/libwebserver_host.so $(PLUGINS:%=$(LIB)/%.so) build/.engine
+
+$(VENV)/.made: setup.cfg setup.py pyproject.toml
+	test -x $(PYTHON) || /usr/bin/python3 -m venv --system-site-packages $(VENV)
+	tools/entry-points $(VENV)
+	touch $@
+
+build/.engine: $(ENGINE) $(VENV)/.made
+	mkdir -p build
+	$(PYTHON) webserver/engine/build.py
+	touch $@
+
+$(LIB)/libwebserver_host.so: $(HOST)
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c -o $@.new -lzmq -ldl && mv $@.new $@
+
+$(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) langplugins/echo/*.c -o $@.new && mv $@.new $@
+
+$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) $$(/usr/bin/python3-config --includes) langplugins/python/*.c \
+		-o $@.new && mv $@.new $@
+
+$(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) -Wno-unused-parameter $(CFLAGS) -shared -fPIC $(INCLUDE) $$(php-config8.2 --includes) \
+		langplugins/php/*.c -o $@.new -lphp8.2 && mv $@.new $@
+
+run: setup-demo build
+	@exec tools/demo --port $(PORT)
+
+test: setup-test build
+	@exec tools/test
+
+test-long: setup-test build
+	@exec tools/test --long
+
+test-pypi: setup-test build
+	@exec tools/test --pypi
+
+bench: setup-bench build
+	@exec $(PYTHON) tools/bench/run.py
+
+check: setup-test build
+	@exec tools/check
+
+clean:
+	rm -rf build .venv .mypy_cache .ruff_cache .hypothesis .pytest_cache webserver/engine/_engine.c
+	find webserver tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find webserver -name '*.so' -delete

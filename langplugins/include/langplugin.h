@@ -1,0 +1,208 @@
+/*
+ * langplugin.h - what a language plugin and the worker host promise each other.
+ *
+ * A plugin is a shared object that exports one symbol, `langplugin`. The manager process of a group opens it after it
+ * has dropped its privileges and has been exec'ed; the host then calls it. A plugin links against nothing of the
+ * server: all it may call is in struct langplugin_host. It never learns how requests arrive.
+ *
+ * Order of calls:
+ *
+ *   manager    open -> preload -> (fork, any number of times)
+ *   worker     after_fork -> thread_start on each thread -> handle ... -> thread_stop on each thread -> close
+ *
+ * History:
+ *   1.0  first version
+ *
+ * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
+ */
+#ifndef LANGPLUGIN_H
+#define LANGPLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define LANGPLUGIN_MAGIC 0x4c504c47u
+#define LANGPLUGIN_MAJOR 1
+#define LANGPLUGIN_MINOR 0
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One request, from handle() until it returned LP_DONE or finish() was called. Owned by the host. */
+struct langplugin_call;
+
+struct langplugin_text {
+	const char *data; /* always followed by a NUL that is not counted, and never NULL */
+	size_t size;
+};
+
+/* A CGI variable made of a request field; fields of one name are joined (", "; Cookie: "; "). */
+struct langplugin_variable {
+	struct langplugin_text name;  /* "HTTP_ACCEPT", "CONTENT_TYPE" */
+	struct langplugin_text value;
+	unsigned known; /* below host->known_count: name is host->known[known], the same for each request; else 0 */
+};
+
+struct langplugin_field {
+	struct langplugin_text name;
+	struct langplugin_text value;
+};
+
+/* What does not change while the call lives; all text lives as long. Paths are percent-decoded bytes. */
+struct langplugin_request {
+	struct langplugin_text method, target, path, query, script_name, path_info, script_filename, document_root;
+	struct langplugin_text host, server_name, server_port, scheme, remote_addr, remote_port, server_addr;
+	struct langplugin_text protocol;   /* "HTTP/1.1" */
+	struct langplugin_text request_id; /* for log lines */
+	struct langplugin_text site;
+	const struct langplugin_variable *variables; /* HTTP_*, CONTENT_TYPE, CONTENT_LENGTH; nothing else */
+	size_t variable_count;
+	const struct langplugin_field *fields; /* as they came, in order */
+	size_t field_count;
+	int64_t content_length; /* -1: not known beforehand (chunked) */
+	int head;               /* method is HEAD */
+	int chunked;            /* content_length is -1 and a body follows */
+};
+
+enum langplugin_result {
+	LP_OK = 0,
+	LP_AGAIN = -1,    /* LP_NOWAIT was asked and it would wait */
+	LP_GONE = -2,     /* the client is gone, or the deadline has passed: stop */
+	LP_INVALID = -3,  /* an argument breaks a rule of HTTP, or a call came in the wrong order: a bug in the application */
+	LP_FAILED = -4    /* the system failed; errno says how */
+};
+
+enum langplugin_flags {
+	LP_NOWAIT = 1 /* do not wait: return LP_AGAIN instead, so that the plugin can give its lock away first */
+};
+
+enum langplugin_level { LP_ERROR = 0, LP_WARNING = 1, LP_NOTICE = 2 };
+
+/*
+ * The host's functions. All may be called from the thread that handle() runs on; log and cancelled from any thread.
+ * None takes or needs a language's lock; those that may wait say so.
+ */
+struct langplugin_host {
+	uint32_t size; /* of this struct, in bytes */
+	uint32_t major, minor;
+	unsigned known_count;
+	const struct langplugin_text *known; /* CGI names by number; index 0 is empty */
+	int threads;           /* of this worker */
+	int processes;         /* of this group */
+
+	const struct langplugin_request *(*request)(struct langplugin_call *call);
+
+	/*
+	 * Read request body. Returns bytes read (> 0), 0 at its end, or LP_AGAIN, LP_GONE. May wait. The first call lets
+	 * a waiting client send (100 Continue).
+	 */
+	ssize_t (*read)(struct langplugin_call *call, void *buffer, size_t size, int flags);
+
+	/*
+	 * Begin the answer. Once for each call. Field names and values are checked (LP_INVALID); connection fields
+	 * (Connection, Keep-Alive, Transfer-Encoding, Upgrade, Trailer, TE) are refused with LP_INVALID. content_length -1:
+	 * taken from a Content-Length field if there is one, else not known. Nothing is sent before the first write,
+	 * flush or the end.
+	 * reason may be empty.
+	 */
+	int (*respond)(struct langplugin_call *call, int status, struct langplugin_text reason,
+	               const struct langplugin_field *fields, size_t count, int64_t content_length);
+
+	/* Take back a respond() of which nothing has been sent. LP_INVALID if it has. */
+	int (*unrespond)(struct langplugin_call *call);
+
+	/* Answer body. All of it is taken, or none (LP_AGAIN). May wait for the client. Small writes are gathered. */
+	int (*write)(struct langplugin_call *call, const void *data, size_t size, int flags);
+
+	/* Send what has been gathered. */
+	int (*flush)(struct langplugin_call *call, int flags);
+
+	/* Answer body from a file, from offset; length -1: to its end. The descriptor stays the caller's. May wait. */
+	int (*send_file)(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
+
+	/* A 1xx answer before the real one. */
+	int (*inform)(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
+
+	/* The answer cannot be finished: the client's connection is cut, so that it cannot look complete. */
+	void (*abort)(struct langplugin_call *call);
+
+	/* True once the client is gone or the deadline has passed. Costs one load. */
+	int (*cancelled)(struct langplugin_call *call);
+
+	/* CLOCK_MONOTONIC nanoseconds, 0 for none. */
+	uint64_t (*deadline)(struct langplugin_call *call);
+
+	/* Ends a call for which handle() returned LP_PENDING. From the thread that handle() ran on. */
+	void (*finish)(struct langplugin_call *call);
+
+	/*
+	 * One entry of the group's error log, may hold newlines; with the request's id if call is not NULL. Never waits:
+	 * what does not fit is dropped and counted.
+	 */
+	void (*log)(struct langplugin_call *call, int level, const char *text, size_t size);
+};
+
+enum langplugin_handled {
+	LP_DONE = 0,    /* the answer is complete */
+	LP_PENDING = 1  /* the plugin calls finish() later; only with LANGPLUGIN_ASYNC */
+};
+
+/* A setting of the group's file, by its name there: "application", "ini.memory_limit", "environment.HOME" ... */
+struct langplugin_setting {
+	const char *name;
+	const char *value;
+};
+
+enum langplugin_traits {
+	LANGPLUGIN_SINGLE_THREAD = 1, /* threads > 1 is refused */
+	LANGPLUGIN_MAIN_THREAD = 2,   /* handle() of slot 0 must be on the process's main thread; always so at present */
+	LANGPLUGIN_ASYNC = 4
+};
+
+struct langplugin {
+	uint32_t magic; /* LANGPLUGIN_MAGIC */
+	uint16_t major, minor;
+	uint32_t size; /* sizeof(struct langplugin) */
+	uint32_t traits;
+	const char *name;    /* "python" */
+	const char *version; /* of the language, for status: "3.11.2" */
+
+	/*
+	 * In the manager, once. Stores the plugin's state at *state, which each later call is given. host lives as long
+	 * as the process. Returns 0, or -1 after writing a message that names what is wrong and where.
+	 */
+	int (*open)(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+	            void **state, char *message, size_t message_size);
+
+	/* In the manager, after open: load the modules or the application named by `preload`. May be NULL. As open. */
+	int (*preload)(void *state, char *message, size_t message_size);
+
+	/* In a new worker, on its main thread, before any other thread exists. Loads the application. As open. */
+	int (*after_fork)(void *state, char *message, size_t message_size);
+
+	/* On each thread that will call handle(), before the first; *thread is given to handle(). May be NULL. 0 or -1. */
+	int (*thread_start)(void *state, void **thread);
+	void (*thread_stop)(void *state, void *thread);
+
+	/* Run one request to its end. Never returns with the language's lock held. */
+	int (*handle)(void *state, void *thread, struct langplugin_call *call);
+
+	/*
+	 * Write each thread's stack as text to fd. Called from a thread of the host's own while handle() may hang, in a
+	 * process that is about to be ended. May be NULL.
+	 */
+	void (*dump)(void *state, int fd);
+
+	/* In the worker, when no thread is left. May be NULL. */
+	void (*close)(void *state);
+};
+
+extern const struct langplugin langplugin;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

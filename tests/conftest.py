@@ -1,0 +1,48 @@
+"""Fixtures: a server of one's own for each test, and a check after every test that it left nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from serving import Server, descendants, directory
+
+
+@pytest.fixture()
+def server() -> Iterator[Server]:
+    """A server that is not started yet; stopped and looked at afterwards."""
+    with directory() as path:
+        one = Server(path)
+        yield one
+        one.stop()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Descriptors and child processes of the test process are as before."""
+    fds = set(os.listdir("/proc/self/fd"))
+    children = descendants(os.getpid())
+    yield
+    left = descendants(os.getpid()) - children
+    assert not left, f"child processes are left: {left}"
+    extra = {fd for fd in set(os.listdir("/proc/self/fd")) - fds if os.path.exists(f"/proc/self/fd/{fd}")}
+    assert not extra, f"descriptors are left: {[os.readlink(f'/proc/self/fd/{fd}') for fd in extra]}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A skip or an expected failure fails the run: see tools/test."""
+    hidden = [*terminalreporter.stats.get("skipped", []), *terminalreporter.stats.get("xfailed", [])]
+    for report in hidden:
+        terminalreporter.write_line(f"not run: {report.nodeid}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and (reporter.stats.get("skipped") or reporter.stats.get("xfailed")) and exitstatus == 0:
+        session.exitstatus = 1

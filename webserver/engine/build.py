@@ -1,0 +1,63 @@
+"""Build the engine: webserver.engine._engine, a cffi API-mode module, from this folder's C files and llhttp's sources.
+
+Run as a script it builds in place; setup.py uses `ffibuilder` too. llhttp is compiled from where Debian's node-llhttp
+puts its C sources (LLHTTP_SOURCE names another place); nothing of it is copied into the tree. The engine does not link
+libzmq: it takes its functions from the library that pyzmq has loaded (zmqlib.c), and only needs zmq.h.
+
+WEBSERVER_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+WIRE = HERE.parent / "wire"
+LLHTTP = Path(os.environ.get("LLHTTP_SOURCE", "/usr/share/llhttp"))
+LLHTTP_INCLUDE = os.environ.get("LLHTTP_INCLUDE", "/usr/share/include/llhttp")
+
+STRICT = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-g"]
+# cffi's own generated file and llhttp's are not ours to mend.
+FOREIGN = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-sign-compare"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+
+
+def declarations(header: Path, name: str) -> str:
+    """The part of a header between its marks, as cffi takes it: constants kept, comments and other directives gone."""
+    match = re.search(rf"/\* {name}: begin \*/(.*)/\* {name}: end \*/", header.read_text(), re.S)
+    if match is None:
+        raise SystemExit(f"{header}: the marks '{name}: begin' and '{name}: end' are not there")
+    return re.sub(r"/\*.*?\*/", "", match.group(1), flags=re.S)
+
+
+def make() -> FFI:
+    ffi = FFI()
+    ffi.cdef(declarations(WIRE / "wire.h", "wire"))
+    ffi.cdef(declarations(HERE / "api.h", "api"))
+    own = sorted(str(path) for path in HERE.glob("*.c") if not path.name.startswith("_"))
+    foreign = [str(LLHTTP / name) for name in ("api.c", "http.c", "llhttp.c")]
+    sanitize = bool(os.environ.get("WEBSERVER_SANITIZE"))
+    ffi.set_source(
+        "webserver.engine._engine",
+        '#include "wire.h"\n#include "api.h"\n',
+        sources=[os.path.relpath(path, HERE.parent.parent) if path.startswith(str(HERE)) else path for path in own]
+        + foreign,
+        include_dirs=[str(HERE), str(WIRE), LLHTTP_INCLUDE],
+        libraries=["dl"],
+        extra_compile_args=STRICT + FOREIGN + (["-O1", *SANITIZE] if sanitize else ["-O2"]),
+        extra_link_args=SANITIZE if sanitize else [],
+        py_limited_api=False,
+    )
+    return ffi
+
+
+ffibuilder = make()
+
+if __name__ == "__main__":
+    os.chdir(HERE.parent.parent)
+    ffibuilder.compile(verbose="-v" in sys.argv, tmpdir=".")

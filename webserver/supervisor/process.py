@@ -1,0 +1,57 @@
+"""A process as a declarative record, and a child as what the supervisor knows about it.
+
+The same for every kind of child: logger, front end, manager, companion. spawn.py makes a process from the record.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from webserver.supervisor.identity import Identity
+from webserver.supervisor.link import Link
+from webserver.supervisor.policy import Backoff
+from webserver.supervisor.states import ALIVE, State
+
+Limit = tuple[int, int, int]  # resource, soft, hard
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    kind: str  # frontend, manager, logger
+    name: str  # "0", "shop"; "" where there is one
+    argv: tuple[str, ...]  # argv[0] is the absolute path of the program
+    identity: Identity
+    descriptors: Mapping[int, int]  # number in the child -> number here; all others are closed
+    umask: int = 0o022
+    limits: tuple[Limit, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides PATH and LANG, which all have
+    directory: str = "/"
+    death_signal: int = signal.SIGKILL  # sent to it when the supervisor dies
+    no_new_privs: bool = True
+
+
+@dataclass(eq=False)
+class Child:
+    """One role that a process fills, and the process that fills it now."""
+
+    kind: str
+    name: str
+    state: State = State.NEW
+    pid: int = 0
+    started: float = 0.0  # monotonic, of the present process
+    last_beat: float = 0.0
+    backoff: Backoff = Backoff()
+    link: Link | None = None
+    why: str = ""  # of the last change of state
+    stack_asked: bool = False  # it is hung and has been asked for its stack
+
+    @property
+    def label(self) -> str:
+        words = {"frontend": "front end"}
+        return f"{words.get(self.kind, self.kind)} {self.name}".rstrip()
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ALIVE

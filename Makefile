@@ -52,7 +52,7 @@ $(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) lang
 
 $(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/include/langplugin.h
 	mkdir -p $(LIB)
-	$(CC) $(WARN) -Wno-unused-parameter $(CFLAGS) -shared -fPIC $(INCLUDE) $$(php-config8.2 --includes) \
+	$(CC) $(WARN) -D_GNU_SOURCE $(CFLAGS) -shared -fPIC $(INCLUDE) $$(php-config8.2 --includes | sed s:-I:-isystem:g) \
 		langplugins/php/*.c -o $@.new -lphp8.2 && mv $@.new $@
 
 run: setup-demo build

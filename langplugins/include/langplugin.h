@@ -142,6 +142,12 @@ struct langplugin_host {
 	 * what does not fit is dropped and counted.
 	 */
 	void (*log)(struct langplugin_call *call, int level, const char *text, size_t size);
+
+	/*
+	 * The answer is complete: it is sent to its end now, while handle() goes on with work that nobody waits for.
+	 * Everything but cancelled, deadline and log returns LP_INVALID afterwards. LP_OK, or as write().
+	 */
+	int (*end)(struct langplugin_call *call);
 };
 
 enum langplugin_handled {

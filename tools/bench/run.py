@@ -7,7 +7,6 @@ floor is a verdict in the report, not an exit status.
 """
 
 import argparse
-import os
 import random
 import shutil
 import signal
@@ -16,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import machine, proc, process, report, rounds, rows, site
+from harness import machine, process, report, rounds, rows, site
 from harness.instance import Context
 from harness.process import BenchError
 from harness.store import Store
@@ -60,7 +59,7 @@ def _list() -> None:
 
 
 def _write(options: argparse.Namespace, store: Store, selected: set[str]) -> Path:
-    whole = not options.only and not options.servers and options.rounds >= FULL[0]
+    whole = not options.only and not options.servers and options.rounds >= FULL[0] and options.webserverd.exists()
     output = options.output or BENCH / "results" / ("last.json" if whole else "partial.json")
     head: dict[str, object] = {
         "machine": machine.describe(ROOT),
@@ -76,11 +75,6 @@ def _write(options: argparse.Namespace, store: Store, selected: set[str]) -> Pat
     return output
 
 
-def _leftovers(complaints: list[str]) -> list[str]:
-    left = [pid for pid in proc.tree([os.getpid()]) if pid != os.getpid()]
-    return complaints + [f"left behind: {pid} {proc.title(pid)}" for pid in left]
-
-
 def measure(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -93,6 +87,7 @@ def measure(options: argparse.Namespace) -> int:
     try:
         context = Context(site.build(base), ROOT, options.webserverd.resolve(), options.port_base, nofile)
         complaints = context.complaints
+        context.check_ports()
         run = rounds.Run(
             context, store, timed, extra, tuple(options.servers), options.rounds, options.seconds, random.Random(options.seed)
         )
@@ -106,8 +101,9 @@ def measure(options: argparse.Namespace) -> int:
         rounds.say("interrupted; no report is written")
         status = 130
     finally:
+        left = process.sweep()
         shutil.rmtree(base, ignore_errors=True)
-    for complaint in _leftovers(complaints):
+    for complaint in complaints + left:
         rounds.say(complaint)
         status = status or 1
     if status != 130:
@@ -123,11 +119,8 @@ def main() -> int:
         _list()
         return 0
     try:
-        lock = machine.take_lock()
-        try:
+        with machine.take_lock():
             return measure(options)
-        finally:
-            os.close(lock)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

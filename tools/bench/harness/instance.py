@@ -13,6 +13,8 @@ from harness.process import BenchError, Child
 from harness.site import BENCH, Site
 
 START_SECONDS = 20.0
+PORTS = 200
+UNPRIVILEGED = "www-data"
 PROBE = {"echo": "hello", "static": "static1k", "python": "hello", "php": "hello"}
 
 
@@ -37,9 +39,14 @@ class Context:
     next_port: int = 0
     complaints: list[str] = field(default_factory=list)
 
+    def check_ports(self) -> None:
+        """All of them before anything starts: a stranger's answers must never be measured."""
+        for number in range(PORTS):
+            machine.check_port(self.port_base + number)
+
     def port(self) -> int:
         port = self.port_base + self.next_port
-        self.next_port = (self.next_port + 1) % 200
+        self.next_port = (self.next_port + 1) % PORTS
         machine.check_port(port)
         return port
 
@@ -62,10 +69,15 @@ class Instance:
     def worker_pids(self) -> list[int]:
         return proc.matching(self.pids(), self.server.worker) if self.server.worker else []
 
+    def log_tail(self) -> str:
+        """How everything ends that the processes printed or wrote into files of their own."""
+        paths = [path for path in sorted(self.directory.glob("*")) if path.suffix == ".log" or "output" in path.name]
+        return "\n".join(line for path in paths for line in process.tail(path))
+
     def check_alive(self) -> None:
         for child in self.children:
             if child.popen.poll() is not None:
-                raise BenchError(f"{self.server.name} ended with {child.popen.returncode}:\n{child.log_tail()}")
+                raise BenchError(f"it ended with {child.popen.returncode}:\n{self.log_tail()}")
 
 
 def available(server: Server, context: Context) -> str:
@@ -102,7 +114,7 @@ def render(text: str, wanted: set[str], values: dict[str, str]) -> str:
 def _own(directory: Path) -> None:
     """The servers' unprivileged user may write here."""
     if os.geteuid() == 0:
-        user = pwd.getpwnam("www-data")
+        user = pwd.getpwnam(UNPRIVILEGED)
         os.chown(directory, user.pw_uid, user.pw_gid)
 
 
@@ -134,7 +146,8 @@ def start(context: Context, server: Server, options: Options | None = None, wait
             argv = [render(part, set(), values).strip() for part in command]
             log = directory / f"output-{number}"
             cwd = context.root if ours else directory
-            instance.children.append(process.spawn(argv, cwd, log, environment))
+            user = UNPRIVILEGED if number in server.unprivileged and os.geteuid() == 0 else None
+            instance.children.append(process.spawn(argv, cwd, log, environment, user=user))
         if wait:
             wait_ready(instance)
     except BaseException:
@@ -158,8 +171,7 @@ def wait_ready(instance: Instance, every: float = 0.02) -> float:
             why = str(error)
         instance.check_alive()
         time.sleep(every)
-    tails = "\n".join(child.log_tail() for child in instance.children)
-    raise BenchError(f"{instance.server.name} does not answer within {START_SECONDS:.0f} s ({why}):\n{tails}")
+    raise BenchError(f"it does not answer within {START_SECONDS:.0f} s ({why}):\n{instance.log_tail()}")
 
 
 def end(context: Context, instance: Instance) -> None:

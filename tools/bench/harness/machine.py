@@ -1,9 +1,10 @@
 """The machine: one run at a time, quiet before each cell, ports that nobody uses, and what it is made of."""
 
-import fcntl
 import os
 import platform
+import re
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -11,24 +12,34 @@ from pathlib import Path
 from harness import proc
 from harness.process import BenchError, clean_environment
 
-LOCK = Path("/tmp/webserver-bench.lock")
+LOCK = "\0webserver-bench"
 QUIET_SHARE = 0.06  # of all cores: below this the machine counts as idle
 QUIET_WINDOW = 0.15  # seconds looked at
 QUIET_WAIT = 12.0  # seconds waited for it; then the cell runs anyway and says so
 
 
-def take_lock() -> int:
-    """Returns the descriptor that holds the lock as long as it is open; a second run is an error, never a wait."""
-    fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def take_lock() -> socket.socket:
+    """Holds the lock as long as the socket is open; a second run is an error, never a wait.
+
+    An abstract unix name: shared by all users, freed by the kernel whatever happens, and no file stays behind.
+    """
+    lock = socket.socket(socket.AF_UNIX)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(fd, 32).decode(errors="replace").strip()
-        os.close(fd)
-        raise BenchError(f"another benchmark run (pid {holder}) holds {LOCK}") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
+        lock.bind(LOCK)
+        lock.listen(1)
+    except OSError:
+        lock.close()
+        raise BenchError(f"another benchmark run{_holder()} is under way") from None
+    return lock
+
+
+def _holder() -> str:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        if probe.connect_ex(LOCK):
+            return ""
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return f" (pid {pid})"
 
 
 def busy_share(seconds: float) -> float:
@@ -86,7 +97,7 @@ def describe(root: Path) -> dict[str, object]:
     git = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
     commit = first_line([*git, "rev-parse", "--verify", "-q", "HEAD"])
     return {
-        "commit": commit or "none yet",
+        "commit": commit if re.fullmatch("[0-9a-f]{40}", commit) else "none",
         "tree_changed": bool(first_line([*git, "status", "--porcelain"])),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "cpu": model,

@@ -27,6 +27,7 @@ class Server:
     flags: tuple[str, ...] = ()
     front: str = ""
     worker: str = ""
+    unprivileged: tuple[int, ...] = ()  # numbers of commands that start as www-data when we are root
 
 
 _NGINX = ("nginx-common.conf", "nginx-http.conf")
@@ -100,16 +101,18 @@ SERVERS = (
         commands=(("/usr/bin/uwsgi", "--ini", "@DIR@/uwsgi.ini"), _nginx("nginx-uwsgi.conf")),
         front=_NGINX_FRONT,
         worker="uwsgi",
+        unprivileged=(0,),
     ),
     Server(
         name="nginx-uwsgi-nospool",
-        title="the same with larger buffers and no temporary file (a slow client holds the worker)",
+        title="nginx + uWSGI with larger buffers and no temporary file (a slow client holds the worker)",
         speaks="python",
         templates=("uwsgi.ini", "nginx-uwsgi.conf", *_NGINX),
         commands=(("/usr/bin/uwsgi", "--ini", "@DIR@/uwsgi.ini"), _nginx("nginx-uwsgi.conf")),
         flags=("nospool",),
         front=_NGINX_FRONT,
         worker="uwsgi",
+        unprivileged=(0,),
     ),
     _gunicorn("sync"),
     _gunicorn("gevent"),
@@ -132,7 +135,7 @@ SERVERS = (
     ),
     Server(
         name="nginx-fpm-keepalive",
-        title="the same with FastCGI keep-alive (starves connections, see README)",
+        title="nginx + php-fpm with FastCGI keep-alive (starves connections, see README)",
         speaks="php",
         templates=("php-fpm.conf", "nginx-fpm.conf", *_NGINX),
         commands=(("/usr/sbin/php-fpm8.2", "--nodaemonize", "-y", "@DIR@/php-fpm.conf"), _nginx("nginx-fpm.conf")),
@@ -142,7 +145,7 @@ SERVERS = (
     ),
     Server(
         name="nginx-fpm-nospool",
-        title="nginx + php-fpm with larger buffers and no temporary file",
+        title="nginx + php-fpm with larger buffers and no temporary file (a slow client holds the worker)",
         speaks="php",
         templates=("php-fpm.conf", "nginx-fpm.conf", *_NGINX),
         commands=(("/usr/sbin/php-fpm8.2", "--nodaemonize", "-y", "@DIR@/php-fpm.conf"), _nginx("nginx-fpm.conf")),

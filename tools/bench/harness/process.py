@@ -6,6 +6,7 @@ is not the started process or, at that moment, its descendant; a pid counts only
 
 import ctypes
 import os
+import pwd
 import resource
 import signal
 import subprocess
@@ -37,11 +38,12 @@ class Child:
     def pid(self) -> int:
         return self.popen.pid
 
-    def log_tail(self, lines: int = 12) -> str:
-        try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        except OSError:
-            return ""
+
+def tail(path: Path, lines: int = 8) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []
 
 
 def become_subreaper() -> None:
@@ -76,7 +78,16 @@ def _in_child(parent: int, cpu: int | None) -> None:
         os.sched_setaffinity(0, {cpu})
 
 
-def spawn(argv: list[str], cwd: Path, log: Path, env: dict[str, str] | None = None, cpu: int | None = None) -> Child:
+def spawn(
+    argv: list[str],
+    cwd: Path,
+    log: Path,
+    env: dict[str, str] | None = None,
+    cpu: int | None = None,
+    user: str | None = None,
+) -> Child:
+    """Starts argv; its output goes to the end of log.  user: whom it becomes, with that user's first group only."""
+    group = pwd.getpwnam(user).pw_gid if user else None
     parent = os.getpid()
     with open(log, "ab") as output:
         popen = subprocess.Popen(
@@ -87,6 +98,10 @@ def spawn(argv: list[str], cwd: Path, log: Path, env: dict[str, str] | None = No
             stdout=output,
             stderr=output,
             start_new_session=True,
+            user=user,
+            group=group,
+            extra_groups=[] if user else None,
+            # after the change of user, which clears the death signal
             preexec_fn=lambda: _in_child(parent, cpu),
         )
     return Child(popen, log)
@@ -105,36 +120,54 @@ def _alive(members: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return {m for m in members if proc.start_time(m[0]) == m[1] and proc.state(m[0]) not in ("Z", None)}
 
 
-def _reap_orphans(members: set[tuple[int, int]]) -> None:
-    for pid, _ in members:
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
+def _members(roots: list[int]) -> set[tuple[int, int]]:
+    return {(pid, when) for pid in proc.tree(roots) if (when := proc.start_time(pid)) is not None}
+
+
+def _wait_gone(members: set[tuple[int, int]], popen: "subprocess.Popen[bytes] | None") -> bool:
+    """Waits until none lives, and reaps those that came to us as orphans (popen reaps its own)."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while True:
+        if popen is not None:
+            popen.poll()
+        for pid, _ in members:
+            if popen is None or pid != popen.pid:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    pass
+        if not _alive(members):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
 
 
 def stop(child: Child) -> str | None:
     """SIGTERM, then SIGKILL to what is left of the tree; returns a complaint if it had to be killed."""
     started = proc.start_time(child.pid)
     if started is None or child.popen.poll() is not None:
-        return None
-    members = {(pid, when) for pid in proc.tree([child.pid]) if (when := proc.start_time(pid)) is not None}
+        return None  # what it may have left is ours as orphans: sweep() ends it
+    members = _members([child.pid])
     _kill((child.pid, started), signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        child.popen.poll()
-        _reap_orphans(members - {(child.pid, started)})
-        if not _alive(members):
-            break
-        time.sleep(0.01)
+    if _wait_gone(members, child.popen):
+        return None
     left = _alive(members)
     for member in left:
         _kill(member, signal.SIGKILL)
-    child.popen.wait(STOP_SECONDS)
-    _reap_orphans(members - {(child.pid, started)})
-    if left:
-        return f"{len(left)} process(es) of {child.popen.args!r} had to be killed"
-    return None
+    _wait_gone(members, child.popen)
+    return f"{len(left)} process(es) of `{' '.join(map(str, child.popen.args))}` had to be killed"
+
+
+def sweep() -> list[str]:
+    """Kills every descendant that is still there after all were stopped; returns a complaint for each."""
+    members = {member for member in _members([os.getpid()]) if member[0] != os.getpid()}
+    left = _alive(members)
+    complaints = [f"left behind and killed: {pid} {proc.title(pid)}" for pid, _ in left]
+    for member in left:
+        _kill(member, signal.SIGKILL)
+    _wait_gone(members, None)
+    return complaints
 
 
 def pin(pids: list[int], cpus: set[int]) -> None:

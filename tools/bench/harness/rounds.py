@@ -82,7 +82,7 @@ class Run:
                 self.running[name, access_log] = one
             except BenchError as error:
                 self.store.fail("start", name, str(error))
-                say(str(error))
+                say(f"{name}: {error}")
 
     def count_calls(self) -> None:
         applications = {row.language for row in self.rows} & {"python", "php"}
@@ -147,6 +147,8 @@ class Run:
         if number >= limit or name.startswith(("big", "wakeups", "memory")):
             return
         for server in servers:
+            if name == "startup" and self.store.failed(name, server):
+                continue
             if name == "startup":
                 machine.wait_quiet()
                 if number == 0:  # warms what the first start reads from disk; not counted

@@ -25,6 +25,8 @@ class Store:
             place.setdefault(name, []).append(round(value, 4))
 
     def fail(self, row: str, server: str, why: str) -> None:
+        lines = [line.strip() for line in why.splitlines() if line.strip()]
+        why = " / ".join(lines[:1] + lines[1:][-2:])[:400]  # what, and how its log ends
         reasons = self.failures.setdefault(row, {}).setdefault(server, [])
         if why not in reasons:
             reasons.append(why)

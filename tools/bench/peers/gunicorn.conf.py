@@ -5,6 +5,7 @@ workers = 2
 backlog = 4096
 keepalive = 600
 timeout = 300
+graceful_timeout = 2
 worker_connections = 16384
 worker_tmp_dir = "/dev/shm"
 chdir = "@APPS@"

@@ -1,0 +1,98 @@
+/*
+ * host.h - the worker host as the manager sees it: called through ctypes, so plain types only.
+ *
+ * In the manager: host_open, host_preload. In a forked worker: host_worker, once, which returns what the process is to
+ * exit with. Nothing here takes or needs a language's lock; the caller must not hold one.
+ */
+#ifndef WEBSERVER_HOST_H
+#define WEBSERVER_HOST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../include/langplugin.h"
+#include "../../webserver/wire/wire.h"
+
+#define HOST_PUBLIC __attribute__((visibility("default")))
+
+#define HOST_PATH 112 /* a unix socket path and its NUL; sun_path has 108 */
+#define HOST_TEXT 4096
+
+/* What host_worker returns. Below 64 so that an application's own exit codes of sysexits.h stay apart. */
+enum host_exit {
+	HOST_EXIT_DONE = 0,    /* orderly end */
+	HOST_EXIT_LOAD = 40,   /* the application did not load: HOST_FAILED has been sent */
+	HOST_EXIT_SYSTEM = 41, /* no page, no thread, no socket: HOST_FAILED has been sent */
+	HOST_EXIT_ORPHAN = 42  /* the manager is gone */
+};
+
+struct host_frontend {
+	uint32_t ordinal;
+	uint32_t incarnation;
+	char path[HOST_PATH];
+};
+
+/* Manager to worker, one SOCK_SEQPACKET packet each, no longer than its entries need. */
+enum host_order_kind {
+	HOST_FRONTENDS = 1, /* the front ends are now these */
+	HOST_RETIRE = 2,    /* orderly end */
+	HOST_DUMP = 3       /* write every thread's stack to the log; the process is about to be killed */
+};
+
+struct host_order {
+	uint32_t kind;
+	uint32_t count;
+	struct host_frontend frontend[WIRE_FRONTENDS];
+};
+
+/* Worker to manager. */
+enum host_report_kind { HOST_READY = 1, HOST_FAILED = 2 };
+
+struct host_report {
+	uint32_t kind;
+	uint32_t size;
+	char text[HOST_TEXT]; /* size bytes */
+};
+
+struct host_options {
+	uint32_t size;       /* sizeof(struct host_options) */
+	int32_t page;        /* memfd of WIRE_PAGE_SIZE(threads) bytes or more */
+	int32_t control;     /* SOCK_SEQPACKET to the manager */
+	int32_t manager;     /* its pid */
+	uint32_t generation; /* of the group */
+	uint32_t count;      /* of frontend */
+	uint64_t worker;     /* incarnation */
+	const char *title;   /* process title */
+	const char *name;    /* short name, 15 bytes */
+	const struct host_frontend *frontend;
+};
+
+struct host;
+
+/*
+ * Open a plugin: dlopen with RTLD_NOW | RTLD_GLOBAL, check what it exports, call its open(). settings is an array of
+ * count pairs. Returns NULL after writing a message that names what is wrong.
+ */
+HOST_PUBLIC struct host *host_open(const char *plugin, const struct langplugin_setting *settings, size_t count,
+                                   int processes, int threads, char *message, size_t size);
+
+/* 0, or -1 and a message. */
+HOST_PUBLIC int host_preload(struct host *host, char *message, size_t size);
+
+/* "python", "3.11.2" */
+HOST_PUBLIC const char *host_language(const struct host *host);
+HOST_PUBLIC const char *host_language_version(const struct host *host);
+
+/* The whole life of a worker; on the main thread of a freshly forked process. Returns enum host_exit. */
+HOST_PUBLIC int host_worker(struct host *host, const struct host_options *options);
+
+/* Set the title that ps shows and the short name. Copies the environment out of the way first. */
+HOST_PUBLIC void host_title(const char *title, const char *name);
+
+/* Die with the parent: 0, or -1 if `parent` is not the parent (any more). */
+HOST_PUBLIC int host_tie(int32_t parent);
+
+/* One entry of the error log on descriptor 2, as the workers write it. Never waits. */
+HOST_PUBLIC void host_log(int level, const char *text, size_t size);
+
+#endif

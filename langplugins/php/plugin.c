@@ -1,0 +1,278 @@
+/*
+ * PHP as a language plugin: started once in the manager, so that extensions, opcache's shared memory and compiled
+ * scripts are made before the fork; then one request after another in each worker.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "plugin.h"
+#include <main/php_output.h>
+#include <Zend/zend_exceptions.h>
+#include <Zend/zend_signal.h>
+#include <ext/standard/head.h>
+
+static int say(char *message, size_t size, const char *format, const char *what)
+{
+	snprintf(message, size, format, what);
+	return -1;
+}
+
+/* Add one value in php.ini's syntax. Quoted, so that nothing in it is taken for more syntax. */
+static int add_ini(struct plugin *plugin, const char *name, const char *value, char *message, size_t message_size)
+{
+	if (strpbrk(name, "\r\n=[]\";"))
+		return say(message, message_size, "php: '%s' is not the name of an ini value", name);
+	if (strpbrk(value, "\r\n\""))
+		return say(message, message_size, "php: the value of ini.%s holds a quote or a line break", name);
+	char *more = NULL;
+	if (asprintf(&more, "%s%s=\"%s\"\n", plugin->ini ? plugin->ini : "", name, value) < 0)
+		return say(message, message_size, "php: no memory for ini.%s", name);
+	free(plugin->ini);
+	plugin->ini = more;
+	return 0;
+}
+
+static int read_settings(struct plugin *plugin, const struct langplugin_setting *settings, size_t count, char *message,
+        size_t message_size)
+{
+	for (size_t i = 0; i < count; i++) {
+		const char *name = settings[i].name, *value = settings[i].value;
+		char **place = NULL;
+		if (strncmp(name, "ini.", 4) == 0) {
+			if (add_ini(plugin, name + 4, value, message, message_size))
+				return -1;
+		} else if (strcmp(name, "application") == 0 && *value) {
+			place = &plugin->application;
+		} else if (strcmp(name, "preload") == 0 && *value) {
+			place = &plugin->preload;
+		}
+		if (!place)
+			continue;
+		char *before = *place, *joined = NULL;
+		/* `preload` may come once for each script. */
+		if (asprintf(&joined, "%s%s%s", before ? before : "", before ? ":" : "", value) < 0)
+			return say(message, message_size, "php: no memory for '%s'", name);
+		free(before);
+		*place = joined;
+	}
+	return 0;
+}
+
+static void forget(struct plugin *plugin)
+{
+	free(plugin->application);
+	free(plugin->preload);
+	free(plugin->ini);
+	free(plugin);
+}
+
+static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+        void **state, char *message, size_t message_size)
+{
+	if (host->threads > 1)
+		return say(message, message_size, "php: %s", "this PHP is not thread-safe: set threads = 1");
+	struct plugin *plugin = calloc(1, sizeof(*plugin));
+	if (!plugin)
+		return say(message, message_size, "php: %s", strerror(ENOMEM));
+	plugin->host = host;
+	if (read_settings(plugin, settings, count, message, message_size)) {
+		forget(plugin);
+		return -1;
+	}
+	sapi_set_plugin(plugin);
+	signal(SIGPIPE, SIG_IGN);
+	zend_signal_startup();
+	/* The worker host owns the process's signals; PHP takes SIGPROF for max_execution_time and no other. */
+	SIGG(reset) = 0;
+	sapi_startup(&webserver_sapi);
+	webserver_sapi.ini_entries = plugin->ini; /* sapi_startup clears it */
+	if (webserver_sapi.startup(&webserver_sapi) == FAILURE) {
+		sapi_shutdown();
+		forget(plugin);
+		return say(message, message_size, "php: %s", "the interpreter did not start; see the lines above");
+	}
+	plugin->started = true;
+	userini_make(plugin);
+	if (variables_make(plugin))
+		return say(message, message_size, "php: %s", strerror(ENOMEM));
+	*state = plugin;
+	return 0;
+}
+
+/* Compile one script into opcache's shared memory, without running it. Called within a request. */
+static bool compile_script(const char *path)
+{
+	zval function, argument, result;
+	ZVAL_STRING(&function, "opcache_compile_file");
+	ZVAL_STRING(&argument, path);
+	ZVAL_UNDEF(&result);
+	bool done = call_user_function(NULL, NULL, &function, &result, 1, &argument) == SUCCESS && !EG(exception) &&
+	        Z_TYPE(result) == IS_TRUE;
+	if (EG(exception))
+		zend_clear_exception();
+	zval_ptr_dtor(&result);
+	zval_ptr_dtor(&argument);
+	zval_ptr_dtor(&function);
+	return done;
+}
+
+static int plugin_preload(void *state, char *message, size_t message_size)
+{
+	struct plugin *plugin = state;
+	char *list = plugin->preload ? strdup(plugin->preload) : NULL;
+	if (!list)
+		return 0;
+	volatile int result = 0;
+	SG(server_context) = NULL;
+	SG(request_info).no_headers = 1;
+	if (php_request_startup() == FAILURE) {
+		free(list);
+		return say(message, message_size, "php: %s", "the request for preloading did not start");
+	}
+	SG(headers_sent) = 1;
+	char *at = NULL;
+	for (char *path = strtok_r(list, ":", &at); path && !result; path = strtok_r(NULL, ":", &at)) {
+		volatile bool done = false;
+		zend_try {
+			done = compile_script(path);
+		}
+		zend_end_try();
+		if (!done)
+			result = say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)", path);
+	}
+	php_request_shutdown(NULL);
+	SG(request_info).no_headers = 0;
+	free(list);
+	return result;
+}
+
+static int plugin_after_fork(void *state, char *message, size_t message_size)
+{
+	struct plugin *plugin = state;
+	struct stat st;
+	if (plugin->application && stat(plugin->application, &st)) {
+		snprintf(message, message_size, "php: application %s: %s", plugin->application, strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/* The status for a script that cannot be run; 0 if it can. */
+static int refuse(const char *script)
+{
+	struct stat st;
+	if (stat(script, &st))
+		return errno == EACCES ? 403 : 404;
+	/* A directory that is named like a script is not one. */
+	return S_ISREG(st.st_mode) ? 0 : 404;
+}
+
+static void answer_plain(struct run *run, int status)
+{
+	const struct langplugin_host *host = run->plugin->host;
+	const char *text = status == 403 ? "Access denied.\n" : "File not found.\n";
+	const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
+	host->respond(run->call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)strlen(text));
+	host->write(run->call, text, strlen(text), 0);
+}
+
+static const char *variable(const struct langplugin_request *request, const char *name)
+{
+	for (size_t i = 0; i < request->variable_count; i++)
+		if (strcmp(request->variables[i].name.data, name) == 0)
+			return request->variables[i].value.data;
+	return NULL;
+}
+
+static void describe(struct run *run)
+{
+	const struct langplugin_request *request = run->request;
+	SG(server_context) = run;
+	SG(request_info).request_method = request->method.data;
+	SG(request_info).query_string = (char *)request->query.data;
+	SG(request_info).request_uri = (char *)request->target.data;
+	SG(request_info).path_translated = estrdup(run->script);
+	SG(request_info).content_type = variable(request, "CONTENT_TYPE");
+	SG(request_info).content_length = request->content_length > 0 ? (zend_long)request->content_length : 0;
+	SG(request_info).proto_num = request->protocol.size && request->protocol.data[request->protocol.size - 1] == '0'
+	        ? 1000
+	        : 1001;
+	SG(request_info).argc = 0;
+	SG(request_info).argv = NULL;
+	SG(request_info).cookie_data = NULL;
+	SG(sapi_headers).http_response_code = 200;
+	php_handle_auth_data(variable(request, "HTTP_AUTHORIZATION"));
+}
+
+static int plugin_handle(void *state, void *thread, struct langplugin_call *call)
+{
+	(void)thread;
+	struct plugin *plugin = state;
+	struct run run = {.plugin = plugin, .call = call, .request = plugin->host->request(call)};
+	run.script = plugin->application ? plugin->application : run.request->script_filename.data;
+	int status = *run.script ? refuse(run.script) : 404;
+	if (status) {
+		answer_plain(&run, status);
+		return LP_DONE;
+	}
+	volatile bool started = false;
+	zend_first_try {
+		describe(&run);
+		if (php_request_startup() == SUCCESS) {
+			started = true;
+			zend_file_handle script;
+			zend_stream_init_filename(&script, run.script);
+			script.primary_script = 1;
+			CG(skip_shebang) = 1;
+			php_execute_script(&script);
+			zend_destroy_file_handle(&script);
+		}
+	}
+	zend_end_try();
+	if (started) {
+		php_request_shutdown(NULL);
+	} else {
+		static const char text[] = "PHP: the request did not start";
+		plugin->host->log(call, LP_ERROR, text, sizeof(text) - 1);
+	}
+	if (SG(request_info).path_translated) {
+		efree(SG(request_info).path_translated);
+		SG(request_info).path_translated = NULL;
+	}
+	SG(server_context) = NULL;
+	return LP_DONE;
+}
+
+static void plugin_close(void *state)
+{
+	struct plugin *plugin = state;
+	if (plugin->started) {
+		userini_free(plugin);
+		variables_free(plugin);
+		php_module_shutdown();
+		sapi_shutdown();
+	}
+	sapi_set_plugin(NULL);
+	forget(plugin);
+}
+
+__attribute__((visibility("default"))) const struct langplugin langplugin = {
+        .magic = LANGPLUGIN_MAGIC,
+        .major = LANGPLUGIN_MAJOR,
+        .minor = LANGPLUGIN_MINOR,
+        .size = sizeof(struct langplugin),
+        .traits = LANGPLUGIN_SINGLE_THREAD,
+        .name = "php",
+        .version = PHP_VERSION,
+        .open = plugin_open,
+        .preload = plugin_preload,
+        .after_fork = plugin_after_fork,
+        .handle = plugin_handle,
+        .dump = trace_dump,
+        .close = plugin_close,
+};

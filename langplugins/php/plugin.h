@@ -1,0 +1,75 @@
+/*
+ * The PHP plugin's inside.
+ *
+ *   plugin.c     what langplugin.h asks for: open, preload, fork, one request, close
+ *   sapi.c       the SAPI module: output, headers, request body, log
+ *   variables.c  $_SERVER and getenv()
+ *   functions.c  what PHP programs expect of a server named fpm-fcgi
+ *   userini.c    .user.ini files
+ *   trace.c      where a stuck script is
+ *
+ * Debian's PHP is not thread-safe: there is one interpreter in the process and its state lies in libphp's own globals.
+ * That is why the SAPI's callbacks, which are given no pointer of ours, reach the plugin through sapi_plugin().
+ */
+#ifndef WEBSERVER_PHP_PLUGIN_H
+#define WEBSERVER_PHP_PLUGIN_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <main/php.h>
+#include <main/SAPI.h>
+#include <main/php_main.h>
+#include <main/php_variables.h>
+#include <main/php_ini.h>
+
+#include "langplugin.h"
+
+struct plugin {
+	const struct langplugin_host *host;
+	char *application; /* the script that answers everything; NULL: the requested file */
+	char *preload;     /* scripts to compile before the fork, ":" between them; NULL: none */
+	char *ini;         /* the group's ini values as php.ini text */
+	zend_string **names; /* CGI names by the host's numbers, made once, kept for ever */
+	HashTable user_ini;  /* directory -> struct user_ini */
+	bool started;
+};
+
+/* What one request needs beside PHP's own state; on handle()'s stack, SG(server_context) points at it. */
+struct run {
+	struct plugin *plugin;
+	struct langplugin_call *call;
+	const struct langplugin_request *request;
+	const char *script;
+	bool gone;  /* the client is: PHP has been told */
+	bool ended; /* fastcgi_finish_request() was called */
+};
+
+static inline struct run *current_run(void)
+{
+	return (struct run *)SG(server_context);
+}
+
+/* sapi.c */
+extern sapi_module_struct webserver_sapi;
+void sapi_set_plugin(struct plugin *plugin);
+struct plugin *sapi_plugin(void);
+
+/* variables.c */
+int variables_make(struct plugin *plugin);
+void variables_free(struct plugin *plugin);
+void variables_register(zval *track_vars_array);
+char *variables_getenv(const char *name, size_t size);
+
+/* functions.c */
+extern zend_module_entry webserver_php_module;
+
+/* userini.c: apply the .user.ini files from the document root down to the script's directory */
+void userini_make(struct plugin *plugin);
+void userini_free(struct plugin *plugin);
+void userini_activate(struct run *run);
+
+/* trace.c */
+void trace_dump(void *state, int fd);
+
+#endif

@@ -36,7 +36,10 @@ def tree() -> Path:
     """Where the server is run from: this tree, or a copy that other users can read."""
     global _tree
     if _tree is None:
-        _tree = TREE if not ROOT or _readable(TREE) else _copy()
+        # make test-long points this at a build with sanitizers.
+        named = os.environ.get("WEBSERVER_TREE")
+        source = Path(named).resolve() if named else TREE
+        _tree = source if not ROOT or _readable(source) else _copy(source)
     return _tree
 
 
@@ -47,11 +50,11 @@ def _readable(path: Path) -> bool:
     return all(os.stat(parent).st_mode & 0o005 == 0o005 for parent in [path, *path.parents])
 
 
-def _copy() -> Path:
+def _copy(source: Path) -> Path:
     target = Path(tempfile.mkdtemp(prefix="webserver-tree-", dir="/tmp"))
     os.chmod(target, 0o755)
     for name in ("webserver", "langplugins", "build/lib", "etc", "tools", "tests"):
-        shutil.copytree(TREE / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--system-site-packages", target / ".venv"], check=True)
     subprocess.run([target / "tools/entry-points", target / ".venv"], check=True)
     subprocess.run(["chmod", "-R", "a+rX", target], check=True)
@@ -113,8 +116,11 @@ class Server:
         user = f"user = {SERVER_USER}\n" if ROOT else ""
         listen = "" if re.search(r"^listen\s*=", server, re.M) else f"listen = 127.0.0.1:{self.port}\n"
         frontends = "" if re.search(r"^frontends\s*=", server, re.M) else "frontends = 2\n"
-        if ROOT:
-            text = re.sub(r"^(\s*)(language\s*=.*)$", rf"\1\2\n\1user = {GROUP_USER}", text, flags=re.M)
+        more = [f"user = {GROUP_USER}"] if ROOT else []
+        if os.environ.get("WEBSERVER_TREE") and "interpreter" not in text:
+            more.append(f"interpreter = {tree()}/.venv/bin/python")
+        for line in more:
+            text = re.sub(r"^(\s*)(language\s*=.*)$", rf"\1\2\n\1{line}", text, flags=re.M)
         self.config_file.write_text(
             f"[server]\n{listen}{frontends}{user}run = run\n{server}\n"
             f"[logs]\nerror_log = logs/error.log\n{logs}\n{text}\n"

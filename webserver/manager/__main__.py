@@ -1,0 +1,34 @@
+"""Start of a manager: INTERPRETER -I .../webserver/manager/__main__.py --control N, as the group's user already."""
+
+import os
+import signal
+import sys
+
+
+def main() -> int:
+    if len(sys.argv) != 3 or sys.argv[1] != "--control":
+        sys.stderr.write("usage: the supervisor starts managers; see webserverd(8)\n")
+        return 2
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGWINCH, signal.SIGPIPE):
+        signal.signal(ignored, signal.SIG_IGN)
+
+    # Our own package is on the path for these imports only: an application's `import tests` must not find ours.
+    tree = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    sys.path.insert(0, tree)
+    from webserver.manager.server import Manager
+    from webserver.wire.control import Control
+
+    sys.path.remove(tree)
+
+    control = Control.from_descriptor(int(sys.argv[2]))
+    # The packet is read with descriptors; nobody else has this socket yet.
+    received = control.receive()
+    if received is None:
+        return 1
+    message, _ = received
+    return Manager(control, message["record"]).run()
+
+
+if __name__ == "__main__":
+    # Started by its path and with -I, so that nothing is looked for in the current directory.
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""The worker host (langplugins/host) through ctypes: host.h's structs and functions, nothing else.
+
+ctypes.CDLL gives the interpreter's lock away during each call, which host.h asks for.
+"""
+
+import ctypes
+import os
+from typing import List, NamedTuple, Sequence, Tuple
+
+FRONTENDS = 32  # WIRE_FRONTENDS
+PATH = 112  # HOST_PATH
+TEXT = 4096  # HOST_TEXT
+MESSAGE = 4096
+
+EXIT_LOAD = 40  # HOST_EXIT_LOAD
+EXIT_SYSTEM = 41  # HOST_EXIT_SYSTEM
+EXIT_ORPHAN = 42  # HOST_EXIT_ORPHAN
+
+_ORDER_FRONTENDS = 1
+_ORDER_RETIRE = 2
+_REPORT_READY = 1
+_REPORT_FAILED = 2
+ERROR, WARNING, NOTICE = 0, 1, 2
+
+
+class FrontEnd(NamedTuple):
+    """Where a front end listens for this group's workers."""
+
+    ordinal: int
+    incarnation: int
+    path: str
+
+
+class HostError(Exception):
+    """The plugin or the application could not be loaded; the text says what and where."""
+
+
+class _FrontEnd(ctypes.Structure):
+    _fields_ = [("ordinal", ctypes.c_uint32), ("incarnation", ctypes.c_uint32), ("path", ctypes.c_char * PATH)]
+
+
+class _Setting(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("value", ctypes.c_char_p)]
+
+
+class _Order(ctypes.Structure):
+    _fields_ = [("kind", ctypes.c_uint32), ("count", ctypes.c_uint32), ("frontend", _FrontEnd * FRONTENDS)]
+
+
+class _Report(ctypes.Structure):
+    _fields_ = [("kind", ctypes.c_uint32), ("size", ctypes.c_uint32), ("text", ctypes.c_char * TEXT)]
+
+
+class _Options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("page", ctypes.c_int32),
+        ("control", ctypes.c_int32),
+        ("manager", ctypes.c_int32),
+        ("generation", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("worker", ctypes.c_uint64),
+        ("title", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("frontend", ctypes.POINTER(_FrontEnd)),
+    ]
+
+
+class Host:
+    """The host library with one plugin opened in it."""
+
+    def __init__(self, library: str) -> None:
+        self._library = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        self._library.host_open.restype = ctypes.c_void_p
+        self._library.host_open.argtypes = [
+            ctypes.c_char_p,
+            ctypes.POINTER(_Setting),
+            ctypes.c_size_t,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+        ]
+        self._library.host_preload.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+        self._library.host_worker.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Options)]
+        self._library.host_language_version.restype = ctypes.c_char_p
+        self._library.host_language_version.argtypes = [ctypes.c_void_p]
+        self._library.host_title.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+        self._library.host_title.restype = None
+        self._library.host_log.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+        self._library.host_log.restype = None
+        self._host = None
+
+    def title(self, title: str, name: str) -> None:
+        self._library.host_title(_bytes(title), _bytes(name)[:15])
+
+    def tie(self, parent: int) -> bool:
+        """Die when `parent` dies; False if it is dead already."""
+        return bool(self._library.host_tie(parent) == 0)
+
+    def log(self, level: int, text: str) -> None:
+        data = _bytes(text)
+        self._library.host_log(level, data, len(data))
+
+    def open(self, plugin: str, settings: Sequence[Tuple[str, str]], processes: int, threads: int) -> None:
+        """Open the plugin. Raises HostError."""
+        array = (_Setting * max(1, len(settings)))()
+        for place, (name, value) in zip(array, settings):
+            place.name, place.value = _bytes(name), _bytes(value)
+        message = ctypes.create_string_buffer(MESSAGE)
+        host = self._library.host_open(_bytes(plugin), array, len(settings), processes, threads, message, MESSAGE)
+        if not host:
+            raise HostError(message.value.decode(errors="replace") or "plugin %s could not be opened" % plugin)
+        self._host = host
+        self._settings = array  # a plugin may keep pointers to its settings
+
+    def preload(self) -> None:
+        """Raises HostError."""
+        message = ctypes.create_string_buffer(MESSAGE)
+        if self._library.host_preload(self._host, message, MESSAGE) != 0:
+            raise HostError(message.value.decode(errors="replace") or "preloading failed")
+
+    @property
+    def version(self) -> str:
+        version: bytes = self._library.host_language_version(self._host) or b""
+        return version.decode(errors="replace")
+
+    def worker(
+        self,
+        page: int,
+        control: int,
+        manager: int,
+        generation: int,
+        worker: int,
+        title: str,
+        frontends: Sequence[FrontEnd],
+    ) -> int:
+        """The whole life of a worker, in a freshly forked process. Returns what it should exit with."""
+        options = _Options()
+        options.size = ctypes.sizeof(_Options)
+        options.page, options.control, options.manager = page, control, manager
+        options.generation, options.worker = generation, worker
+        options.title, options.name = _bytes(title), b"worker"
+        array = _array(frontends)
+        options.frontend = ctypes.cast(array, ctypes.POINTER(_FrontEnd))
+        options.count = len(frontends)
+        return int(self._library.host_worker(self._host, ctypes.byref(options)))
+
+
+def order_frontends(frontends: Sequence[FrontEnd]) -> bytes:
+    """The packet that tells a worker the front ends."""
+    order = _Order()
+    order.kind, order.count = _ORDER_FRONTENDS, len(frontends)
+    for place, frontend in zip(order.frontend, frontends):
+        _fill(place, frontend)
+    return bytes(order)[: 8 + len(frontends) * ctypes.sizeof(_FrontEnd)]
+
+
+def order_retire() -> bytes:
+    """The packet that asks a worker for its orderly end."""
+    order = _Order()
+    order.kind = _ORDER_RETIRE
+    return bytes(order)[:8]
+
+
+def read_report(data: bytes) -> Tuple[bool, str]:
+    """What a worker says of itself: (ready, why not). Anything that is no report counts as not ready."""
+    if len(data) < 8:
+        return False, "sent a report that is none"
+    report = _Report.from_buffer_copy(data[: ctypes.sizeof(_Report)].ljust(ctypes.sizeof(_Report), b"\0"))
+    text = bytes(report.text)[: report.size].decode(errors="replace")
+    return report.kind == _REPORT_READY, text
+
+
+REPORT_SIZE = ctypes.sizeof(_Report)
+
+
+def threads_left() -> List[str]:
+    """Names of the threads beside this one: what preloading left running does not live on in workers."""
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        if int(task) == os.getpid():
+            continue
+        try:
+            with open("/proc/self/task/%s/comm" % task) as comm:
+                names.append(comm.read().strip())
+        except OSError:
+            continue
+    return sorted(names)
+
+
+def _array(frontends: Sequence[FrontEnd]) -> "ctypes.Array[_FrontEnd]":
+    array = (_FrontEnd * max(1, len(frontends)))()
+    for place, frontend in zip(array, frontends):
+        _fill(place, frontend)
+    return array
+
+
+def _fill(place: _FrontEnd, frontend: FrontEnd) -> None:
+    path = os.fsencode(frontend.path)
+    if len(path) >= PATH:
+        raise ValueError("path of a front end's socket is too long: %s" % frontend.path)
+    place.ordinal, place.incarnation, place.path = frontend.ordinal, frontend.incarnation, path
+
+
+def _bytes(text: str) -> bytes:
+    return os.fsencode(text)

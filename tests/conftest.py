@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from serving import Server, descendants, directory
 
 
-@pytest.fixture()
+@pytest.fixture
 def server() -> Iterator[Server]:
     """A server that is not started yet; stopped and looked at afterwards."""
     with directory() as path:

@@ -56,7 +56,7 @@ CONFIG = """
 LANGUAGES = ("libphp", "/php.so", "/python.so", "/echo.so", "libperl", "libruby")
 
 
-@pytest.fixture()
+@pytest.fixture
 def all_kinds(server: Server) -> Server:
     server.file("app.wsgi", WSGI)
     server.file("public/index.html", "static")
@@ -196,7 +196,7 @@ def test_front_end_knows_no_secrets_of_groups(all_kinds: Server) -> None:
         with open(f"/proc/{pid}/maps") as regions, open(f"/proc/{pid}/mem", "rb") as memory:
             for line in regions:
                 words = line.split()
-                if "rw" not in words[1] or len(words) > 5 and words[5].startswith("[v"):
+                if "rw" not in words[1] or (len(words) > 5 and words[5].startswith("[v")):
                     continue
                 start, _, end = words[0].partition("-")
                 memory.seek(int(start, 16))

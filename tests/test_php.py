@@ -31,7 +31,7 @@ CONFIG = """
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def php(server: Server) -> Server:
     (server.directory / "sessions").mkdir(mode=0o777)
     (server.directory / "sessions").chmod(0o777)

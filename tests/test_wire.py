@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from webserver.engine._engine import ffi, lib
+
 from webserver.wire import page
 
 

@@ -83,6 +83,8 @@ void timers_free(struct engine *e)
 struct timer_queue *timer_queue(struct engine *e, uint64_t duration_ns, timer_expired *expired)
 {
 	struct timers *t = e->timers;
+	if (duration_ns == 0)
+		duration_ns = 1; /* so that a callback that arms itself again waits for the next turn */
 	for (struct list *at = t->queues.next; at != &t->queues; at = at->next) {
 		struct timer_queue *queue = list_entry(at, struct timer_queue, node);
 		if (queue->duration_ns == duration_ns && queue->expired == expired)
@@ -119,6 +121,7 @@ void timers_run(struct engine *e)
 	struct timers *t = e->timers;
 	if (!t->fired && e->now_ns < t->set_ns)
 		return;
+	bool fired = t->fired;
 	t->fired = false;
 	uint64_t now = e->now_ns;
 	/* Callbacks may arm timers, in this queue too, and make queues: at the end of the list, where the walk sees them. */
@@ -143,6 +146,6 @@ void timers_run(struct engine *e)
 	}
 	if (earliest == UINT64_MAX)
 		t->set_ns = UINT64_MAX; /* it has fired, or will once more for nothing */
-	else if (earliest != t->set_ns || now >= t->set_ns)
+	else if (fired || earliest != t->set_ns)
 		timer_set(t, earliest);
 }

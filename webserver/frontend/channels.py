@@ -22,6 +22,7 @@ from .engine import Engine, EngineError
 OVERLAP = 2
 SPARE_CONNECTIONS = 8
 BACKLOG = 1024
+HIGH_WATER = 256  # CHANNEL_HIGH_WATER of engine/channel.h: messages
 HANDSHAKE_MS = 10_000
 
 _CONNECTED = zmq.EVENT_ACCEPTED
@@ -74,10 +75,10 @@ class Channels:
             zmq.LINGER: 0,
             zmq.ROUTER_MANDATORY: 1,
             zmq.ROUTER_HANDOVER: 0,
-            zmq.MAXMSGSIZE: lib.WIRE_MESSAGE + 4096,
-            # Credit bounds what a worker may have sent; what it sends beyond that fills its own pipe only.
-            zmq.RCVHWM: 64,
-            zmq.SNDHWM: 4096,
+            zmq.MAXMSGSIZE: lib.WIRE_MESSAGE,
+            # For each connection. Credit bounds what a worker may have sent; more fills its own pipe only.
+            zmq.RCVHWM: HIGH_WATER,
+            zmq.SNDHWM: HIGH_WATER,
             zmq.BACKLOG: BACKLOG,
             zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         }

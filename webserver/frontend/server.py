@@ -253,9 +253,7 @@ class FrontEnd:
     # Reports
 
     def _stats(self) -> dict[str, Any]:
-        groups = {
-            name: self._engine.group_stats(self._routing.groups.of(name)) for name in self._routing.group_names()
-        }
+        groups = {name: self._engine.group_stats(self._routing.groups.of(name)) for name in self._routing.group_names()}
         return {"pid": os.getpid(), "engine": self._engine.stats(), "groups": groups}
 
     def _beat(self) -> None:

@@ -115,9 +115,7 @@ class Pool:
                 os.close(fd)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             title = "webserver: worker %s %d" % (self._group, number)
-            code = self._host.worker(
-                page, control.fileno(), manager, self._generation, worker, title, self._frontends
-            )
+            code = self._host.worker(page, control.fileno(), manager, self._generation, worker, title, self._frontends)
         finally:
             # Not sys.exit: nothing of the manager's may run here, such as its handlers for the end of the interpreter.
             os._exit(code)

@@ -232,10 +232,12 @@ static inline int wire_fields_ok(const void *message, size_t size, uint32_t offs
 {
 	if (count > WIRE_FIELDS || offset % 8 || offset > size || count > (size - offset) / sizeof(struct wire_field))
 		return 0;
-	const struct wire_field *field = (const struct wire_field *)((const char *)message + offset);
 	for (uint32_t i = 0; i < count; i++) {
-		struct wire_span name = {field[i].name, field[i].name_size};
-		struct wire_span value = {field[i].value, field[i].value_size};
+		/* Copied: ZeroMQ may deliver a message at any address. */
+		struct wire_field field;
+		__builtin_memcpy(&field, (const char *)message + offset + i * sizeof(field), sizeof(field));
+		struct wire_span name = {field.name, field.name_size};
+		struct wire_span value = {field.value, field.value_size};
 		if (!wire_span_ok(name, size) || !wire_span_ok(value, size))
 			return 0;
 	}

@@ -1,0 +1,282 @@
+"""Restart, reload and crashes under load: nothing that was accepted is lost, and a broken change changes nothing."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+
+import pytest
+from serving import Server, wait_until
+
+CONFIG = """
+[groups]
+  [[plain]]
+  language = echo
+  processes = 2
+  threads = 2
+  [[shop]]
+  language = python
+  application = app.wsgi
+  processes = 2
+[sites]
+  [[all]]
+  hosts = *
+  root = public
+    [[[routes]]]
+    / = files
+    /plain/ = group:plain
+    /shop/ = group:shop
+"""
+WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'%s']\n"
+
+
+class Load:
+    """Clients on keep-alive connections that count what they asked for and what they got. They never ask again."""
+
+    def __init__(self, server: Server, paths: list[str], clients: int = 4) -> None:
+        self._server = server
+        self._paths = paths
+        self._end = threading.Event()
+        self.asked = 0
+        self.answers: dict[int, int] = {}
+        self.lost: list[str] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def progress(self, more: int = 200) -> None:
+        """Wait until so many more requests have been answered."""
+        goal = sum(self.answers.values()) + more
+        wait_until(lambda: sum(self.answers.values()) >= goal or self.lost, "the load stands still", 60)
+
+    def _run(self, number: int) -> None:
+        connection: http.client.HTTPConnection | None = None
+        fresh = True
+        count = 0
+        while not self._end.is_set():
+            if connection is None:
+                connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=30)
+                fresh = True
+            path = self._paths[(count + number) % len(self._paths)]
+            count += 1
+            with self._lock:
+                self.asked += 1
+            try:
+                connection.request("GET", f"{path}?{number}.{count}")
+                answer = connection.getresponse()
+                answer.read()
+                with self._lock:
+                    self.answers[answer.status] = self.answers.get(answer.status, 0) + 1
+                fresh = False
+                if answer.will_close:
+                    connection.close()
+                    connection = None
+            except (OSError, http.client.HTTPException) as error:
+                with self._lock:
+                    # An idle connection may be closed before its next request has been seen; nothing else may happen.
+                    reset = isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
+                    if fresh or not reset:
+                        self.lost.append(f"{path}: {error!r}")
+                    else:
+                        self.asked -= 1
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+
+@pytest.fixture()
+def loaded(server: Server) -> Server:
+    server.file("app.wsgi", WSGI % "first")
+    server.file("public/index.html", "static")
+    server.write(CONFIG)
+    return server.start()
+
+
+PATHS = ["/plain/x", "/shop/x", "/index.html", "/plain/length"]
+
+
+def test_restart_of_groups_under_load(loaded: Server) -> None:
+    """S5, S6: new workers answer before the old ones leave."""
+    with Load(loaded, PATHS) as load:
+        for _ in range(3):
+            for group in ("plain", "shop"):
+                before = set(loaded.pids("worker", group))
+                loaded.ctl("restart", group)
+                assert not before & set(loaded.pids("worker", group))
+                load.progress()
+    assert load.lost == []
+    assert load.answers == {200: load.asked}
+
+
+def test_restart_takes_new_code(loaded: Server) -> None:
+    assert loaded.get("/shop/").body == b"first"
+    loaded.file("app.wsgi", WSGI % "second")
+    assert loaded.get("/shop/").body == b"first"
+    loaded.ctl("restart", "shop")
+    assert loaded.get("/shop/").body == b"second"
+
+
+def test_broken_code_changes_nothing(loaded: Server) -> None:
+    loaded.allow("app.wsgi", "SyntaxError", "shop", "Traceback", "error")
+    loaded.file("app.wsgi", "def application(:\n")
+    with Load(loaded, PATHS) as load:
+        result = loaded.ctl("restart", "shop", check=False)
+        assert result.returncode != 0
+        assert "app.wsgi" in result.stderr + result.stdout
+        load.progress()
+    assert load.lost == []
+    assert load.answers == {200: load.asked}
+    assert loaded.get("/shop/").body == b"first"
+
+
+def test_reload_under_load(loaded: Server) -> None:
+    """A reload that changes nothing keeps every process; a changed site is served new at once."""
+    (loaded.directory / "other").mkdir()
+    loaded.file("other/index.html", "other")
+    text = loaded.config_file.read_text()
+    with Load(loaded, PATHS) as load:
+        workers = set(loaded.pids("worker"))
+        for root in ("other", "public", "other"):
+            loaded.config_file.write_text(text.replace("root = public", f"root = {root}"))
+            loaded.ctl("reload")
+            assert loaded.get("/index.html").text == {"public": "static"}.get(root, root)
+            load.progress()
+        assert set(loaded.pids("worker")) == workers
+    assert load.lost == []
+    assert load.answers == {200: load.asked}
+
+
+def test_reload_adds_and_removes_groups_and_listeners(loaded: Server) -> None:
+    from serving import free_port
+
+    text = loaded.config_file.read_text()
+    port = free_port()
+    added = text.replace("[sites]", "  [[more]]\n  language = echo\n  processes = 1\n[sites]").replace(
+        "/plain/ = group:plain", "/plain/ = group:plain\n    /more/ = group:more"
+    )
+    if os.geteuid() == 0:
+        added = added.replace("[[more]]\n  language = echo", "[[more]]\n  language = echo\n  user = nobody")
+    added = added.replace(f"listen = 127.0.0.1:{loaded.port}", f"listen = 127.0.0.1:{loaded.port}, 127.0.0.1:{port}")
+    loaded.config_file.write_text(added)
+    loaded.ctl("reload")
+    assert loaded.get("/more/").body == b"hello, world"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/more/")
+    assert connection.getresponse().read() == b"hello, world"
+    connection.close()
+    loaded.config_file.write_text(text)
+    loaded.ctl("reload")
+    assert loaded.get("/more/").status == 404
+    wait_until(lambda: not loaded.pids("manager", "more"), "the removed group still runs")
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.0.0.1", port, timeout=20).connect()
+
+
+def test_broken_configuration_changes_nothing(loaded: Server) -> None:
+    loaded.allow("reload", "webserver.conf")
+    text = loaded.config_file.read_text()
+    loaded.config_file.write_text(text.replace("processes = 2", "processors = 2"))
+    result = loaded.ctl("reload", check=False)
+    assert result.returncode != 0
+    assert "webserver.conf:" in result.stderr
+    assert "processes" in result.stderr  # the suggestion
+    assert loaded.get("/shop/").status == 200
+
+
+def test_hangup_reloads(loaded: Server) -> None:
+    (loaded.directory / "other").mkdir()
+    loaded.file("other/index.html", "other")
+    loaded.config_file.write_text(loaded.config_file.read_text().replace("root = public", "root = other"))
+    assert loaded.process is not None
+    loaded.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: loaded.get("/index.html").text == "other", "HUP did not reload")
+
+
+def test_crashed_worker_is_replaced_and_named(loaded: Server) -> None:
+    loaded.allow("SIGABRT", "502", "crash")
+    assert loaded.get("/plain/crash").status == 502
+    wait_until(lambda: len(loaded.pids("worker", "plain")) == 2, "the worker was not replaced")
+    assert loaded.get("/plain/x").status == 200
+    wait_until(lambda: "SIGABRT" in loaded.log(), "the log does not name the cause")
+
+
+def test_request_that_was_not_started_is_run_elsewhere(loaded: Server) -> None:
+    """A worker that dies takes only the request that it ran."""
+    loaded.allow("SIGKILL", "502", "killed")
+    sleepers = [loaded.connect() for _ in range(4)]
+    for sock in sleepers:
+        sock.sendall(b"GET /plain/sleep/3000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: busy(loaded, "plain") == 4, "the sleepers do not run")
+    waiting = [loaded.connect() for _ in range(8)]
+    for sock in waiting:
+        sock.sendall(b"GET /plain/quick HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    victim = loaded.pids("worker", "plain")[0]
+    os.kill(victim, signal.SIGKILL)
+    statuses = []
+    for sock in waiting:
+        statuses.append(sock.recv(12))
+        sock.close()
+    assert set(statuses) == {b"HTTP/1.1 200"}
+    ends = [sock.recv(12) for sock in sleepers]
+    for sock in sleepers:
+        sock.close()
+    assert sorted(ends) == [b"HTTP/1.1 200"] * 2 + [b"HTTP/1.1 502"] * 2
+
+
+def busy(server: Server, group: str) -> int:
+    return sum(process.get("busy", 0) for process in server.status()["processes"] if process.get("group") == group)
+
+
+def test_dead_front_end_is_replaced(loaded: Server) -> None:
+    loaded.allow("front end", "SIGKILL")
+    victim = loaded.pids("front end")[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(set(loaded.pids("front end")) - {victim}) == 2, "the front end was not replaced")
+    for _ in range(40):
+        assert loaded.get("/shop/").status == 200
+        assert loaded.get("/plain/").status == 200
+
+
+def test_dead_manager_harms_only_its_group(loaded: Server) -> None:
+    loaded.allow("manager", "SIGKILL", "502", "503")
+    victim = loaded.pids("manager", "shop")[0]
+    os.kill(victim, signal.SIGKILL)
+    assert loaded.get("/plain/").status == 200
+    wait_until(lambda: loaded.get("/shop/").status == 200, "the group did not come back", 40)
+
+
+def test_supervisor_death_ends_everything(loaded: Server) -> None:
+    assert loaded.process is not None
+    loaded.look()
+    loaded.process.kill()
+    loaded.wait_for_end()
+    from serving import alive
+
+    wait_until(lambda: not [pid for pid in loaded.seen if alive(pid)], "processes outlive the supervisor")
+    assert loaded.process.stderr is not None
+    loaded.process.stderr.close()
+    loaded.process = None
+
+
+def test_term_drains(loaded: Server) -> None:
+    """A request that runs when TERM comes is answered."""
+    slow = loaded.connect()
+    slow.sendall(b"GET /plain/sleep/700 HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_until(lambda: busy(loaded, "plain") == 1, "the sleeper does not run")
+    assert loaded.process is not None
+    loaded.process.send_signal(signal.SIGTERM)
+    answer = slow.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200")
+    slow.close()

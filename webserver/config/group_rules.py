@@ -1,0 +1,121 @@
+"""Rules between the options of a group, and between them and the machine.
+
+The group's directories belong to its user, so as root nothing in them is opened: stat(2) has to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from webserver.config import files
+from webserver.config.check import Values
+from webserver.config.errors import Place
+from webserver.config.kinds import MODULE
+from webserver.config.languages import LANGUAGES
+from webserver.config.machine import READ, SEARCH, Machine, User
+from webserver.config.reader import Document, Entry
+from webserver.config.routes import pairs
+from webserver.config.rules import check_identity
+
+_INI_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_BY_LANGUAGE = {"python_path": "python"}
+
+
+def check_group(document: Document, group: Values, machine: Machine) -> User | None:
+    """Returns the group's user, as root."""
+    user = check_identity(document, group, machine, "a group's processes")
+    language = LANGUAGES[group["language"]] if group.good("language") else None
+    if language is not None:
+        if not language.threads and group.good("threads") and group["threads"] > 1:
+            document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
+                           f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
+        for name, only in _BY_LANGUAGE.items():
+            if group.given(name) and language.name != only:
+                document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
+                               f" {language.name}")  # fmt: skip
+        if "ini" in group.block.blocks and not language.ini:
+            document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
+                           f" language is {language.name}")  # fmt: skip
+    _check_paths(document, group, machine, user)
+    return user
+
+
+def _check_paths(document: Document, group: Values, machine: Machine, user: User | None) -> None:
+    def need(name: str, path: str, kind: str, bits: int, advice: str = "") -> None:
+        if group.good(name):
+            problem = machine.missing(path, kind) or (machine.denied(path, user, bits) if bits else "")
+            if problem:
+                document.error(group.place(name), group.subject(name), problem, advice)
+
+    application = group["application"]
+    if MODULE.fullmatch(application):
+        if group.good("language", "application") and not LANGUAGES[group["language"]].callables:
+            document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
+                           f" a file: {group['language']} has no module:callable")  # fmt: skip
+    elif application:
+        need("application", application, "file", READ, _application_advice(group, application))
+    need("interpreter", group["interpreter"], "file", SEARCH)
+    if group.good("language"):
+        advice = "" if group.given("plugin") else f"the plugin for {group['language']} is not built or not installed"
+        need("plugin", group["plugin"], "file", READ, advice)
+    if group.good("application"):
+        need("directory", group["directory"], "directory", SEARCH)
+    for path in group["python_path"]:
+        need("python_path", path, "directory", SEARCH)
+
+
+def _application_advice(group: Values, application: str) -> str:
+    """A relative path starts at the file, not at `directory`: the mistake that is made most."""
+    entry = group.block.entries.get("application")
+    if entry is not None and isinstance(entry.value, str) and group.given("directory"):
+        other = os.path.normpath(os.path.join(group["directory"], entry.value))
+        if other != application:
+            return f'a relative path starts at the directory of its own file; for one in "directory" write {other}'
+    return ""
+
+
+def environment(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
+    """The variables of [[[environment]]] and of environment_file, and where each is given."""
+    block = group.block.blocks.get("environment")
+    entries = pairs(document, block, files.VARIABLE, "a variable's name: letters, digits and _")
+    found, places = _texts(entries)
+    path = group["environment_file"]
+    if path and group.good("environment_file"):
+        try:
+            for name, value in files.read_environment(path):
+                if name in found:
+                    document.error(places[name], group.block.title + " [environment]", f"{name} is also in {path}")
+                found.setdefault(name, value)
+                places.setdefault(name, Place(path, 0))
+        except files.FileProblem as problem:
+            for place, text in problem.problems:
+                if place.line:
+                    document.error(place, group.subject("environment_file"), text)
+                else:
+                    document.error(group.place("environment_file"), group.subject("environment_file"),
+                                   f"{path}: {text}")  # fmt: skip
+    return found, places
+
+
+def ini(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
+    """The directives of [[[ini]]], and where each is given."""
+    return _texts(pairs(document, group.block.blocks.get("ini"), _INI_NAME, "a directive's name, such as memory_limit"))
+
+
+def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]:
+    return {name: str(entry.value) for name, entry in entries.items()}, {n: e.place for n, e in entries.items()}
+
+
+def check_writers(document: Document, users: dict[str, User]) -> None:
+    """As root: no group may be able to write a file, or its directory, that root takes orders from."""
+    for path, found in document.modes.items():
+        for what, mode in ((path, found), (os.path.dirname(path), os.stat(os.path.dirname(path)))):
+            for name, user in users.items():
+                sticky = stat.S_ISDIR(mode.st_mode) and mode.st_mode & stat.S_ISVTX and mode.st_uid != user.uid
+                bits = (mode.st_mode >> 6 if mode.st_uid == user.uid else
+                        mode.st_mode >> 3 if mode.st_gid in user.gids else mode.st_mode)  # fmt: skip
+                if bits & 2 and not sticky:
+                    document.error(Place(path, 0), "", f"{what} can be written by group {name} (user {user.name}), so"
+                                   " root must not read it", f"chown root {what}; chmod go-w {what}")  # fmt: skip

@@ -1,0 +1,106 @@
+"""The kinds of value an option can have: how each is read, how it is written, and how its form is described.
+
+A reader is given the text and the directory that a relative path starts at, and raises ValueError, with a reason where
+"found X, expected Y" would not say enough.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from webserver.config import addresses, units
+from webserver.config.model import Listen
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str  # in the manual pages
+    expected: str  # completes "expected ..."
+    read: Callable[[str, str], Any]
+    write: Callable[[Any], str]
+    value: type  # of what read returns; a test compares it with the model
+
+
+def _alone(read: Callable[[str], Any]) -> Callable[[str, str], Any]:
+    return lambda text, base: read(text)
+
+
+def _matching(pattern: str, reason: str = "") -> Callable[[str, str], str]:
+    compiled = re.compile(pattern)
+
+    def read(text: str, base: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise ValueError(reason)
+        return text
+
+    return read
+
+
+def path(text: str, base: str) -> str:
+    """An absolute path without "." and ".." in it; symbolic links stay as they are."""
+    if not text:
+        raise ValueError("it is empty")
+    return os.path.normpath(os.path.join(base, text))
+
+
+def _path_or(*words: str) -> Callable[[str, str], str]:
+    return lambda text, base: text if text in words else path(text, base)
+
+
+def _application(text: str, base: str) -> str:
+    if not text:
+        raise ValueError("it is empty")
+    return text if MODULE.fullmatch(text) else path(text, base)
+
+
+def _host(text: str, base: str) -> str:
+    return addresses.host(text)
+
+
+MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:callable, which no file name in use looks like
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")  # of groups and sites: in process titles, logs and file names
+
+WHOLE = Kind("number", "a whole number", _alone(units.whole), str, int)
+SIZE = Kind("size", "a size in bytes such as 512, 16k, 64m or 1g", _alone(units.size), units.size_text, int)
+SIZE_OR_UNLIMITED = Kind(
+    "size",
+    'a size in bytes such as 16k, 64m or 1g, or "unlimited"',
+    _alone(units.size_or_unlimited),
+    units.size_or_unlimited_text,
+    int,
+)
+TIME = Kind("time", "a time such as 500ms, 30s, 5m or 1h", _alone(units.seconds), units.seconds_text, float)
+TIME_OR_NONE = Kind(
+    "time",
+    'a time such as 500ms, 30s, 5m or 1h, or "none"',
+    _alone(units.seconds_or_none),
+    units.seconds_or_none_text,
+    float,
+)
+SWITCH = Kind("switch", "yes or no", _alone(units.switch), units.switch_text, bool)
+MODE = Kind("mask", "a file mode mask in octal, such as 022", _alone(units.mode), units.mode_text, int)
+CHOICE = Kind("word", "one of the words", _matching(".*"), str, str)  # its words are the option's
+TEXT = Kind("text", "text", _matching(r".*"), str, str)
+USER = Kind("user", "the name of a user", _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?"), str, str)
+USER_GROUP = Kind("user group", "the name of a user group", _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?"), str, str)
+PATH = Kind("path", "a path", path, str, str)
+PATTERN = Kind("pattern", "a path, which may hold * and ?", _matching(r".+", "it is empty"), str, str)
+ERROR_LOG = Kind("path", 'a path, or "stderr"', _path_or("stderr"), str, str)
+ACCESS_LOG = Kind("path", 'a path, "stdout" or "off"', _path_or("stdout", "off"), str, str)
+APPLICATION = Kind("application", "a file, or module:callable", _application, str, str)
+LISTEN = Kind(
+    "address",
+    "an address such as 127.0.0.1:8080, [::1]:8080, *:80, [::]:80 or unix:PATH",
+    addresses.listen,
+    addresses.listen_text,
+    Listen,
+)
+HOST = Kind("host name", "a host name such as example.org, *.example.org or *", _host, str, str)
+FILE_NAME = Kind("file name", 'a file name without "/"', _matching(r"(?!\.{1,2}$)[^/\0]+"), str, str)
+ROUTE = Kind(
+    "route", 'the pattern of a route of the site, such as "/upload/" or ".php"', _matching(r"[/.].*"), str, str
+)

@@ -1,0 +1,93 @@
+"""From a file to a configuration: read, check each section, check what they say together, build the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from webserver.config import files
+from webserver.config.check import Values, check
+from webserver.config.errors import ConfigErrors, Place
+from webserver.config.group_rules import check_group, check_writers, environment, ini
+from webserver.config.machine import SEARCH, Machine
+from webserver.config.model import Config, Group, Logs, Server, Site
+from webserver.config.reader import Document, read
+from webserver.config.routes import check_hosts, check_routes
+from webserver.config.rules import check_logs, check_server
+
+
+@dataclass
+class Loaded:
+    """A configuration together with where each value comes from."""
+
+    config: Config
+    server: Values
+    logs: Values
+    groups: dict[str, Values]
+    sites: dict[str, Values]
+    # of group and variable, group and directive, site and pattern; None: by default
+    inner: dict[tuple[str, str, str], Place | None] = field(default_factory=dict)
+
+
+def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
+    """Raises ConfigErrors with everything that is wrong."""
+    machine = machine or Machine()
+    document = read(path)
+    server = check(document, document.server, "server", machine)
+    logs = check(document, document.logs, "logs", machine)
+    groups = {name: check(document, block, "group", machine) for name, block in sorted(document.groups.items())}
+    sites = {name: check(document, block, "site", machine) for name, block in sorted(document.sites.items())}
+
+    front = check_server(document, server, machine)
+    check_logs(document, logs, machine, front)
+    users = {name: user for name, group in groups.items() if (user := check_group(document, group, machine))}
+    if machine.root:
+        check_writers(document, users)
+    check_hosts(document, sites)
+    inner: dict[tuple[str, str, str], Place | None] = {}
+    built_groups = []
+    for name, group in groups.items():
+        variables, places = environment(document, group)
+        inner |= {("environment", name, variable): place for variable, place in places.items()}
+        directives, places = ini(document, group)
+        inner |= {("ini", name, directive): place for directive, place in places.items()}
+        built_groups.append(
+            Group(name=name, environment=tuple(variables.items()), ini=tuple(directives.items()), **group.values)
+        )
+    built_sites = []
+    for name, site in sites.items():
+        if site["root"] and site.good("root"):
+            problem = machine.missing(site["root"], "directory") or machine.denied(site["root"], front, SEARCH)
+            if problem:
+                document.error(site.place("root"), site.subject("root"), problem)
+        routes, route_places = check_routes(document, site, groups)
+        inner |= {("routes", name, pattern): place for pattern, place in route_places.items()}
+        built_sites.append(Site(name=name, routes=routes, **site.values))
+    types = _types(document, server)
+    if document.errors:
+        raise ConfigErrors(document.sorted_errors())
+    config = Config(
+        file=next(iter(document.files)),
+        server=Server(**server.values),
+        logs=Logs(**logs.values),
+        groups=tuple(built_groups),
+        sites=tuple(built_sites),
+        mime_types=types,
+    )
+    return Loaded(config, server, logs, groups, sites, inner)
+
+
+def _types(document: Document, server: Values) -> tuple[tuple[str, str], ...]:
+    try:
+        return files.read_types(server["mime_types"]) if server.good("mime_types") else ()
+    except files.FileProblem as problem:
+        for place, text in problem.problems:
+            if place.line:
+                document.error(place, server.subject("mime_types"), text)
+            else:
+                document.error(server.place("mime_types"), server.subject("mime_types"), f"{place.file}: {text}")
+        return ()
+
+
+def load(path: str, machine: Machine | None = None) -> Config:
+    """The configuration in a file and what it includes. Raises ConfigErrors with everything that is wrong."""
+    return load_with_origins(path, machine).config

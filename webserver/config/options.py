@@ -1,0 +1,206 @@
+"""The option table: every option once, with its section, kind, range, default and one sentence.
+
+Reader, checker, -T and the manual pages work from these rows; model.py's names and types are held to them by a test.
+A row's order is the order of the manual pages, and of working out defaults: a computed default may use the values of
+rows above it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from webserver.config import kinds, languages
+from webserver.config.kinds import Kind
+from webserver.config.machine import Machine
+
+FRONTENDS = 32  # WIRE_FRONTENDS
+SLOTS = 256  # WIRE_SLOTS, of one worker
+FIELDS = 1000  # WIRE_FIELDS
+MIME_TYPES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mime.types")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a computed default may look at."""
+
+    machine: Machine
+    base: str  # directory of the file that holds the section
+    values: dict[str, Any]  # of the section, as far as they are known
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A default that depends on something. `text` gives it as it would be written in a file; "" is unset."""
+
+    sentence: str  # in the manual pages
+    text: Callable[[Context], str]
+
+
+@dataclass(frozen=True)
+class Option:
+    section: str  # server, logs, group, site
+    name: str
+    kind: Kind
+    help: str
+    default: str | Computed | None = ""  # as it would be written; "": unset; None: must be given
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    root: str = ""  # how running as root, or not, matters
+    may_be_zero: bool = False  # 0 or its word stands for "none" though least is above it
+
+
+def _run(context: Context) -> str:
+    return "/run/webserver" if context.machine.root else "run"
+
+
+def _open_files(context: Context) -> str:
+    return str(min(65536, context.machine.open_files()))
+
+
+def _connections(context: Context) -> str:
+    return str(max(1, min(20000, most_connections(context.values["open_files"]))))
+
+
+def most_connections(open_files: int) -> int:
+    """A quarter of the descriptors is kept for files that are being sent, spool files, groups and logs."""
+    return open_files - open_files // 4
+
+
+def _user_group(context: Context) -> str:
+    machine = context.machine
+    user = machine.user(context.values["user"]) if context.values["user"] else None
+    return machine.group_name(user.gid) if user and machine.root else ""
+
+
+def _directory(context: Context) -> str:
+    application: str = context.values["application"]
+    return application.rpartition("/")[0] or "/" if application.startswith("/") else "/"
+
+
+def _plugin(context: Context) -> str:
+    return languages.plugin(context.values["language"])
+
+
+_PRIMARY = Computed("the user's own", _user_group)
+
+OPTIONS = (
+    # server: addresses and processes
+    Option("server", "listen", kinds.LISTEN, "Where to accept connections.", "127.0.0.1:8080", many=True,
+           root="Ports below 1024 need root or CAP_NET_BIND_SERVICE."),
+    Option("server", "frontends", kinds.WHOLE, "Number of front-end processes.",
+           Computed("one for each processor", lambda context: str(min(FRONTENDS, context.machine.cores()))),
+           1, FRONTENDS),
+    Option("server", "user", kinds.USER, "The user that front ends and the logger run as.",
+           root="Required when started as root, and not root itself; without root only one's own name is possible."),
+    Option("server", "group", kinds.USER_GROUP, "The user group that front ends and the logger run as.", _PRIMARY,
+           root="Has no meaning without root but for one's own."),
+    Option("server", "run", kinds.PATH,
+           "Directory for the control socket, the process id and the sockets between front ends and workers;"
+           " each running server needs one of its own. It is made if it is missing; its parent must be there.",
+           Computed('"/run/webserver" as root, else "run"', _run)),
+    Option("server", "include", kinds.PATTERN,
+           "More files to read, in the order of their names; a pattern with * or ? may match none. It may also stand"
+           " before the first section.", many=True),
+    # server: limits
+    Option("server", "open_files", kinds.WHOLE, "Limit of open files for each front end.",
+           Computed("65536, or what the machine allows if that is less", _open_files), 256, 1 << 20,
+           root="Without root at most the hard limit (ulimit -Hn)."),
+    Option("server", "connections", kinds.WHOLE,
+           "Client connections that one front end holds at most; three quarters of open_files is the highest value.",
+           Computed("20000, or three quarters of open_files if that is less", _connections), 1, 1 << 20),
+    Option("server", "head_timeout", kinds.TIME, "A request's head must have arrived this long after its first byte,"
+           " and a new connection's first request this long after it was opened.", "20s", 0.1, 3600),
+    Option("server", "body_timeout", kinds.TIME, "Longest wait for the next part of a request's body.", "60s",
+           0.1, 3600),
+    Option("server", "idle_timeout", kinds.TIME, "A connection is kept this long for a next request.", "75s",
+           0.1, 3600),
+    Option("server", "send_timeout", kinds.TIME, "A client that takes nothing of its answer for this long is"
+           " disconnected.", "60s", 0.1, 3600),
+    Option("server", "max_head", kinds.SIZE, "Largest request line and fields together.", "32k", 1024, 65536),
+    Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
+           "16k", 512, 65536),
+    Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
+    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client; the files in it"
+           " have no name and vanish with their request.", "/var/tmp"),
+    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
+           "1m", 65536, 1 << 30),
+    Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
+           " wait for the client.", "1g", 0, 1 << 44),
+    Option("server", "mime_types", kinds.PATH, "File of media types: a type and the file name extensions it belongs to"
+           " on each line.", Computed("the table that comes with the server", lambda context: MIME_TYPES)),
+    # logs
+    Option("logs", "error_log", kinds.ERROR_LOG, 'File for errors and everything that applications report; "stderr" is'
+           " the standard error of webserverd.", "stderr"),
+    Option("logs", "access_log", kinds.ACCESS_LOG, 'File with one line for each request; "stdout" is the standard'
+           ' output of webserverd, "off" writes none.', "off"),
+    Option("logs", "access_format", kinds.CHOICE, "Form of the lines in access_log.", "combined",
+           choices=("combined", "json")),
+    # group: what it runs
+    Option("group", "language", kinds.CHOICE, "The language of the application.", None,
+           choices=tuple(languages.LANGUAGES)),
+    Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
+           " requested file below the site's root is run."),
+    Option("group", "directory", kinds.PATH, "Working directory of the workers.",
+           Computed('the directory of the application\'s file, else "/"', _directory)),
+    Option("group", "preload", kinds.TEXT, "Modules or files that are loaded once, before workers are forked.",
+           many=True),
+    Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
+    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
+    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"
+           " environment's bin/python makes its packages available.", "/usr/bin/python3"),
+    Option("group", "plugin", kinds.PATH, "The language's plugin.",
+           Computed("the one that comes with the server", _plugin)),
+    # group: as whom
+    Option("group", "user", kinds.USER, "The user that the group's processes run as.",
+           root="Required when started as root, and never one with user id 0; without root only one's own name is"
+           " possible."),
+    Option("group", "group", kinds.USER_GROUP, "The user group that the group's processes run as.", _PRIMARY,
+           root="Has no meaning without root but for one's own."),
+    Option("group", "umask", kinds.MODE, "Permissions that files made by the application do not get.", "022", 0, 0o777),
+    Option("group", "no_new_privs", kinds.SWITCH, "Programs that the application runs gain no privileges; a mailer that"
+           " is setuid or setgid needs no.", "yes"),
+    Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
+           " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
+           " and nobody else may read it."),
+    # group: how many, how long
+    Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
+    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time.", "1", 1, SLOTS),
+    Option("group", "start_timeout", kinds.TIME, "A worker must have loaded its application in this time.", "60s",
+           1, 3600),
+    Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
+           " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
+    Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
+           " is answered with 503.", "1000", 0, 1000000),
+    Option("group", "queue_timeout", kinds.TIME, "A request that has waited this long for a worker is answered with"
+           " 503.", "30s", 0.01, 3600),
+    # site
+    Option("site", "hosts", kinds.HOST, "Host names of the site: example.org, *.example.org for every name below it, or"
+           " * for every name that no other site has.", None, many=True),
+    Option("site", "root", kinds.PATH, "Directory of the site's files; without it only groups answer."),
+    Option("site", "index", kinds.FILE_NAME, "Files that answer for a directory, the first that is there.",
+           "index.html", many=True),
+    Option("site", "symlinks", kinds.CHOICE, "Symbolic links below root: none are followed, only those whose owner is"
+           " also that of what they point to, or all.", "owner", choices=("deny", "owner", "allow")),
+    Option("site", "dotfiles", kinds.CHOICE, "Whether files and directories whose name begins with a dot are served.",
+           "deny", choices=("deny", "allow")),
+    Option("site", "max_body", kinds.SIZE_OR_UNLIMITED, "Largest request body; a larger one is answered with 413.",
+           "64m", 1),
+    Option("site", "gather", kinds.ROUTE, "Routes whose request bodies arrive whole before a worker is taken, so that a"
+           " slow upload holds none; the others hand a large body on as it arrives.", many=True),
+)  # fmt: skip
+
+TABLE: dict[str, dict[str, Option]] = {}
+for _option in OPTIONS:
+    TABLE.setdefault(_option.section, {})[_option.name] = _option
+
+SUBSECTIONS: dict[str, tuple[str, ...]] = {
+    "server": (),
+    "logs": (),
+    "group": ("environment", "ini"),
+    "site": ("routes",),
+}

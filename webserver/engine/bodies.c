@@ -1,0 +1,241 @@
+/*
+ * Request bodies.
+ *
+ *   whole    small: received before a worker is taken, and rides in the block
+ *   file     a route that gathers: received before a worker is taken, in memory up to limits.gather, then in an unlinked
+ *            file; streamed to the worker from there
+ *   stream   goes to the worker as it comes, within the worker's credit
+ *
+ * A worker that reads slowly gives no credit, so no room is given to the connection, which then stops reading: TCP does
+ * the rest. A body that nobody asks for, because the answer came first, is not read.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "channel.h"
+
+#define HEADROOM sizeof(struct wire_body) /* before a streamed piece, so that it is sent from where it was put */
+#define GATHER_ROOM 262144ull             /* asked for at a time when a body goes to a file */
+
+/* A body up to this size fits into the block. */
+static size_t gather_limit(const struct exchange *x)
+{
+	size_t head = block_head_size(x), room = head < WIRE_BLOCK ? WIRE_BLOCK - head : 0;
+	size_t limit = exchange_engine(x)->limits.gather;
+
+	return room < limit ? room : limit;
+}
+
+bool body_gathers(struct exchange *x)
+{
+	const struct request *r = x->request;
+
+	if (!r->has_body || r->content_length == 0) {
+		x->upload = UPLOAD_NONE;
+		x->body.complete = true;
+		return false;
+	}
+	bool route = r->decision != NULL && decision_gathers(r->decision);
+	/* Who waits for 100 is only let go on when the application reads. */
+	bool small = r->content_length != UINT64_MAX && !r->expect && r->content_length <= gather_limit(x);
+	x->upload = small || route ? UPLOAD_WHOLE : UPLOAD_STREAM;
+	return x->upload != UPLOAD_STREAM;
+}
+
+/* ---- from the client */
+
+/* Room for size more bytes in the buffer. */
+static bool reserve(struct exchange *x, size_t size, size_t headroom)
+{
+	size_t need = x->body.size + size, capacity = x->body.capacity;
+	const struct request *r = x->request;
+
+	if (need <= capacity)
+		return true;
+	if (x->upload == UPLOAD_WHOLE && r->content_length != UINT64_MAX && r->content_length <= WIRE_BLOCK)
+		capacity = (size_t)r->content_length;
+	else
+		capacity = capacity == 0 ? 4096 : capacity * 2;
+	if (x->upload == UPLOAD_STREAM && capacity < WIRE_PIECE && r->content_length - x->body.received > capacity)
+		capacity = WIRE_PIECE;
+	if (capacity < need)
+		capacity = need;
+	char *buffer = realloc(x->body.buffer, headroom + capacity);
+	if (buffer == NULL)
+		return false;
+	x->body.buffer = buffer;
+	x->body.capacity = capacity;
+	return true;
+}
+
+static bool to_file(struct exchange *x, const char *data, size_t size)
+{
+	/* Its length was checked against the site's max_body. */
+	return spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX);
+}
+
+static void gather(struct exchange *x, const char *data, size_t size)
+{
+	if (x->upload == UPLOAD_WHOLE && x->body.size + size > gather_limit(x)) {
+		x->upload = UPLOAD_FILE;
+		if (x->body.size > 0 && !to_file(x, x->body.buffer, x->body.size))
+			x->failed = true;
+		free(x->body.buffer);
+		x->body.buffer = NULL;
+		x->body.size = x->body.capacity = 0;
+	}
+	if (size == 0 || x->failed)
+		return;
+	if (x->upload == UPLOAD_FILE) {
+		x->failed = !to_file(x, data, size);
+	} else if (!reserve(x, size, 0)) {
+		x->failed = true;
+	} else {
+		memcpy(x->body.buffer + x->body.size, data, size);
+		x->body.size += size;
+	}
+}
+
+void body_take(struct exchange *x, const char *data, size_t size, bool last)
+{
+	if (x->state == EXCHANGE_ANSWERED || x->failed)
+		return;
+	if (x->state == EXCHANGE_GATHERING) {
+		gather(x, data, size);
+	} else if (size > 0) {
+		if (x->body.size >= WIRE_PIECE)
+			body_forward(x);
+		if (!reserve(x, size, HEADROOM)) {
+			x->failed = true;
+		} else {
+			memcpy(x->body.buffer + HEADROOM + x->body.size, data, size);
+			x->body.size += size;
+		}
+	}
+	x->body.received += size;
+	x->body.complete |= last;
+	/* What follows from it is done at the end of the turn: the connection's reader is on the stack. */
+	exchange_due(x);
+}
+
+/* Up to which offset the client may send. */
+static uint64_t may_come(const struct exchange *x)
+{
+	uint64_t room;
+
+	if (x->state == EXCHANGE_GATHERING) {
+		/* A body that fits is asked for at once; what goes to a file by as much as one turn can write. */
+		room = x->body.received + GATHER_ROOM;
+		return exchange_engine(x)->channel->spooled >= SPOOL_A_TURN / 2 ? x->body.wanted : room;
+	}
+	if (x->upload != UPLOAD_STREAM || x->slot == NULL || x->state == EXCHANGE_ABANDONED)
+		return 0;
+	/* However much credit a worker gives, no more than a window of it is ever in our memory. */
+	room = x->body.sent + WIRE_BODY_WINDOW;
+	return room < x->body.limit ? room : x->body.limit;
+}
+
+void body_want(struct exchange *x)
+{
+	uint64_t to = may_come(x), length = x->request->content_length;
+
+	if (x->body.complete)
+		return;
+	if (to > length)
+		to = length;
+	if (to <= x->body.wanted) {
+		if (x->state == EXCHANGE_GATHERING && x->body.wanted == x->body.received)
+			channel_retry(x);
+		return;
+	}
+	uint64_t more = to - x->body.wanted;
+	/* Small steps would only make small reads; the first byte is always asked for, since somebody may wait for 100. */
+	if (x->body.wanted > 0 && more < WIRE_BODY_WINDOW / 4 && to < length && x->body.wanted > x->body.received)
+		return;
+	x->body.wanted = to;
+	request_want(x->request, more);
+}
+
+/* ---- to the worker */
+
+static void release_buffer(void *data, void *hint)
+{
+	(void)hint;
+	free(data);
+}
+
+static void fill_head(const struct exchange *x, struct wire_body *piece, size_t size, bool last)
+{
+	memset(piece, 0, sizeof(*piece));
+	piece->head.kind = WIRE_BODY;
+	piece->head.size = (uint32_t)(sizeof(*piece) + size);
+	piece->head.serial = x->serial;
+	piece->head.request = x->index;
+	piece->head.slot = x->slot->number;
+	piece->head.flags = last ? WIRE_LAST : 0;
+	piece->offset = x->body.sent;
+	piece->data.at = sizeof(*piece);
+	piece->data.size = (uint32_t)size;
+}
+
+/* size bytes of what is to be sent, into a message of their own. 0, or -1 with errno. */
+static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool last)
+{
+	const struct zmqlib *zmq = exchange_engine(x)->zmq;
+
+	if (zmq->msg_init_size(message, sizeof(struct wire_body) + size) < 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	char *to = zmq->msg_data(message);
+	/* Only an empty piece is small enough to lie inside the message, at any address. */
+	struct wire_body head;
+	fill_head(x, &head, size, last);
+	memcpy(to, &head, sizeof(head));
+	to += sizeof(head);
+	if (x->upload == UPLOAD_STREAM) {
+		if (size > 0)
+			memcpy(to, x->body.buffer + HEADROOM, size);
+		return 0;
+	}
+	for (size_t done = 0; done < size;) {
+		ssize_t n = pread(x->body.spool.fd, to + done, size - done, (off_t)(x->body.sent + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			zmq->msg_close(message);
+			errno = EIO;
+			return -1;
+		}
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int send_piece(struct exchange *x, size_t size, bool last)
+{
+	const struct zmqlib *zmq = exchange_engine(x)->zmq;
+	struct slot *s = x->slot;
+	bool whole_buffer = x->upload == UPLOAD_STREAM && size > 0 && size == x->body.size;
+	zmq_msg_t message;
+
+	/* The usual case gives the buffer itself away. Not while the connection is full: then it must stay ours. */
+	if (whole_buffer && s->full_until_ns <= exchange_engine(x)->now_ns && size >= SMALL_BODY) {
+		fill_head(x, (struct wire_body *)x->body.buffer, size, last);
+		if (zmq->msg_init_data(&message, x->body.buffer, HEADROOM + size, release_buffer, NULL) == 0) {
+			zmq_msg_t kept;
+			zmq->msg_init(&kept);
+			zmq->msg_copy(&kept, &message);
+			if (channel_send(s->worker->generation, &s->identity, &message) == 0) {
+				zmq->msg_close(&kept);
+				x->body.buffer = NULL;
+				x->body.size = x->body.capacity = 0;
+				return 0;
+			}
+			zmq->msg_close(&kept);
+		}
+	}
+	return -1;
+}

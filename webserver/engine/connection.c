@@ -1,0 +1,421 @@
+/*
+ * A connection's life: opened, driven from phase to phase, closed. See connection.h.
+ *
+ * Whatever happens to a connection happens in connection_drive or in a call of somebody else's (a worker's answer,
+ * Python). The second kind never parses or reads: it leaves that to connection_drive by connection_later, so that a
+ * chain of pipelined requests is a loop and not a recursion.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "connection.h"
+#include "deadlines.h"
+#include "loop.h"
+#include "reply.h"
+#include "transport.h"
+
+/* Free connections kept; each is below 1 KB. */
+#define CONNECTIONS_KEPT 4096
+/* After an answer that closes: what the client may still send before it has seen the answer. */
+#define LINGER_BYTES (16U << 20)
+
+struct connection *connection_make(struct engine *e, const struct transport *transport)
+{
+	struct connections *cs = e->connections;
+	struct connection *c = cs->free;
+	if (c != NULL) {
+		cs->free = (struct connection *)c->node.next;
+		cs->free_count--;
+	} else {
+		c = malloc(sizeof(*c));
+		if (c == NULL)
+			return NULL;
+	}
+	memset(c, 0, sizeof(*c));
+	c->engine = e;
+	c->transport = transport;
+	c->poll.fd = -1;
+	c->poll.ready = connection_ready;
+	list_append(&cs->idle, &c->node);
+	e->stats.connections++;
+	e->stats.idle++;
+	timer_arm(e, cs->head_queue, &c->timer);
+	return c;
+}
+
+struct connection *connection_open(struct engine *e, int fd, const struct sockaddr *remote, uint16_t server_port)
+{
+	struct connection *c = connection_make(e, &socket_transport);
+	if (c == NULL) {
+		close(fd);
+		return NULL;
+	}
+	c->poll.fd = fd;
+	c->family = (uint8_t)remote->sa_family;
+	c->server_port = server_port;
+	if (remote->sa_family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)remote;
+		memcpy(c->remote_address, &in->sin_addr, 4);
+		c->remote_port = ntohs(in->sin_port);
+	} else if (remote->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)remote;
+		memcpy(c->remote_address, &in6->sin6_addr, 16);
+		c->remote_port = ntohs(in6->sin6_port);
+	}
+	if (poll_add(e, &c->poll, EPOLLIN | EPOLLRDHUP) < 0) {
+		log_entry(e, LOG_LEVEL_ERROR, NULL, "cannot watch a new connection: %s", strerror(errno));
+		connection_close(c);
+		return NULL;
+	}
+	e->stats.accepted++;
+	return c;
+}
+
+/* ---- what is waited for */
+
+static void connection_watch(struct connection *c, bool input, bool output)
+{
+	if (c->poll.fd < 0 || c->phase == PHASE_CLOSED) {
+		c->poll.events = (input ? EPOLLIN : 0U) | (output ? EPOLLOUT : 0U);
+		return;
+	}
+	uint32_t events = (input ? EPOLLIN : 0U) | (output ? EPOLLOUT : 0U) | (c->peer_shut ? 0U : EPOLLRDHUP);
+	if (poll_change(c->engine, &c->poll, events) < 0)
+		connection_fail(c);
+}
+
+void connection_listen(struct connection *c, bool input)
+{
+	connection_watch(c, input, (c->poll.events & EPOLLOUT) != 0);
+}
+
+void connection_expect_output(struct connection *c, bool output)
+{
+	struct engine *e = c->engine;
+	if (output)
+		timer_arm(e, e->connections->send_queue, &c->send_timer);
+	else
+		timer_disarm(&c->send_timer);
+	connection_watch(c, (c->poll.events & EPOLLIN) != 0, output);
+}
+
+void connection_later(struct connection *c)
+{
+	if (c->phase == PHASE_CLOSED || list_linked(&c->due))
+		return;
+	list_append(&c->engine->connections->due, &c->due);
+	engine_again(c->engine);
+}
+
+bool connections_turn(struct engine *e)
+{
+	struct connections *cs = e->connections;
+	struct list end;
+	/* What is added from here on comes in the next turn. */
+	list_append(&cs->due, &end);
+	while (cs->due.next != &end)
+		connection_drive(list_entry(cs->due.next, struct connection, due));
+	list_remove(&end);
+	return !list_empty(&cs->due);
+}
+
+/* ---- the ways a connection goes */
+
+void connection_fail(struct connection *c)
+{
+	c->broken = true;
+	connection_later(c);
+}
+
+static void tell_when_empty(struct engine *e)
+{
+	struct connections *cs = e->connections;
+	if (!e->draining || cs->emptied || e->stats.connections > 0)
+		return;
+	cs->emptied = true;
+	event_push(e, EVENT_EMPTY);
+}
+
+/* The end of the connection is the end of such an answer, so an orderly close would make it look whole. */
+static void reset_if_it_would_look_whole(struct connection *c)
+{
+	const struct request *r = c->request;
+	if (r == NULL || r->state < REQUEST_REPLYING || r->framing != FRAMING_CLOSE || c->poll.fd < 0)
+		return;
+	struct linger linger = {.l_onoff = 1, .l_linger = 0};
+	setsockopt(c->poll.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+void connection_close(struct connection *c)
+{
+	struct engine *e = c->engine;
+	struct connections *cs = e->connections;
+	if (c->phase == PHASE_CLOSED)
+		return;
+	reset_if_it_would_look_whole(c);
+	if (c->phase == PHASE_IDLE)
+		e->stats.idle--;
+	c->phase = PHASE_CLOSED;
+	c->broken = true;
+	timer_disarm(&c->timer);
+	timer_disarm(&c->send_timer);
+	list_remove(&c->due);
+	list_remove(&c->node);
+	list_append(&cs->closed, &c->node);
+	if (c->request != NULL)
+		request_end(c->request, false);
+	output_drop(c);
+	buffer_give(&cs->buffers, c->in.data, c->in.room);
+	buffer_give(&cs->buffers, c->carry.data, c->carry.room);
+	c->in = c->carry = (struct input){0};
+	c->transport->close(c);
+	e->stats.connections--;
+	if (cs->accept_stopped)
+		listeners_resume(e);
+	tell_when_empty(e);
+}
+
+void connections_sweep(struct engine *e)
+{
+	struct connections *cs = e->connections;
+	while (!list_empty(&cs->closed)) {
+		struct connection *c = list_entry(cs->closed.next, struct connection, node);
+		list_remove(&c->node);
+		if (cs->free_count >= CONNECTIONS_KEPT) {
+			free(c);
+			continue;
+		}
+		c->node.next = (struct list *)(void *)cs->free;
+		cs->free = c;
+		cs->free_count++;
+	}
+}
+
+/* Our side is shut; the client may have more on the way, and closing now would answer that with a reset, which can
+   take the answer away from it before it has read it (RFC 9112, section 9.6). */
+static void connection_linger(struct connection *c)
+{
+	if (c->phase == PHASE_IDLE)
+		c->engine->stats.idle--;
+	c->phase = PHASE_LINGER;
+	c->discard_left = LINGER_BYTES;
+	c->transport->shut(c);
+	input_release(c);
+	timer_arm(c->engine, c->engine->connections->linger_queue, &c->timer);
+	c->readable = true;
+	if (!c->driving)
+		connection_later(c);
+}
+
+static void connection_idle(struct connection *c)
+{
+	struct engine *e = c->engine;
+	c->phase = PHASE_IDLE;
+	e->stats.idle++;
+	list_remove(&c->node);
+	list_append(&e->connections->idle, &c->node);
+}
+
+void connection_finish(struct connection *c)
+{
+	struct request *r = c->request;
+	bool body_done = r->body_done, keep = c->keep;
+	timer_disarm(&c->timer);
+	request_end(r, true);
+	if (!keep) {
+		if (body_done && input_left(c) == 0 && !c->peer_shut)
+			connection_close(c);
+		else
+			connection_linger(c);
+		return;
+	}
+	if (!body_done) {
+		if (c->body == BODY_LENGTH && c->body_left > DISCARD_LIMIT) {
+			connection_linger(c);
+			return;
+		}
+		c->phase = PHASE_DISCARD;
+		c->discard_left = DISCARD_LIMIT;
+		timer_arm(c->engine, c->engine->connections->body_queue, &c->timer);
+	} else {
+		connection_idle(c);
+	}
+	if (c->driving)
+		return;
+	/* The usual end of a request whose answer came from elsewhere: nothing is here, nothing was seen to come. */
+	if (c->phase == PHASE_IDLE && !c->readable && input_left(c) == 0) {
+		input_release(c);
+		timer_arm(c->engine, c->engine->connections->idle_queue, &c->timer);
+		connection_listen(c, true);
+		return;
+	}
+	connection_later(c);
+}
+
+/* ---- driving */
+
+void connection_drive(struct connection *c)
+{
+	static bool (*const step[])(struct connection *c) = {
+		[PHASE_IDLE] = head_step,       [PHASE_HEAD] = head_step,     [PHASE_REQUEST] = body_step,
+		[PHASE_DISCARD] = discard_step, [PHASE_LINGER] = linger_step,
+	};
+	if (c->driving)
+		return;
+	list_remove(&c->due);
+	c->driving = true;
+	while (c->phase != PHASE_CLOSED && !c->broken && step[c->phase](c))
+		continue;
+	c->driving = false;
+	if (c->broken)
+		connection_close(c);
+}
+
+static void output_ready(struct connection *c)
+{
+	uint64_t before = c->out.queued;
+	enum output_result result = output_flush(c);
+	if (result == OUTPUT_FAILED) {
+		connection_close(c);
+		return;
+	}
+	bool progress = c->out.queued < before;
+	if (result == OUTPUT_DONE || progress)
+		connection_expect_output(c, result == OUTPUT_MORE);
+	struct request *r = c->request;
+	if (r == NULL)
+		return;
+	if (r->reply_complete) {
+		if (result == OUTPUT_DONE)
+			connection_finish(c);
+	} else if (progress && r->backend != NULL && r->backend->written != NULL) {
+		r->backend->written(r, c->out.queued);
+	}
+}
+
+/* The client has sent its last byte while its request runs. It may have closed, or only have shut its side and wait
+   for the answer: over TCP both look the same. It gets its answer; but if none has begun after a while it is sent an
+   interim one, which any client of version 1.1 must accept (RFC 9110, section 15.2) and to which a closed one responds
+   with a reset, so that a request nobody waits for can be cancelled. */
+static void peer_has_shut(struct connection *c)
+{
+	if (c->peer_shut)
+		return;
+	c->peer_shut = true;
+	if (c->request->body_done && c->request->version >= 11 && (c->family == AF_INET || c->family == AF_INET6))
+		timer_arm(c->engine, c->engine->connections->probe_queue, &c->timer);
+}
+
+void connection_ready(struct engine *e, struct pollable *self, uint32_t events)
+{
+	struct connection *c = list_entry(self, struct connection, poll);
+	(void)e;
+	if (c->phase == PHASE_CLOSED)
+		return;
+	if ((events & (EPOLLERR | EPOLLHUP)) && c->phase != PHASE_LINGER) {
+		connection_close(c);
+		return;
+	}
+	if (events & EPOLLOUT) {
+		output_ready(c);
+		if (c->phase == PHASE_CLOSED)
+			return;
+	}
+	if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)))
+		return;
+	c->readable = true;
+	const struct request *r = c->request;
+	if (c->phase == PHASE_REQUEST && (r->body_done || r->body_room == 0)) {
+		/* Nobody wants it now; level-triggered, so stop listening, or the loop would spin. */
+		if (events & EPOLLRDHUP)
+			peer_has_shut(c);
+		connection_listen(c, false);
+		return;
+	}
+	connection_drive(c);
+}
+
+/* ---- draining */
+
+void connections_drain(struct engine *e)
+{
+	listeners_stop(e);
+	timer_arm(e, e->connections->drain_queue, &e->connections->drain_timer);
+	tell_when_empty(e);
+}
+
+/* Nothing came on these for a while. A request that is in the kernel already is still answered; the rest hear that we
+   end, and are closed when they agree or after the linger time. */
+void connections_drain_idle(struct engine *e)
+{
+	struct connections *cs = e->connections;
+	struct list end;
+	list_append(&cs->idle, &end);
+	while (cs->idle.next != &end) {
+		struct connection *c = list_entry(cs->idle.next, struct connection, node);
+		list_remove(&c->node);
+		list_append(&cs->open, &c->node);
+		c->readable = true;
+		connection_drive(c);
+		if (c->phase == PHASE_IDLE)
+			connection_linger(c);
+	}
+	list_remove(&end);
+}
+
+/* ---- making and freeing */
+
+int connections_make(struct engine *e)
+{
+	struct connections *cs = calloc(1, sizeof(*cs));
+	if (cs == NULL)
+		return -1;
+	e->connections = cs;
+	list_init(&cs->open);
+	list_init(&cs->idle);
+	list_init(&cs->closed);
+	list_init(&cs->due);
+	list_init(&cs->listeners);
+	cs->reserve_fd = reserve_open();
+	cs->scratch = malloc(SCRATCH_SIZE);
+	cs->http1 = http1_make();
+	if (cs->scratch == NULL || cs->http1 == NULL)
+		return -1;
+	return deadlines_make(e);
+}
+
+void connections_close(struct engine *e)
+{
+	struct connections *cs = e->connections;
+	while (!list_empty(&cs->idle))
+		connection_close(list_entry(cs->idle.next, struct connection, node));
+	while (!list_empty(&cs->open))
+		connection_close(list_entry(cs->open.next, struct connection, node));
+}
+
+void connections_free(struct engine *e)
+{
+	struct connections *cs = e->connections;
+	if (cs == NULL)
+		return;
+	listeners_free(e);
+	connections_sweep(e);
+	while (cs->free != NULL) {
+		struct connection *c = cs->free;
+		cs->free = (struct connection *)(void *)c->node.next;
+		free(c);
+	}
+	segments_free(e);
+	buffers_free(&cs->buffers);
+	timer_disarm(&cs->accept_timer);
+	timer_disarm(&cs->drain_timer);
+	if (cs->reserve_fd >= 0)
+		close(cs->reserve_fd);
+	free(cs->scratch);
+	http1_free(cs->http1);
+	free(cs);
+	e->connections = NULL;
+}

@@ -1,0 +1,87 @@
+/*
+ * HTTP/1.1 requests: from bytes to struct request, strictly.
+ *
+ *   http1.c   llhttp: where the texts of a head lie; chunked bodies
+ *   head.c    what llhttp leaves to its user: line ends, Host, framing conflicts, Expect, which fields anybody sees
+ *   target.c  the request target: its forms, percent-decoding, dot segments; pure functions
+ *   fields.c  field names: token check and number of a known one in one pass
+ *
+ * A head is parsed in one piece when it is whole, so that nothing about its fields is kept between reads. While it is
+ * not, a second parser runs along only to find errors early.
+ */
+#ifndef WEBSERVER_ENGINE_HTTP1_H
+#define WEBSERVER_ENGINE_HTTP1_H
+
+#include "connection.h"
+#include "wire.h"
+
+#define METHOD_LONGEST 32
+
+struct names; /* fields.c */
+
+/* A whole head, as llhttp found it. Texts point into the connection's input. */
+struct head {
+	const char *begin, *end; /* end: first byte behind the empty line */
+	struct engine_text method, target;
+	struct field *fields; /* of struct http1; values still with white space at their end */
+	uint32_t count, limit;
+	uint16_t flags;       /* enum llhttp_flags */
+	int status;           /* set when something is wrong */
+	const char *why;
+};
+
+struct http1 {
+	llhttp_t fresh; /* has eaten "POST ": see http1.c */
+	llhttp_settings_t whole, partly, chunked;
+	struct names *names;
+	struct head head;
+	struct field fields[WIRE_FIELDS];
+	/* http1_chunked: where decoded bytes go, in the place of those they came from. */
+	char *decoded;
+	size_t decoded_size;
+	bool last;
+};
+
+struct http1 *http1_make(void);
+void http1_free(struct http1 *h);
+
+enum { HEAD_PARTLY = 0, HEAD_WHOLE = 1 };
+/* Parse c->in from start; HEAD_WHOLE: *head is filled and in.at stands behind it. A status: the head is refused. */
+int http1_head(struct connection *c, struct head **head);
+/* After a whole head that announces a chunked body. */
+void http1_chunked_begin(struct connection *c);
+/* Decode in place. Bytes decoded lie at data. False: framing is broken. *consumed < size only with *last. */
+bool http1_chunked(struct connection *c, char *data, size_t size, size_t *decoded, size_t *consumed, bool *last);
+
+/* ---- reading.c */
+/* Refuse what is not a request, and close. */
+void head_refuse(struct connection *c, int status, const char *why);
+
+/* ---- head.c */
+/* Check the head and fill the request. 0, or a status and *why. */
+int head_fill(struct engine *e, const struct head *head, struct request *r, const char **why);
+
+/* ---- target.c. All answer 0 or a status; *why is set with a status. */
+struct target {
+	struct engine_text authority; /* absolute form only */
+	struct engine_text path;      /* as it came, "*" in asterisk form */
+	struct engine_text query;     /* without "?" */
+};
+int target_split(struct engine_text target, struct target *parts, const char **why);
+/* Percent-decoded, without dot segments. Points into raw when nothing is to be done, else to room, which must hold
+   raw.size bytes. */
+int target_path(struct engine_text raw, char *room, struct engine_text *path, const char **why);
+bool target_path_is_plain(struct engine_text raw);
+/* host [":" port] of RFC 3986, section 3.2.2; *name gets the host alone, without a dot at its end. */
+bool authority_valid(struct engine_text authority, struct engine_text *name);
+
+/* ---- fields.c */
+struct names *names_make(void);
+void names_free(struct names *names);
+/* Number of a known field, 0 for others, -1 when name is not a token or is one nobody may see ("Proxy", "_" in it):
+   FIELD_BAD, FIELD_HIDDEN. */
+enum { FIELD_BAD = -1, FIELD_HIDDEN = -2 };
+int name_known(const struct names *names, const char *name, size_t size);
+extern const unsigned char token_characters[256]; /* nonzero: tchar of RFC 9110, section 5.6.2 */
+
+#endif

@@ -1,0 +1,26 @@
+/* What the loop asks of the files it drives, and what only they may ask of it. */
+#ifndef WEBSERVER_ENGINE_LOOP_H
+#define WEBSERVER_ENGINE_LOOP_H
+
+#include "engine.h"
+
+/* timers.c: call back what has expired by e->now_ns. */
+void timers_run(struct engine *e);
+
+/* connection.c: connections that have something to do without a descriptor saying so. True: some are left. */
+bool connections_turn(struct engine *e);
+/* connection.c: give the memory of closed connections back; nothing on the stack may point to one. */
+void connections_sweep(struct engine *e);
+/* connection.c: the limits have changed. */
+void connections_limits(struct engine *e);
+/* connection.c: stop keeping alive. */
+void connections_drain(struct engine *e);
+/* connection.c: engine_free begins: end every request, close every connection. */
+void connections_close(struct engine *e);
+
+/* loop.c: read the clocks. Calls from Python do this first, since the turn may be long over. */
+void engine_clock(struct engine *e);
+/* loop.c: as poll_remove, for a descriptor that is closed next, which takes it out of the set by itself. */
+void poll_forget(struct engine *e, struct pollable *p);
+
+#endif

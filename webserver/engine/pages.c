@@ -1,0 +1,87 @@
+/*
+ * Workers' pages: mapped read-only, read word by word. A page is written by its worker and may say anything; what is
+ * read here is compared and subtracted, and is never an index, a length or a pointer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "channel.h"
+
+#ifndef F_GET_SEALS
+#define F_GET_SEALS 1034
+#define F_SEAL_SHRINK 2
+#endif
+
+int page_map(struct page *page, int fd, uint32_t slots, char *message, size_t message_size)
+{
+	struct stat st;
+	int seals = -1;
+	void *map = MAP_FAILED;
+	size_t size = WIRE_PAGE_SIZE(slots);
+
+	page->map = NULL;
+	message[0] = 0;
+	if (slots == 0 || slots > WIRE_SLOTS)
+		snprintf(message, message_size, "%u slots are not possible", slots);
+	else if (fstat(fd, &st) < 0)
+		snprintf(message, message_size, "fstat: %s", strerror(errno));
+	else if (st.st_size < 0 || (uint64_t)st.st_size < size)
+		snprintf(message, message_size, "the page has %lld bytes and not %zu", (long long)st.st_size, size);
+	else if ((seals = fcntl(fd, F_GET_SEALS)) < 0 || !(seals & F_SEAL_SHRINK))
+		/* If its worker could cut it short, reading it would be the end of this process (SIGBUS). */
+		snprintf(message, message_size, "the page is not sealed against shrinking");
+	else if ((map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
+		snprintf(message, message_size, "mmap: %s", strerror(errno));
+	close(fd);
+	if (map == MAP_FAILED)
+		return -1;
+	page->map = map;
+	page->size = size;
+	page->slots = slots;
+	return 0;
+}
+
+void page_unmap(struct page *page)
+{
+	if (page->map != NULL)
+		munmap((void *)page->map, page->size);
+	page->map = NULL;
+}
+
+static uint64_t word64(const uint64_t *at)
+{
+	return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+void page_read(const struct page *page, uint32_t slot, uint32_t ordinal, struct page_slot *out)
+{
+	memset(out, 0, sizeof(*out));
+	if (page->map == NULL || slot >= page->slots || ordinal >= WIRE_FRONTENDS)
+		return;
+	const struct wire_slot *s = &page->map->slot[slot];
+	out->running = word64(&s->running);
+	out->since_ns = word64(&s->since_ns);
+	out->requests = word64(&s->requests);
+	out->busy_ns = word64(&s->busy_ns);
+	out->started = word64(&s->started[ordinal]);
+	out->phase = __atomic_load_n(&s->phase, __ATOMIC_RELAXED);
+	out->queued = __atomic_load_n(&s->queued, __ATOMIC_RELAXED);
+}
+
+uint64_t page_started(const struct page *page, uint32_t slot, uint32_t ordinal)
+{
+	if (page->map == NULL || slot >= page->slots || ordinal >= WIRE_FRONTENDS)
+		return 0;
+	return word64(&page->map->slot[slot].started[ordinal]);
+}
+
+bool page_runs_since(const struct page_slot *slot, uint64_t now_ns, uint64_t duration_ns)
+{
+	/* A time that has not come yet is no time. */
+	return slot->running != 0 && slot->since_ns <= now_ns && now_ns - slot->since_ns >= duration_ns;
+}

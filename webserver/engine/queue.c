@@ -1,0 +1,127 @@
+/*
+ * A group's queue: requests that wait for a slot. First in, first out and strictly so: what needs a free slot would
+ * never get one if others were placed past it. Bounded in length and time; who waits longest is at its head.
+ */
+#include "channel.h"
+
+#define WANTED_NS 1000000000ull
+#define RETRY_AFTER 1 /* seconds */
+
+static void queued(struct exchange *x)
+{
+	struct group *g = x->group;
+
+	g->queued++;
+	if (!list_linked(&g->waiting))
+		list_append(&g->engine->channel->waiting, &g->waiting);
+	g->look = true;
+	channel_look_later(g->engine);
+}
+
+void queue_append(struct exchange *x)
+{
+	struct group *g = x->group;
+	struct engine *e = g->engine;
+
+	exchange_move(x, EXCHANGE_QUEUED);
+	if (x->waits_ns == 0)
+		x->waits_ns = e->now_ns;
+	if (g->queued == 0 && place(x))
+		return;
+	if (g->queued >= g->queue_length) {
+		e->stats.queue_refused++;
+		exchange_fail(x, 503, RETRY_AFTER,
+		              "group \"%s\": %u requests wait for a free worker already, which is its queue_length; raise that, or "
+		              "processes or threads",
+		              g->name, g->queued);
+		return;
+	}
+	list_append(&g->queue, &x->node);
+	queued(x);
+	queue_wanted(g);
+}
+
+/* It was in the queue or at a slot before and has waited longest: its place is not refused. */
+void queue_prepend(struct exchange *x)
+{
+	exchange_move(x, EXCHANGE_QUEUED);
+	list_prepend(&x->group->queue, &x->node);
+	queued(x);
+}
+
+void queue_remove(struct exchange *x)
+{
+	struct group *g = x->group;
+
+	if (!list_linked(&x->node))
+		return;
+	list_remove(&x->node);
+	if (--g->queued == 0)
+		list_remove(&g->waiting);
+}
+
+static bool has_slots(const struct group *g)
+{
+	return place_target(g) != NULL;
+}
+
+void queue_wanted(struct group *g)
+{
+	struct engine *e = g->engine;
+
+	if (g->queued == 0 || has_slots(g) || (g->wanted_ns != 0 && e->now_ns - g->wanted_ns < WANTED_NS))
+		return;
+	g->wanted_ns = e->now_ns;
+	struct engine_event *event = event_push(e, EVENT_WANTED);
+	event->group = g->id;
+	event->number = g->queued;
+}
+
+void queue_place(struct group *g)
+{
+	while (g->queued > 0) {
+		struct exchange *x = list_entry(g->queue.next, struct exchange, node);
+		queue_remove(x);
+		if (place(x))
+			continue;
+		list_prepend(&g->queue, &x->node);
+		queued(x);
+		break;
+	}
+	g->look = false;
+}
+
+static void queue_expire(struct group *g)
+{
+	struct engine *e = g->engine;
+
+	while (g->queued > 0) {
+		struct exchange *x = list_entry(g->queue.next, struct exchange, node);
+		if (e->now_ns - x->waits_ns < g->queue_timeout_ns)
+			return;
+		queue_remove(x);
+		e->stats.queue_expired++;
+		/* Its state stays: release finds it in no list. */
+		exchange_fail(x, 503, RETRY_AFTER,
+		              "group \"%s\": no worker was free for %.1f s, which is its queue_timeout; raise that, or processes or "
+		              "threads%s",
+		              g->name, (double)g->queue_timeout_ns / 1e9, has_slots(g) ? "" : " (no worker is there at all)");
+	}
+}
+
+void queue_look(struct engine *e)
+{
+	struct list *waiting = &e->channel->waiting;
+
+	for (struct list *n = waiting->next, *next; n != waiting; n = next) {
+		next = n->next;
+		struct group *g = list_entry(n, struct group, waiting);
+		queue_expire(g);
+		if (g->queued == 0)
+			continue;
+		queue_place(g);
+		queue_wanted(g);
+	}
+	if (!list_empty(waiting))
+		channel_look_later(e);
+}

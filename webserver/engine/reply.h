@@ -1,0 +1,12 @@
+/* How the body of an answer is framed: struct request, framing. */
+#ifndef WEBSERVER_ENGINE_REPLY_H
+#define WEBSERVER_ENGINE_REPLY_H
+
+enum framing {
+	FRAMING_NONE = 0,    /* no body follows the head */
+	FRAMING_LENGTH = 1,  /* Content-Length */
+	FRAMING_CHUNKED = 2, /* Transfer-Encoding: chunked */
+	FRAMING_CLOSE = 3    /* until the end of the connection */
+};
+
+#endif

@@ -1,0 +1,105 @@
+/*
+ * Unlinked files for bodies that memory is too small for. A file is written from its beginning and read in the same
+ * order, and never written twice at one place: sendfile(2) leaves pages of it in a socket's queue, and they must not
+ * change there. Space that has been read is given back by punching holes, where the file system can; where it cannot,
+ * the file's limit is reached and its writer waits until all has been read.
+ *
+ * A file system that is full or missing is no error of the request: the caller keeps the bytes in memory and stops
+ * asking for more. The operator is told once a minute.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "channel.h"
+
+#define TOLD_AGAIN_NS 60000000000ull
+#define HOLE 1048576ull /* bytes worth a system call */
+#define BLOCK 4096ull
+
+void spool_init(struct spool *spool)
+{
+	memset(spool, 0, sizeof(*spool));
+	spool->fd = -1;
+}
+
+static void tell(struct engine *e, const char *what)
+{
+	struct channel *c = e->channel;
+	int number = errno;
+
+	if (c->spool_told_ns != 0 && e->now_ns - c->spool_told_ns < TOLD_AGAIN_NS)
+		return;
+	c->spool_told_ns = e->now_ns;
+	log_entry(e, LOG_LEVEL_WARNING, NULL, "spool directory %s: %s: %s; workers wait for slow clients meanwhile",
+	          e->options.spool_directory ? e->options.spool_directory : "(none)", what, strerror(number));
+}
+
+static int spool_open(struct engine *e, struct spool *spool)
+{
+	const char *directory = e->options.spool_directory;
+
+	if (spool->fd >= 0)
+		return 0;
+	if (directory == NULL || *directory == 0) {
+		errno = ENOENT;
+		tell(e, "not set");
+		return -1;
+	}
+	spool->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+	if (spool->fd < 0)
+		tell(e, "open");
+	return spool->fd < 0 ? -1 : 0;
+}
+
+bool spool_write(struct engine *e, struct spool *spool, const char *data, size_t size, uint64_t limit)
+{
+	uint64_t in_use = spool->end - spool->freed;
+
+	if (in_use > limit || size > limit - in_use || e->channel->spooled + size > SPOOL_A_TURN)
+		return false;
+	if (spool_open(e, spool) < 0)
+		return false;
+	for (size_t done = 0; done < size;) {
+		ssize_t n = pwrite(spool->fd, data + done, size - done, (off_t)(spool->end + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			tell(e, "write");
+			return false; /* end has not moved: what was written of it is not looked at */
+		}
+		done += (size_t)n;
+	}
+	spool->end += size;
+	e->channel->spooled += size;
+	return true;
+}
+
+struct file *spool_file(struct spool *spool)
+{
+	/* The file now owns the descriptor, and may outlive the exchange in an output's queue. */
+	if (spool->file == NULL && spool->fd >= 0)
+		spool->file = file_wrap(spool->fd);
+	return spool->file;
+}
+
+void spool_discard(struct spool *spool, uint64_t below)
+{
+	uint64_t to = below / BLOCK * BLOCK;
+
+	if (spool->fd < 0 || below > spool->end || to < spool->freed + HOLE)
+		return;
+	if (fallocate(spool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)spool->freed,
+	              (off_t)(to - spool->freed)) == 0)
+		spool->freed = to;
+}
+
+void spool_close(struct spool *spool)
+{
+	if (spool->file != NULL)
+		file_unref(spool->file);
+	else if (spool->fd >= 0)
+		close(spool->fd);
+	spool_init(spool);
+}

@@ -1,0 +1,174 @@
+/*
+ * The request target (RFC 9112, section 3.2) and its path. Pure functions.
+ *
+ * A path is decoded first and then freed of dot segments, so that nothing hides behind an escape: "%2e%2e" climbs and
+ * "%2F" separates, as for every WSGI and CGI application that gets a decoded path. Empty segments stay. A path that
+ * climbs above the root, or holds a NUL, is refused rather than mended.
+ */
+#include <string.h>
+
+#include "http1.h"
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int refuse(int status, const char *text, const char **why)
+{
+	*why = text;
+	return status;
+}
+
+static bool begins_with(struct engine_text text, const char *lower, size_t size)
+{
+	if (text.size < size)
+		return false;
+	for (size_t i = 0; i < size; i++)
+		if ((text.data[i] | 0x20) != (lower[i] | 0x20))
+			return false;
+	return true;
+}
+
+int target_split(struct engine_text target, struct target *parts, const char **why)
+{
+	*parts = (struct target){.path = {"/", 1}, .query = {"", 0}};
+	/* llhttp lets no control character, space or byte above 126 through. */
+	if (memchr(target.data, '#', target.size) != NULL)
+		return refuse(400, "the request target has a fragment", why);
+	if (text_is(target, "*", 1)) {
+		parts->path = target;
+		return 0;
+	}
+	if (target.data[0] != '/') {
+		size_t scheme = begins_with(target, "http://", 7) ? 7 : begins_with(target, "https://", 8) ? 8 : 0;
+		if (scheme == 0)
+			return refuse(400, "the request target is neither a path nor an http URI", why);
+		size_t end = scheme;
+		while (end < target.size && target.data[end] != '/' && target.data[end] != '?')
+			end++;
+		parts->authority = (struct engine_text){target.data + scheme, end - scheme};
+		target.data += end;
+		target.size -= end;
+	}
+	const char *mark = memchr(target.data, '?', target.size);
+	size_t path = mark != NULL ? (size_t)(mark - target.data) : target.size;
+	if (mark != NULL)
+		parts->query = (struct engine_text){mark + 1, target.size - path - 1};
+	if (path > 0)
+		parts->path = (struct engine_text){target.data, path};
+	return 0;
+}
+
+bool target_path_is_plain(struct engine_text raw)
+{
+	for (size_t i = 0; i < raw.size; i++) {
+		if (raw.data[i] == '%')
+			return false;
+		if (raw.data[i] == '/' && i + 1 < raw.size && raw.data[i + 1] == '.')
+			return false;
+	}
+	return true;
+}
+
+static int decode(struct engine_text raw, char *room, size_t *size, const char **why)
+{
+	size_t out = 0;
+	for (size_t i = 0; i < raw.size; i++) {
+		char c = raw.data[i];
+		if (c == '%') {
+			int high = i + 2 < raw.size ? hex(raw.data[i + 1]) : -1;
+			int low = i + 2 < raw.size ? hex(raw.data[i + 2]) : -1;
+			if (high < 0 || low < 0)
+				return refuse(400, "the path has a % that two hexadecimal digits do not follow", why);
+			c = (char)(high << 4 | low);
+			if (c == '\0')
+				return refuse(400, "the path has an encoded NUL", why);
+			i += 2;
+		}
+		room[out++] = c;
+	}
+	*size = out;
+	return 0;
+}
+
+int target_path(struct engine_text raw, char *room, struct engine_text *path, const char **why)
+{
+	if (target_path_is_plain(raw)) {
+		*path = raw;
+		return 0;
+	}
+	size_t size, out = 0;
+	int status = decode(raw, room, &size, why);
+	if (status != 0)
+		return status;
+	/* In place: what is written never overtakes what is read. Each round takes one segment with its leading "/". */
+	for (size_t i = 0; i < size;) {
+		const char *next = memchr(room + i + 1, '/', size - i - 1);
+		size_t end = next != NULL ? (size_t)(next - room) : size;
+		size_t segment = end - i - 1;
+		bool last = end == size;
+		if (segment == 1 && room[i + 1] == '.') {
+			if (last)
+				room[out++] = '/';
+		} else if (segment == 2 && room[i + 1] == '.' && room[i + 2] == '.') {
+			if (out == 0)
+				return refuse(400, "the path climbs above the root", why);
+			do
+				out--;
+			while (room[out] != '/');
+			if (last)
+				room[out++] = '/';
+		} else {
+			memmove(room + out, room + i, end - i);
+			out += end - i;
+		}
+		i = end;
+	}
+	if (out == 0)
+		room[out++] = '/';
+	*path = (struct engine_text){room, out};
+	return 0;
+}
+
+/* reg-name of RFC 3986 without escapes: nobody's host has one, and names are compared as they are. */
+static bool name_character(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+	       c == '_' || c == '~';
+}
+
+bool authority_valid(struct engine_text authority, struct engine_text *name)
+{
+	size_t at = 0;
+	if (authority.size > 0 && authority.data[0] == '[') {
+		for (at = 1; at < authority.size && authority.data[at] != ']'; at++)
+			if (hex(authority.data[at]) < 0 && authority.data[at] != ':' && authority.data[at] != '.')
+				return false;
+		if (at < 4 || at == authority.size) /* "[::]" is the shortest, "]" must be there */
+			return at == 3 && at < authority.size && text_is((struct engine_text){authority.data, 4}, "[::]", 4);
+		at++;
+	} else {
+		while (at < authority.size && name_character(authority.data[at]))
+			at++;
+	}
+	if (at == 0)
+		return false;
+	*name = (struct engine_text){authority.data, at};
+	if (at > 1 && authority.data[at - 1] == '.')
+		name->size--;
+	if (at == authority.size)
+		return true;
+	if (authority.data[at] != ':' || authority.size - at > 6)
+		return false;
+	unsigned port = 0;
+	for (at++; at < authority.size; at++) {
+		if (authority.data[at] < '0' || authority.data[at] > '9')
+			return false;
+		port = port * 10 + (unsigned)(authority.data[at] - '0');
+	}
+	return port <= 65535;
+}

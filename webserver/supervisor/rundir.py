@@ -1,0 +1,151 @@
+"""The run directory: pid file, control socket's place, and one socket directory for each group generation.
+
+RUN and RUN/ipc are ours, mode 0711: groups pass through them and cannot list them. A generation's directory belongs to
+the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach them, nobody else
+does. As root nothing is opened or searched here that a group can write: groups write nothing below RUN.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from webserver.supervisor.identity import Identity
+
+PID_FILE = "webserverd.pid"
+CONTROL = "control.sock"
+SOCKET_PATH_LIMIT = 107  # bytes of sun_path
+LONGEST_NAME = "/ipc/4294967295.4294967295/f16777215"
+
+
+class RunError(Exception):
+    """The run directory cannot be used; the text says why."""
+
+
+class RunDirectory:
+    """Owns RUN, with a lock on the pid file for as long as it lives."""
+
+    def __init__(self, path: str) -> None:
+        """Make it if needed and lock it. Raises RunError."""
+        self.path = path
+        self._lock = -1
+        if len(os.fsencode(path + LONGEST_NAME)) > SOCKET_PATH_LIMIT:
+            most = SOCKET_PATH_LIMIT - len(LONGEST_NAME)
+            raise RunError(f"run = {path}: the path is too long for sockets below it; at most {most} bytes")
+        try:
+            _make(path)
+            self._lock = self._take_pid_file()
+            try:
+                _make(self.ipc)
+                for name in os.listdir(self.ipc):
+                    _remove_directory(os.path.join(self.ipc, name))  # of a server that was killed
+            except BaseException:
+                os.close(self._lock)
+                raise
+        except OSError as error:
+            raise RunError(f"run = {path}: {error.filename or ''}: {error.strerror}") from None
+
+    @property
+    def ipc(self) -> str:
+        return os.path.join(self.path, "ipc")
+
+    @property
+    def control(self) -> str:
+        return os.path.join(self.path, CONTROL)
+
+    def make_generation(self, number: int, generation: int, frontend: Identity, group: Identity) -> str:
+        """Make the socket directory of a group's generation and return its path. Raises OSError."""
+        path = os.path.join(self.ipc, f"{number}.{generation}")
+        os.mkdir(path, 0o700)
+        try:
+            if frontend.is_change:
+                os.chown(path, frontend.uid, group.gid, follow_symlinks=False)
+            os.chmod(path, 0o2710)  # after chown, which may clear the setgid bit
+        except BaseException:
+            os.rmdir(path)
+            raise
+        return path
+
+    def remove_generation(self, path: str) -> None:
+        try:
+            _remove_directory(path)
+        except OSError:
+            pass  # it is cleared at the next start
+
+    def close(self) -> None:
+        """Remove what is ours and give the lock back."""
+        if self._lock < 0:
+            return
+        for name in (CONTROL, PID_FILE):
+            try:
+                os.unlink(os.path.join(self.path, name))
+            except OSError:
+                pass
+        try:
+            for name in os.listdir(self.ipc):
+                _remove_directory(os.path.join(self.ipc, name))
+            os.rmdir(self.ipc)
+        except OSError:
+            pass
+        os.close(self._lock)
+        self._lock = -1
+
+    def _take_pid_file(self) -> int:
+        path = os.path.join(self.path, PID_FILE)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        while True:
+            lock = os.open(path, flags, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The one before may have removed the name between our open and our lock.
+                if _same_file(lock, path):
+                    os.ftruncate(lock, 0)
+                    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+                    return lock
+            except BlockingIOError:
+                pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+                os.close(lock)
+                raise RunError(f"run = {self.path}: a server is running there already, as process {pid}") from None
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+
+def _same_file(number: int, path: str) -> bool:
+    here = os.fstat(number)
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _make(path: str) -> None:
+    """A directory that is ours alone to write."""
+    try:
+        os.mkdir(path, 0o711)
+        os.chmod(path, 0o711)
+    except FileExistsError:
+        pass
+    found = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode):
+        raise RunError(f"run: {path} is not a directory")
+    if found.st_uid != os.geteuid():
+        raise RunError(f"run: {path} belongs to another user (uid {found.st_uid})")
+    if found.st_mode & 0o022:
+        raise RunError(f"run: others may write to {path} (mode {stat.S_IMODE(found.st_mode):04o})")
+    if not found.st_mode & 0o001:
+        os.chmod(path, stat.S_IMODE(found.st_mode) | 0o011)
+
+
+def _remove_directory(path: str) -> None:
+    """Remove a directory of sockets. Never follows a link, never goes deeper."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(directory):
+            os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+    os.rmdir(path)

@@ -1,0 +1,91 @@
+"""A worker's page as Python reads it: the scoreboard for status.
+
+The offsets are those of struct wire_page and struct wire_slot in wire.h; a test compares them with the header. Every
+word is hostile input: it is shown, never followed. Standard library only.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Tuple, Union
+
+VERSION = 1  # WIRE_VERSION
+MAGIC = 0x57534831  # WIRE_MAGIC
+FRONTENDS = 32  # WIRE_FRONTENDS
+SLOTS = 256  # WIRE_SLOTS
+PAGE_HEAD = 128  # sizeof(struct wire_page)
+SLOT_SIZE = 64 + 8 * FRONTENDS  # sizeof(struct wire_slot)
+
+STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
+PHASES = ("idle", "running", "reading", "writing")  # enum wire_phase
+
+PAGE_FORMAT = "=IIIIQQII"  # magic version state slots worker started_ns pid protocol_errors
+SLOT_FORMAT = "=QQIIQQQ"  # running since_ns phase queued requests busy_ns errors
+PAGE_FIELDS = ("magic", "version", "state", "slots", "worker", "started_ns", "pid", "protocol_errors")
+SLOT_FIELDS = ("running", "since_ns", "phase", "queued", "requests", "busy_ns", "errors")
+
+_PAGE = struct.Struct(PAGE_FORMAT)
+_SLOT = struct.Struct(SLOT_FORMAT)
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+
+@dataclass(frozen=True)
+class Slot:
+    running: int  # serial; 0 when idle
+    since_ns: int  # CLOCK_MONOTONIC
+    phase: int
+    queued: int
+    requests: int
+    busy_ns: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class Page:
+    magic: int
+    version: int
+    state: int
+    slots: int
+    worker: int
+    started_ns: int
+    pid: int
+    protocol_errors: int
+    slot: Tuple[Slot, ...]
+
+    @property
+    def state_name(self) -> str:
+        return STATES[self.state] if self.state < len(STATES) else "unknown"
+
+    @property
+    def requests(self) -> int:
+        return sum(slot.requests for slot in self.slot)
+
+    @property
+    def errors(self) -> int:
+        return sum(slot.errors for slot in self.slot)
+
+    @property
+    def busy(self) -> int:
+        return sum(1 for slot in self.slot if slot.running)
+
+    @property
+    def queued(self) -> int:
+        return sum(slot.queued for slot in self.slot)
+
+
+def page_size(slots: int) -> int:
+    """WIRE_PAGE_SIZE: bytes of a page with `slots` slots. ValueError unless 1 to WIRE_SLOTS."""
+    if not 1 <= slots <= SLOTS:
+        raise ValueError("a worker has 1 to %d slots, not %d" % (SLOTS, slots))
+    return PAGE_HEAD + slots * SLOT_SIZE
+
+
+def read_page(memory: Buffer, slots: int) -> Page:
+    """The page as it is now. `slots` is the reader's own knowledge; what the page says is only shown."""
+    view = memoryview(memory)
+    if len(view) < page_size(slots):
+        raise ValueError("a page of %d bytes has no room for %d slots" % (len(view), slots))
+    found = tuple(Slot(*_SLOT.unpack_from(view, PAGE_HEAD + number * SLOT_SIZE)) for number in range(slots))
+    return Page(*_PAGE.unpack_from(view, 0), found)

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../include/langplugin.h"
-#include "../../webserver/wire/wire.h"
+#include "langplugin.h"
+#include "wire.h"
 
 #define HOST_PUBLIC __attribute__((visibility("default")))
 

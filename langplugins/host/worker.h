@@ -1,9 +1,17 @@
 /*
  * worker.h - what a worker is made of. Internal to the host.
  *
- * Owners: the page, the list of front ends and the flags of struct worker are the keeper's to change (mutex); a slot is
- * its own thread's, except for struct recall, which the keeper shares under its mutex; a call is its slot's, except for
- * `cancelled`.
+ *   load.c    host_open, host_preload; what host.h says about the plugin
+ *   worker.c  host_worker: page, threads, orders, the orderly end
+ *   slot.c    one request's place: receives, starts, runs
+ *   queue.c   requests that have come and not begun
+ *   recall.c  who starts what: the one thing that slot and keeper decide together
+ *   keeper.c  the thread that answers whatever application code does
+ *   answer.c  a call's answer; body.c its request body; block.c its head
+ *   link.c    a ROUTER socket and its front ends; log.c; title.c
+ *
+ * Owners: a slot is its own thread's, but for struct recall (its mutex) and call.cancelled (atomic). The list of front
+ * ends is the keeper's to change (worker->mutex). The page is written by the slot for its own part.
  */
 #ifndef WEBSERVER_HOST_WORKER_H
 #define WEBSERVER_HOST_WORKER_H
@@ -12,33 +20,103 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "answer.h"
 #include "block.h"
-#include "body.h"
 #include "host.h"
 #include "link.h"
-#include "piece.h"
-#include "queue.h"
-#include "recall.h"
+#include "log.h"
+
+#define QUEUE_ROOM 256   /* requests that have come and not begun; front ends place WIRE_PLACED at most */
+#define RECALL_ROOM 256
+#define GATHER 65536     /* answer bytes that are gathered before they are sent */
 
 struct host {
 	void *library;
 	const struct langplugin *plugin;
 	void *state; /* the plugin's */
 	struct langplugin_host functions;
-	int processes;
-	int threads;
 };
 
 struct slot;
+
+/* ---- queue.c */
+struct piece {
+	struct piece *next;
+	zmq_msg_t message;
+	struct wire_span data;
+	bool last;
+};
+
+struct entry {
+	struct wire_frontend from;
+	struct wire_head head;
+	zmq_msg_t request;
+	struct piece *first, *final; /* body that came before the request began */
+	bool cancelled;
+};
+
+struct queue {
+	struct entry entry[QUEUE_ROOM];
+	unsigned begin, count;
+};
+struct entry *queue_add(struct queue *queue); /* NULL: full */
+struct entry *queue_find(struct queue *queue, uint64_t serial);
+bool queue_take(struct queue *queue, struct entry *entry); /* moves the first out; false: empty */
+void piece_add(struct piece **first, struct piece **final, struct piece *piece);
+void pieces_free(struct piece *first);
+
+/* ---- recall.c */
+struct recall {
+	pthread_mutex_t mutex;
+	uint64_t started[WIRE_FRONTENDS];  /* what the page's started[] is a copy of */
+	uint64_t set[RECALL_ROOM];         /* serials that will not be begun: given back or cancelled */
+	unsigned count;
+	uint64_t running;
+};
+void recall_open(struct recall *recall);
+/* The keeper: true if the request will not be run here. */
+bool recall_ask(struct recall *recall, unsigned ordinal, uint64_t serial);
+/* The slot: it will not be begun, for a reason of its own. */
+void recall_skip(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial);
+/* The slot: begin it? Publishes on the page under the same lock, before application code can be called. */
+bool recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now);
+void recall_end(struct recall *recall, struct wire_slot *page, uint64_t now, bool failed);
+
+/* ---- answer.c */
+enum answer_state { ANSWER_NONE = 0, ANSWER_HELD, ANSWER_SENT, ANSWER_ENDED };
+
+struct answer {
+	uint8_t state; /* HELD: respond() was called, nothing sent yet */
+	bool no_body;  /* HEAD, 204, 304 */
+	bool gone;     /* client, deadline or front end */
+	bool aborted, told_surplus;
+	uint16_t status;
+	int64_t length;  /* declared; -1: not */
+	uint64_t given;  /* body bytes that the plugin has written */
+	uint64_t sent;   /* body bytes that have left */
+	uint64_t limit;  /* credit */
+	char *head;      /* struct wire_response, fields, texts; kept from request to request */
+	size_t head_size, head_room;
+	char *gathered;  /* GATHER bytes */
+	size_t gathered_size;
+};
+
+/* ---- body.c */
+struct body {
+	struct piece *first, *final;
+	const char *data; /* what is left of the current part */
+	size_t left;
+	bool whole;       /* the last piece has come */
+	uint64_t received, consumed, granted;
+	struct piece *spare;
+};
 
 /* The host's side of one request; the plugin knows it by address only. */
 struct langplugin_call {
 	struct slot *slot;
 	struct wire_frontend from;
-	struct wire_head head; /* of the request */
-	uint64_t deadline_ns;
-	atomic_int cancelled; /* set by the keeper too; never cleared while the call lives */
+	struct wire_head head;
+	atomic_int cancelled; /* set by the keeper too */
+	zmq_msg_t message;    /* the block; its first body bytes are read from here */
 	struct block block;
 	struct body body;
 	struct answer answer;
@@ -47,28 +125,27 @@ struct langplugin_call {
 struct slot {
 	struct worker *worker;
 	unsigned number;
-	int wake;               /* eventfd: a flag in struct worker has changed, or the running call was cancelled */
+	int wake; /* eventfd: something in struct worker has changed, or the call was cancelled */
 	pthread_t thread;
 	void *plugin_thread;
 	struct link link;
 	struct queue queue;
 	struct recall recall;
-	struct pool pool;
 	struct wire_slot *page;
-	unsigned frontends_seen; /* version of worker->frontends that `link` has */
-	bool leaving;            /* WIRE_LEAVING has been sent */
+	unsigned frontends_seen;
+	bool leaving;
 	struct langplugin_call call;
 };
 
 struct keeper {
 	pthread_t thread;
-	int wake; /* eventfd; also written by the handler of SIGTERM */
+	int wake;
 	struct link link;
 };
 
 struct worker {
 	struct host *host;
-	void *context; /* ZeroMQ's, made after the fork */
+	void *context;
 	uint32_t generation;
 	uint64_t incarnation;
 	int control;
@@ -76,32 +153,55 @@ struct worker {
 	unsigned slots;
 	struct slot *slot;
 	struct keeper keeper;
-	pthread_mutex_t mutex;         /* guards frontends */
+	pthread_mutex_t mutex;
 	struct frontends frontends;
-	atomic_uint frontends_version; /* grows when frontends changes */
-	atomic_bool retiring;          /* orderly end */
-	atomic_bool finished;          /* every slot has said goodbye: the keeper may go */
+	atomic_uint frontends_version;
+	atomic_bool retiring;
+	atomic_bool finished; /* every slot has said goodbye */
 };
 
 /* worker.c */
 uint64_t clock_ns(void);
-void worker_wake(int wake);
-void worker_awake(int wake);
+void wake_up(int wake);
+void wake_over(int wake);
 int worker_report(const struct worker *worker, uint32_t kind, const char *text);
+/* The list of front ends as it is now; returns its version. */
+unsigned worker_frontends(struct worker *worker, struct frontends *frontends);
+bool worker_has(struct worker *worker, struct wire_frontend name);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
-void slot_run(struct slot *slot); /* until the orderly end */
+int slot_start(struct slot *slot); /* the plugin's part; on the slot's own thread */
+void slot_run(struct slot *slot);  /* until the orderly end */
 void slot_close(struct slot *slot);
-int slot_drain(struct slot *slot); /* takes in what has arrived; returns how many messages that were */
-void slot_sleep(struct slot *slot, uint64_t deadline_ns);
-bool call_over(struct langplugin_call *call); /* client or front end gone, or the deadline has passed */
+void slot_drain(struct slot *slot);
+void slot_sleep(struct slot *slot, int milliseconds);
+bool call_over(struct langplugin_call *call); /* client or front end gone */
+
+/* answer.c, body.c: the functions that plugins call */
+int answer_open(struct answer *answer);
+void answer_begin(struct langplugin_call *call);
+void answer_conclude(struct langplugin_call *call);
+void answer_close(struct answer *answer);
+int answer_respond(struct langplugin_call *call, int status, struct langplugin_text reason,
+                   const struct langplugin_field *fields, size_t count, int64_t content_length);
+int answer_unrespond(struct langplugin_call *call);
+int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
+int answer_flush(struct langplugin_call *call, int flags);
+int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
+int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
+void answer_abort(struct langplugin_call *call);
+int answer_end(struct langplugin_call *call);
+
+void body_begin(struct langplugin_call *call, struct entry *entry);
+void body_take(struct langplugin_call *call, zmq_msg_t *message);
+ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int flags);
+void body_end(struct langplugin_call *call);
+/* A WIRE_BODY message as a piece, or NULL: it breaks a rule or there is no memory. Takes the message. */
+struct piece *body_piece(zmq_msg_t *message, uint64_t expected);
 
 /* keeper.c */
 int keeper_open(struct worker *worker);
 void *keeper_run(void *worker);
-
-/* load.c */
-void host_close(struct host *host);
 
 #endif

@@ -1,0 +1,479 @@
+/*
+ * A call's answer. What respond() and small writes bring is held back until it is large enough, flushed or over, so that
+ * an ordinary answer is one message. Body bytes leave only within the credit of the front end.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+#define HEAD_MOST 262144 /* bytes of fields in one answer */
+
+int answer_open(struct answer *answer)
+{
+	memset(answer, 0, sizeof(*answer));
+	answer->head_room = 4096;
+	answer->head = malloc(answer->head_room);
+	answer->gathered = malloc(GATHER);
+	return answer->head && answer->gathered ? 0 : -1;
+}
+
+void answer_close(struct answer *answer)
+{
+	free(answer->head);
+	free(answer->gathered);
+	answer->head = answer->gathered = NULL;
+}
+
+void answer_begin(struct langplugin_call *call)
+{
+	struct answer *answer = &call->answer;
+	char *head = answer->head, *gathered = answer->gathered;
+	size_t room = answer->head_room;
+
+	memset(answer, 0, sizeof(*answer));
+	answer->head = head;
+	answer->gathered = gathered;
+	answer->head_room = room;
+	answer->length = -1;
+	answer->limit = call->block.response_window;
+}
+
+/* ---- checking what an application says */
+
+/* RFC 9110, sections 5.6.2 and 5.5: bit 0, may be in a token; bit 1, may be in a field value. */
+static const uint8_t characters[256] = {
+	['\t'] = 2,         [' '] = 2,          ['!'] = 3,          ['"'] = 2,          ['#' ... '\''] = 3, ['('] = 2,
+	[')'] = 2,          ['*' ... '+'] = 3,  [','] = 2,          ['-' ... '.'] = 3,  ['/'] = 2,          ['0' ... '9'] = 3,
+	[':' ... '@'] = 2,  ['A' ... 'Z'] = 3,  ['[' ... ']'] = 2,  ['^' ... 'z'] = 3,  ['{'] = 2,          ['|'] = 3,
+	['}'] = 2,          ['~'] = 3,          [0x80 ... 0xff] = 2,
+};
+
+static bool all(struct langplugin_text text, uint8_t bit)
+{
+	uint8_t seen = 0xff;
+
+	for (size_t i = 0; i < text.size; i++)
+		seen &= characters[(uint8_t)text.data[i]];
+	return (seen & bit) != 0;
+}
+
+static bool named(struct langplugin_text name, const char *word)
+{
+	return strlen(word) == name.size && strncasecmp(name.data, word, name.size) == 0;
+}
+
+/* The connection is the front end's. */
+static bool is_connection_field(struct langplugin_text name)
+{
+	static const char *const words[] = {"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer",
+		"proxy-connection"};
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (named(name, words[i]))
+			return true;
+	return false;
+}
+
+/* -1: not a length. */
+static int64_t length_of(struct langplugin_text text)
+{
+	int64_t length = 0;
+
+	if (text.size == 0 || text.size > 18)
+		return -1;
+	for (size_t i = 0; i < text.size; i++) {
+		if (text.data[i] < '0' || text.data[i] > '9')
+			return -1;
+		length = length * 10 + (text.data[i] - '0');
+	}
+	return length;
+}
+
+static bool reserve(struct answer *answer, size_t size)
+{
+	if (size <= answer->head_room)
+		return true;
+	if (size > HEAD_MOST)
+		return false;
+	char *head = realloc(answer->head, size);
+	if (!head)
+		return false;
+	answer->head = head;
+	answer->head_room = size;
+	return true;
+}
+
+/* Lay out a head: struct wire_response, its fields, their texts. LP_OK or LP_INVALID. */
+static int lay_out(struct langplugin_call *call, uint32_t kind, int status, struct langplugin_text reason,
+                   const struct langplugin_field *fields, size_t count, int64_t *length)
+{
+	struct answer *answer = &call->answer;
+	size_t size = sizeof(struct wire_response) + count * sizeof(struct wire_field) + reason.size;
+
+	if (count > WIRE_FIELDS || !all(reason, 2))
+		return LP_INVALID;
+	for (size_t i = 0; i < count; i++) {
+		if (fields[i].name.size == 0 || fields[i].name.size > UINT16_MAX || !all(fields[i].name, 1) ||
+		    !all(fields[i].value, 2) || is_connection_field(fields[i].name))
+			return LP_INVALID;
+		size += fields[i].name.size + fields[i].value.size;
+		if (size > HEAD_MOST)
+			return LP_INVALID;
+	}
+	if (!reserve(answer, size))
+		return LP_INVALID;
+	struct wire_response *to = (struct wire_response *)(void *)answer->head;
+	memset(to, 0, sizeof(*to));
+	to->head.kind = kind;
+	to->head.serial = call->head.serial;
+	to->head.request = call->head.request;
+	to->head.slot = (uint16_t)call->slot->number;
+	to->status = (uint16_t)status;
+	to->fields = sizeof(*to);
+	struct wire_field *field = (struct wire_field *)(void *)(answer->head + sizeof(*to));
+	size_t at = sizeof(*to) + count * sizeof(*field), made = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (length && named(fields[i].name, "content-length")) {
+			int64_t said = length_of(fields[i].value);
+			if (said < 0 || (*length >= 0 && *length != said))
+				return LP_INVALID;
+			*length = said;
+			continue;
+		}
+		field[made] = (struct wire_field){(uint32_t)at, (uint16_t)fields[i].name.size, 0,
+			(uint32_t)(at + fields[i].name.size), (uint32_t)fields[i].value.size};
+		made++;
+		memcpy(answer->head + at, fields[i].name.data, fields[i].name.size);
+		at += fields[i].name.size;
+		memcpy(answer->head + at, fields[i].value.data, fields[i].value.size);
+		at += fields[i].value.size;
+	}
+	to->reason = (struct wire_span){(uint32_t)at, (uint32_t)reason.size};
+	memcpy(answer->head + at, reason.data, reason.size);
+	at += reason.size;
+	to->field_count = (uint16_t)made;
+	to->content_length = length && *length >= 0 ? (uint64_t)*length : UINT64_MAX;
+	answer->head_size = at;
+	return LP_OK;
+}
+
+int answer_respond(struct langplugin_call *call, int status, struct langplugin_text reason,
+                   const struct langplugin_field *fields, size_t count, int64_t content_length)
+{
+	struct answer *answer = &call->answer;
+
+	if (answer->state != ANSWER_NONE || status < 200 || status > 999)
+		return LP_INVALID;
+	int64_t length = content_length;
+	int result = lay_out(call, WIRE_RESPONSE, status, reason, fields, count, &length);
+	if (result != LP_OK)
+		return result;
+	answer->state = ANSWER_HELD;
+	answer->status = (uint16_t)status;
+	answer->length = length;
+	answer->no_body = (call->head.flags & WIRE_HEAD) != 0 || status == 204 || status == 304;
+	return call_over(call) ? LP_GONE : LP_OK;
+}
+
+int answer_unrespond(struct langplugin_call *call)
+{
+	struct answer *answer = &call->answer;
+
+	if (answer->state != ANSWER_HELD)
+		return LP_INVALID;
+	answer->state = ANSWER_NONE;
+	answer->given = answer->gathered_size = 0;
+	answer->length = -1;
+	return LP_OK;
+}
+
+/* ---- sending */
+
+/* A message with `size` bytes for the caller to fill and send. */
+static int send_message(struct langplugin_call *call, zmq_msg_t *message, int flags)
+{
+	struct slot *slot = call->slot;
+	int result;
+
+	while ((result = link_begin(&slot->link, call->from)) == LP_AGAIN) {
+		/* Very many small messages and a front end that is late: it has no way to tell when there is room. */
+		if (call_over(call))
+			result = LP_GONE;
+		else if (flags & LP_NOWAIT)
+			break;
+		if (result == LP_GONE)
+			break;
+		slot_sleep(slot, 5);
+		slot_drain(slot);
+	}
+	if (result == LP_OK) {
+		link_finish(&slot->link, message);
+		return LP_OK;
+	}
+	zmq_msg_close(message);
+	if (result == LP_GONE)
+		call->answer.gone = true;
+	return result;
+}
+
+/* Send what is gathered and `size` bytes more as one message; credit has been seen to. */
+static int send_part(struct langplugin_call *call, const char *data, size_t size, bool last, int flags)
+{
+	struct answer *answer = &call->answer;
+	size_t body = answer->gathered_size + size;
+	bool head = answer->state == ANSWER_HELD;
+	size_t before = head ? answer->head_size : sizeof(struct wire_body);
+	zmq_msg_t message;
+
+	if (zmq_msg_init_size(&message, before + body))
+		return LP_FAILED;
+	char *to = zmq_msg_data(&message);
+	if (head) {
+		struct wire_response *response = (struct wire_response *)(void *)answer->head;
+		response->head.size = (uint32_t)(before + body);
+		response->head.flags = last ? WIRE_LAST : 0;
+		response->body = (struct wire_span){(uint32_t)before, (uint32_t)body};
+		memcpy(to, answer->head, before);
+	} else {
+		struct wire_body piece = {.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
+		piece.head.serial = call->head.serial;
+		piece.head.request = call->head.request;
+		piece.head.slot = (uint16_t)call->slot->number;
+		piece.head.flags = last ? WIRE_LAST : 0;
+		piece.offset = answer->sent;
+		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
+		memcpy(to, &piece, sizeof(piece));
+	}
+	memcpy(to + before, answer->gathered, answer->gathered_size);
+	memcpy(to + before + answer->gathered_size, data, size);
+	int result = send_message(call, &message, flags);
+	if (result != LP_OK)
+		return result;
+	answer->sent += body;
+	answer->gathered_size = 0;
+	answer->state = last ? ANSWER_ENDED : ANSWER_SENT;
+	return LP_OK;
+}
+
+/* Wait until at least `size` more body bytes may leave. */
+static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
+{
+	struct answer *answer = &call->answer;
+	struct slot *slot = call->slot;
+
+	if (answer->limit - answer->sent >= size)
+		return LP_OK;
+	slot_drain(slot);
+	while (answer->limit - answer->sent < size) {
+		if (call_over(call)) {
+			answer->gone = true;
+			return LP_GONE;
+		}
+		if (flags & LP_NOWAIT)
+			return LP_AGAIN;
+		__atomic_store_n(&slot->page->phase, WIRE_WRITING, __ATOMIC_RELAXED);
+		slot_sleep(slot, -1);
+		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
+		slot_drain(slot);
+	}
+	return LP_OK;
+}
+
+static int ready(struct langplugin_call *call)
+{
+	struct answer *answer = &call->answer;
+
+	if (answer->state == ANSWER_NONE || answer->state == ANSWER_ENDED || answer->aborted)
+		return LP_INVALID;
+	if (answer->gone || call_over(call)) {
+		answer->gone = true;
+		return LP_GONE;
+	}
+	return LP_OK;
+}
+
+/* Of size bytes, those that the declared length leaves room for. */
+static size_t within_length(struct langplugin_call *call, size_t size)
+{
+	struct answer *answer = &call->answer;
+
+	if (answer->length < 0 || answer->given + size <= (uint64_t)answer->length)
+		return size;
+	if (!answer->told_surplus && !answer->no_body)
+		log_format(call, LP_ERROR, "the answer is longer than its Content-Length of %lld; the rest is cut off",
+		           (long long)answer->length);
+	answer->told_surplus = true;
+	return (size_t)((uint64_t)answer->length - answer->given);
+}
+
+int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags)
+{
+	struct answer *answer = &call->answer;
+	const char *at = data;
+	int result = ready(call);
+
+	if (result != LP_OK)
+		return result;
+	size = within_length(call, size);
+	if (answer->no_body || size == 0) {
+		answer->given += size;
+		return LP_OK;
+	}
+	if (answer->gathered_size + size <= GATHER) {
+		memcpy(answer->gathered + answer->gathered_size, at, size);
+		answer->gathered_size += size;
+		answer->given += size;
+		return LP_OK;
+	}
+	if (flags & LP_NOWAIT) {
+		/* All or nothing. */
+		if (answer->gathered_size + size > WIRE_PIECE)
+			return LP_AGAIN;
+		if ((result = wait_for_credit(call, answer->gathered_size + size, flags)) != LP_OK)
+			return result;
+		result = send_part(call, at, size, false, flags);
+		if (result == LP_OK)
+			answer->given += size;
+		return result;
+	}
+	answer->given += size;
+	while (size > 0) {
+		size_t part = WIRE_PIECE - answer->gathered_size;
+		if (part > size)
+			part = size;
+		if ((result = wait_for_credit(call, answer->gathered_size + part, flags)) != LP_OK ||
+		    (result = send_part(call, at, part, false, flags)) != LP_OK)
+			return result;
+		at += part;
+		size -= part;
+	}
+	return LP_OK;
+}
+
+int answer_flush(struct langplugin_call *call, int flags)
+{
+	int result = ready(call);
+
+	if (result != LP_OK)
+		return result;
+	if (call->answer.state == ANSWER_SENT && call->answer.gathered_size == 0)
+		return LP_OK;
+	if ((result = wait_for_credit(call, call->answer.gathered_size, flags)) != LP_OK)
+		return result;
+	return send_part(call, NULL, 0, false, flags);
+}
+
+int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
+{
+	struct stat st;
+	char *block;
+
+	if (offset < 0 || fstat(fd, &st))
+		return LP_INVALID;
+	if (length < 0)
+		length = st.st_size > offset ? st.st_size - offset : 0;
+	if (call->answer.no_body)
+		return answer_write(call, NULL, (size_t)length, 0);
+	block = malloc(WIRE_PIECE);
+	if (!block)
+		return LP_FAILED;
+	int result = LP_OK;
+	while (length > 0 && result == LP_OK) {
+		ssize_t got = pread(fd, block, length < WIRE_PIECE ? (size_t)length : WIRE_PIECE, offset);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			result = LP_FAILED;
+		if (got <= 0)
+			break; /* it has become shorter: a declared length makes that an abort */
+		result = answer_write(call, block, (size_t)got, 0);
+		offset += got;
+		length -= got;
+	}
+	free(block);
+	return result;
+}
+
+int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
+{
+	struct answer *answer = &call->answer;
+	static const struct langplugin_text none = {"", 0};
+	zmq_msg_t message;
+
+	if (answer->state != ANSWER_NONE || status < 102 || status > 199)
+		return LP_INVALID;
+	if (call_over(call))
+		return LP_GONE;
+	int result = lay_out(call, WIRE_INFORM, status, none, fields, count, NULL);
+	if (result != LP_OK)
+		return result;
+	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
+	if (zmq_msg_init_size(&message, answer->head_size))
+		return LP_FAILED;
+	memcpy(zmq_msg_data(&message), answer->head, answer->head_size);
+	return send_message(call, &message, 0);
+}
+
+static void send_abort(struct langplugin_call *call)
+{
+	link_say_head(&call->slot->link, call->from, WIRE_ABORT, call->head.serial, call->head.request, call->slot->number,
+	              0);
+	call->answer.state = ANSWER_ENDED;
+}
+
+void answer_abort(struct langplugin_call *call)
+{
+	if (call->answer.state == ANSWER_ENDED)
+		return;
+	call->answer.aborted = true;
+	send_abort(call);
+}
+
+static void answer_nothing(struct langplugin_call *call)
+{
+	static const char text[] = "Internal Server Error\n";
+	static const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain", 10}};
+
+	log_format(call, LP_ERROR, "the application ended the request without an answer");
+	answer_respond(call, 500, (struct langplugin_text){"", 0}, &type, 1, (int64_t)sizeof(text) - 1);
+	answer_write(call, text, sizeof(text) - 1, 0);
+}
+
+int answer_end(struct langplugin_call *call)
+{
+	struct answer *answer = &call->answer;
+
+	if (answer->state == ANSWER_ENDED)
+		return LP_INVALID;
+	if (answer->state == ANSWER_NONE && !call_over(call))
+		answer_nothing(call);
+	if (answer->gone || call_over(call)) {
+		/* The front end wants to know when the slot is free; nobody reads the answer. */
+		send_abort(call);
+		return LP_GONE;
+	}
+	if (answer->length >= 0 && answer->given < (uint64_t)answer->length && !answer->no_body) {
+		log_format(call, LP_ERROR, "the answer ended after %llu of the %lld bytes of its Content-Length",
+		           (unsigned long long)answer->given, (long long)answer->length);
+		answer->aborted = true;
+		send_abort(call);
+		return LP_INVALID;
+	}
+	int result = wait_for_credit(call, answer->gathered_size, 0);
+	if (result == LP_OK)
+		result = send_part(call, NULL, 0, true, 0);
+	if (result != LP_OK && answer->state != ANSWER_ENDED)
+		send_abort(call);
+	return result;
+}
+
+void answer_conclude(struct langplugin_call *call)
+{
+	if (call->answer.state != ANSWER_ENDED)
+		answer_end(call);
+}

@@ -1,0 +1,143 @@
+/* A call's request body: the bytes that came with its head, then pieces within the window that is granted here. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker.h"
+
+void body_begin(struct langplugin_call *call, struct entry *entry)
+{
+	struct body *body = &call->body;
+
+	memset(body, 0, sizeof(*body));
+	body->data = (const char *)zmq_msg_data(&call->message) + call->block.first_body.at;
+	body->left = body->received = call->block.first_body.size;
+	body->whole = (call->head.flags & WIRE_LAST) != 0;
+	body->granted = call->head.flags & WIRE_EXPECT ? 0 : WIRE_BODY_WINDOW;
+	for (struct piece *piece = entry->first; piece; piece = piece->next) {
+		body->received += piece->data.size;
+		body->whole |= piece->last;
+	}
+	body->first = entry->first;
+	body->final = entry->final;
+}
+
+struct piece *body_piece(zmq_msg_t *message, uint64_t expected)
+{
+	struct wire_body head;
+	size_t size = zmq_msg_size(message);
+	struct piece *piece = NULL;
+
+	if (size >= sizeof(head)) {
+		memcpy(&head, zmq_msg_data(message), sizeof(head));
+		if (wire_span_ok(head.data, size) && head.offset == expected)
+			piece = malloc(sizeof(*piece));
+	}
+	if (!piece) {
+		zmq_msg_close(message);
+		return NULL;
+	}
+	zmq_msg_init(&piece->message);
+	zmq_msg_move(&piece->message, message);
+	piece->next = NULL;
+	piece->data = head.data;
+	piece->last = (head.head.flags & WIRE_LAST) != 0;
+	return piece;
+}
+
+void body_take(struct langplugin_call *call, zmq_msg_t *message)
+{
+	struct body *body = &call->body;
+	struct piece *piece = body_piece(message, body->received);
+
+	if (!piece) {
+		/* A gap would be filled with nothing: better no request than a wrong one. */
+		atomic_store(&call->cancelled, 1);
+		call->slot->worker->page->protocol_errors++;
+		return;
+	}
+	body->received += piece->data.size;
+	body->whole |= piece->last;
+	piece_add(&body->first, &body->final, piece);
+}
+
+/* Make the next piece the current part. */
+static bool advance(struct body *body)
+{
+	while (body->left == 0) {
+		struct piece *piece = body->first;
+		if (body->spare) {
+			zmq_msg_close(&body->spare->message);
+			free(body->spare);
+			body->spare = NULL;
+		}
+		if (!piece)
+			return false;
+		body->first = piece->next;
+		if (!body->first)
+			body->final = NULL;
+		body->spare = piece; /* its bytes are being read */
+		body->data = (const char *)zmq_msg_data(&piece->message) + piece->data.at;
+		body->left = piece->data.size;
+	}
+	return true;
+}
+
+static void grant(struct langplugin_call *call)
+{
+	struct body *body = &call->body;
+	struct wire_credit credit = {.head = {.kind = WIRE_CREDIT, .size = sizeof(credit)}};
+
+	if (body->whole || body->granted >= body->consumed + WIRE_BODY_WINDOW / 2)
+		return;
+	credit.head.serial = call->head.serial;
+	credit.head.request = call->head.request;
+	credit.head.slot = (uint16_t)call->slot->number;
+	credit.limit = body->consumed + WIRE_BODY_WINDOW;
+	if (link_say(&call->slot->link, call->from, &credit, sizeof(credit)) == LP_OK)
+		body->granted = credit.limit;
+}
+
+ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int flags)
+{
+	struct body *body = &call->body;
+	struct slot *slot = call->slot;
+
+	if (call->answer.state == ANSWER_ENDED)
+		return LP_INVALID;
+	if (size == 0)
+		return 0;
+	while (!advance(body)) {
+		if (body->whole)
+			return 0;
+		if (call_over(call))
+			return LP_GONE;
+		grant(call);
+		slot_drain(slot);
+		if (body->first)
+			continue;
+		if (body->whole)
+			return 0;
+		if (flags & LP_NOWAIT)
+			return LP_AGAIN;
+		__atomic_store_n(&slot->page->phase, WIRE_READING, __ATOMIC_RELAXED);
+		/* A grant that did not fit into the connection is tried again. */
+		slot_sleep(slot, body->granted <= body->consumed ? 10 : -1);
+		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
+	}
+	if (size > body->left)
+		size = body->left;
+	memcpy(buffer, body->data, size);
+	body->data += size;
+	body->left -= size;
+	body->consumed += size;
+	grant(call);
+	return (ssize_t)size;
+}
+
+void body_end(struct langplugin_call *call)
+{
+	pieces_free(call->body.first);
+	pieces_free(call->body.spare);
+	call->body.first = call->body.final = call->body.spare = NULL;
+}

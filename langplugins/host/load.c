@@ -1,0 +1,125 @@
+/* Opening a plugin in the manager, and the table of functions that it is given. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker.h"
+
+static const struct langplugin_request *call_request(struct langplugin_call *call)
+{
+	return &call->block.request;
+}
+
+static int call_cancelled(struct langplugin_call *call)
+{
+	return atomic_load_explicit(&call->cancelled, memory_order_relaxed);
+}
+
+static uint64_t call_deadline(struct langplugin_call *call)
+{
+	return call->block.deadline_ns;
+}
+
+static void call_finish(struct langplugin_call *call)
+{
+	answer_conclude(call);
+}
+
+static void call_log(struct langplugin_call *call, int level, const char *text, size_t size)
+{
+	static const struct langplugin_text none = {"", 0};
+
+	log_entry(level, call ? call->block.request.request_id : none, call ? call->block.request.site : none, text, size);
+}
+
+static const struct langplugin_host functions = {
+	.size = sizeof(struct langplugin_host),
+	.major = LANGPLUGIN_MAJOR,
+	.minor = LANGPLUGIN_MINOR,
+	.known_count = WIRE_KNOWN_COUNT,
+	.known = block_known,
+	.request = call_request,
+	.read = body_read,
+	.respond = answer_respond,
+	.unrespond = answer_unrespond,
+	.write = answer_write,
+	.flush = answer_flush,
+	.send_file = answer_send_file,
+	.inform = answer_inform,
+	.abort = answer_abort,
+	.cancelled = call_cancelled,
+	.deadline = call_deadline,
+	.finish = call_finish,
+	.log = call_log,
+	.end = answer_end,
+};
+
+/* NULL: it is what it says it is. */
+static const char *objection(const struct langplugin *plugin)
+{
+	if (plugin->magic != LANGPLUGIN_MAGIC)
+		return "what it exports as `langplugin` is none";
+	if (plugin->major != LANGPLUGIN_MAJOR)
+		return "it was built for another major version of the plugin interface; build it again";
+	if (plugin->size < sizeof(struct langplugin))
+		return "its struct langplugin is too small";
+	if (!plugin->open || !plugin->handle || !plugin->name)
+		return "it has no open(), handle() or name";
+	return NULL;
+}
+
+struct host *host_open(const char *path, const struct langplugin_setting *settings, size_t count, int processes,
+                       int threads, char *message, size_t size)
+{
+	/* Global, since extensions of Perl and PHP expect their interpreter's symbols there. */
+	void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+	if (!library) {
+		snprintf(message, size, "plugin %s: %s", path, dlerror());
+		return NULL;
+	}
+	const struct langplugin *plugin = dlsym(library, "langplugin");
+	const char *wrong = plugin ? objection(plugin) : "it exports no symbol `langplugin`";
+	if (!wrong && threads > 1 && plugin->traits & LANGPLUGIN_SINGLE_THREAD)
+		wrong = "its language runs one thread in a process: set threads = 1, and more processes";
+	if (!wrong && (threads < 1 || threads > WIRE_SLOTS))
+		wrong = "threads is out of range";
+	struct host *host = wrong ? NULL : calloc(1, sizeof(*host));
+	if (!host) {
+		snprintf(message, size, "plugin %s: %s", path, wrong ? wrong : "no memory");
+		dlclose(library);
+		return NULL;
+	}
+	host->library = library;
+	host->plugin = plugin;
+	host->functions = functions;
+	host->functions.threads = threads;
+	host->functions.processes = processes;
+	if (plugin->open(&host->functions, settings, count, &host->state, message, size)) {
+		/* Not closed: an interpreter that has half started leaves threads and handlers behind. */
+		free(host);
+		return NULL;
+	}
+	return host;
+}
+
+int host_preload(struct host *host, char *message, size_t size)
+{
+	return host->plugin->preload ? host->plugin->preload(host->state, message, size) : 0;
+}
+
+const char *host_language(const struct host *host)
+{
+	return host->plugin->name;
+}
+
+const char *host_language_version(const struct host *host)
+{
+	return host->plugin->version ? host->plugin->version : "";
+}
+
+void host_log(int level, const char *text, size_t size)
+{
+	call_log(NULL, level, text, size);
+}

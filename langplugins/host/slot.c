@@ -1,0 +1,287 @@
+/*
+ * One request's place: a thread with a socket of its own. It takes in what has come, begins the first request that
+ * nobody has called back, gives it to the plugin, and sleeps when there is nothing. It holds no language's lock here.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+int slot_open(struct slot *slot, struct worker *worker, unsigned number)
+{
+	struct wire_identity identity = {WIRE_ROLE_SLOT, WIRE_VERSION, (uint16_t)number, worker->generation,
+		worker->incarnation};
+
+	slot->worker = worker;
+	slot->number = number;
+	slot->page = &worker->page->slot[number];
+	slot->call.slot = slot;
+	recall_open(&slot->recall);
+	slot->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return slot->wake < 0 || answer_open(&slot->call.answer) ||
+	               link_open(&slot->link, worker->context, &identity, worker->slots)
+	           ? -1
+	           : 0;
+}
+
+int slot_start(struct slot *slot)
+{
+	const struct langplugin *plugin = slot->worker->host->plugin;
+
+	return plugin->thread_start ? plugin->thread_start(slot->worker->host->state, &slot->plugin_thread) : 0;
+}
+
+void slot_close(struct slot *slot)
+{
+	const struct langplugin *plugin = slot->worker->host->plugin;
+
+	if (plugin->thread_stop)
+		plugin->thread_stop(slot->worker->host->state, slot->plugin_thread);
+	link_close(&slot->link);
+	answer_close(&slot->call.answer);
+	block_free(&slot->call.block);
+}
+
+bool call_over(struct langplugin_call *call)
+{
+	struct slot *slot = call->slot;
+
+	if (atomic_load_explicit(&call->cancelled, memory_order_relaxed))
+		return true;
+	/* The front end died: told by the manager through the keeper. */
+	if (atomic_load_explicit(&slot->worker->frontends_version, memory_order_acquire) != slot->frontends_seen &&
+	    !worker_has(slot->worker, call->from)) {
+		atomic_store(&call->cancelled, 1);
+		return true;
+	}
+	return false;
+}
+
+/* ---- what front ends say */
+
+static void take_request(struct slot *slot, struct wire_frontend from, const struct wire_head *head, zmq_msg_t *message)
+{
+	struct entry *entry = queue_add(&slot->queue);
+
+	if (!entry) {
+		/* More than any front end may place: it breaks the rules, and is told so. */
+		slot->worker->page->protocol_errors++;
+		link_say_head(&slot->link, from, WIRE_ABORT, head->serial, head->request, slot->number, 0);
+		zmq_msg_close(message);
+		return;
+	}
+	entry->from = from;
+	entry->head = *head;
+	zmq_msg_init(&entry->request);
+	zmq_msg_move(&entry->request, message);
+}
+
+/* Body of a request that has not begun. */
+static void keep_body(struct slot *slot, const struct wire_head *head, zmq_msg_t *message)
+{
+	struct entry *entry = queue_find(&slot->queue, head->serial);
+	struct wire_request request;
+
+	if (!entry || zmq_msg_size(&entry->request) < sizeof(request)) {
+		zmq_msg_close(message);
+		return;
+	}
+	memcpy(&request, zmq_msg_data(&entry->request), sizeof(request));
+	uint64_t expected = request.text[WIRE_FIRST_BODY].size;
+	for (struct piece *piece = entry->first; piece; piece = piece->next)
+		expected += piece->data.size;
+	struct piece *piece = body_piece(message, expected);
+	if (piece)
+		piece_add(&entry->first, &entry->final, piece);
+	else
+		slot->worker->page->protocol_errors++;
+}
+
+static void take_credit(struct langplugin_call *call, const zmq_msg_t *message)
+{
+	struct wire_credit credit;
+
+	if (zmq_msg_size(message) < sizeof(credit))
+		return;
+	memcpy(&credit, zmq_msg_data((zmq_msg_t *)message), sizeof(credit));
+	if (credit.limit > call->answer.limit)
+		call->answer.limit = credit.limit;
+}
+
+static void take_cancel(struct slot *slot, const struct wire_frontend *from, const struct wire_head *head)
+{
+	struct entry *entry = queue_find(&slot->queue, head->serial);
+
+	if (slot->call.head.serial == head->serial)
+		atomic_store(&slot->call.cancelled, 1);
+	else if (entry)
+		entry->cancelled = true;
+	(void)from;
+}
+
+static void take_frame(struct slot *slot, struct wire_frontend from, const struct wire_head *head, zmq_msg_t *message)
+{
+	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
+
+	switch (head->kind) {
+	case WIRE_REQUEST:
+		take_request(slot, from, head, message);
+		return;
+	case WIRE_BODY:
+		if (ours && slot->call.answer.state != ANSWER_ENDED)
+			body_take(&slot->call, message);
+		else
+			keep_body(slot, head, message);
+		return;
+	case WIRE_CREDIT:
+		if (ours)
+			take_credit(&slot->call, message);
+		break;
+	case WIRE_CANCEL:
+		take_cancel(slot, &from, head);
+		break;
+	case WIRE_PROBE:
+		link_say_head(&slot->link, from, WIRE_ALIVE, head->serial, head->request, slot->number, 0);
+		break;
+	case WIRE_CLOSED:
+		if (from.ordinal < WIRE_FRONTENDS)
+			slot->link.peer[from.ordinal].closed = true;
+		break;
+	default:
+		slot->worker->page->protocol_errors++;
+	}
+	zmq_msg_close(message);
+}
+
+/* Take in everything that has come; afterwards the socket's descriptor tells of what comes next. */
+void slot_drain(struct slot *slot)
+{
+	struct wire_frontend from;
+	struct wire_head head;
+	zmq_msg_t message;
+	enum link_got got;
+
+	while ((got = link_receive(&slot->link, &from, &head, &message)) != LINK_NOTHING) {
+		if (got == LINK_FRAME)
+			take_frame(slot, from, &head, &message);
+		else if (got == LINK_BROKEN)
+			slot->worker->page->protocol_errors++;
+	}
+	__atomic_store_n(&slot->page->queued, slot->queue.count, __ATOMIC_RELAXED);
+}
+
+void slot_sleep(struct slot *slot, int milliseconds)
+{
+	struct pollfd fds[] = {{slot->link.descriptor, POLLIN, 0}, {slot->wake, POLLIN, 0}};
+
+	if (poll(fds, 2, milliseconds) > 0 && fds[1].revents)
+		wake_over(slot->wake);
+}
+
+/* ---- running one */
+
+static void forget(struct langplugin_call *call, struct entry *entry)
+{
+	call->head.serial = 0;
+	zmq_msg_close(&entry->request);
+	pieces_free(entry->first);
+}
+
+static void run(struct slot *slot, struct entry *entry)
+{
+	struct langplugin_call *call = &slot->call;
+	const struct host *host = slot->worker->host;
+	uint64_t now = clock_ns();
+	bool valid = block_read(&call->block, zmq_msg_data(&entry->request), zmq_msg_size(&entry->request));
+
+	call->from = entry->from;
+	call->head = entry->head;
+	atomic_store(&call->cancelled, 0);
+	if (!valid || entry->cancelled) {
+		slot->worker->page->protocol_errors += !valid;
+		recall_skip(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial);
+		/* The front end waits for this to see the slot free. */
+		link_say_head(&slot->link, entry->from, WIRE_ABORT, entry->head.serial, entry->head.request, slot->number, 0);
+		forget(call, entry);
+		return;
+	}
+	if (!recall_begin(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial, now)) {
+		/* Called back: the keeper has said so. */
+		forget(call, entry);
+		return;
+	}
+	zmq_msg_init(&call->message);
+	zmq_msg_move(&call->message, &entry->request);
+	answer_begin(call);
+	body_begin(call, entry);
+	host->plugin->handle(host->state, slot->plugin_thread, call);
+	answer_conclude(call);
+	body_end(call);
+	recall_end(&slot->recall, slot->page, clock_ns(), call->answer.status >= 500 || call->answer.aborted);
+	call->head.serial = 0;
+	zmq_msg_close(&call->message);
+}
+
+/* ---- front ends come and go, the orderly end */
+
+static void update_frontends(struct slot *slot)
+{
+	struct frontends frontends;
+
+	if (atomic_load_explicit(&slot->worker->frontends_version, memory_order_acquire) == slot->frontends_seen)
+		return;
+	slot->frontends_seen = worker_frontends(slot->worker, &frontends);
+	link_update(&slot->link, &frontends);
+	if (!slot->leaving)
+		return;
+	/* One that has come since is told at once; it will not send anything here. */
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		if (slot->link.peer[i].name.role && !slot->link.peer[i].closed)
+			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_LEAVING, 0, 0, slot->number, 0);
+}
+
+static void leave(struct slot *slot)
+{
+	slot->leaving = true;
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		if (slot->link.peer[i].name.role)
+			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_LEAVING, 0, 0, slot->number, 0);
+}
+
+static bool all_closed(const struct slot *slot)
+{
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		if (slot->link.peer[i].name.role && !slot->link.peer[i].closed)
+			return false;
+	return true;
+}
+
+static void say_goodbye(struct slot *slot)
+{
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		if (slot->link.peer[i].name.role)
+			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_GOODBYE, 0, 0, slot->number, 0);
+}
+
+void slot_run(struct slot *slot)
+{
+	struct entry entry;
+
+	for (;;) {
+		update_frontends(slot);
+		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
+			leave(slot);
+		slot_drain(slot);
+		if (queue_take(&slot->queue, &entry)) {
+			run(slot, &entry);
+			continue;
+		}
+		if (slot->leaving && all_closed(slot))
+			break;
+		slot_sleep(slot, -1);
+	}
+	say_goodbye(slot);
+}

@@ -1,0 +1,242 @@
+/* The whole life of a worker: page, application, threads, and the orderly end. Entered once in a forked process. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void wake_up(int wake)
+{
+	const uint64_t one = 1;
+
+	/* Full means that it is awake already. */
+	if (write(wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		abort();
+}
+
+void wake_over(int wake)
+{
+	uint64_t count;
+
+	while (read(wake, &count, sizeof(count)) < 0 && errno == EINTR)
+		;
+}
+
+int worker_report(const struct worker *worker, uint32_t kind, const char *text)
+{
+	struct host_report report = {.kind = kind};
+	size_t size = strlen(text);
+
+	if (size > sizeof(report.text))
+		size = sizeof(report.text);
+	memcpy(report.text, text, size);
+	report.size = (uint32_t)size;
+	size += offsetof(struct host_report, text);
+	return send(worker->control, &report, size, MSG_NOSIGNAL) == (ssize_t)size ? 0 : -1;
+}
+
+unsigned worker_frontends(struct worker *worker, struct frontends *frontends)
+{
+	pthread_mutex_lock(&worker->mutex);
+	*frontends = worker->frontends;
+	unsigned version = atomic_load(&worker->frontends_version);
+	pthread_mutex_unlock(&worker->mutex);
+	return version;
+}
+
+bool worker_has(struct worker *worker, struct wire_frontend name)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&worker->mutex);
+	for (unsigned i = 0; i < worker->frontends.count; i++)
+		found |= worker->frontends.item[i].ordinal == name.ordinal &&
+		         worker->frontends.item[i].incarnation == name.incarnation;
+	pthread_mutex_unlock(&worker->mutex);
+	return found;
+}
+
+/* TERM asks for the orderly end. The handler may only queue: it marks and wakes the keeper. */
+static struct worker *the_worker;
+
+static void on_term(int number)
+{
+	(void)number;
+	int saved = errno;
+	atomic_store(&the_worker->retiring, true);
+	wake_up(the_worker->keeper.wake);
+	errno = saved;
+}
+
+static void set_signals(struct worker *worker)
+{
+	static const int ignored[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH, SIGPIPE};
+	struct sigaction action = {.sa_handler = SIG_IGN};
+
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+		sigaction(ignored[i], &action, NULL);
+	the_worker = worker;
+	action.sa_handler = on_term;
+	action.sa_flags = SA_RESTART;
+	sigaction(SIGTERM, &action, NULL);
+}
+
+static int failed(const struct worker *worker, int code, const char *what)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text), "%s: %s", what, strerror(errno));
+	log_format(NULL, LP_ERROR, "%s", text);
+	worker_report(worker, HOST_FAILED, text);
+	return code;
+}
+
+static int map_page(struct worker *worker, int fd)
+{
+	size_t size = WIRE_PAGE_SIZE(worker->slots);
+	struct stat st;
+
+	if (fstat(fd, &st) || (size_t)st.st_size < size) {
+		errno = EINVAL;
+		return -1;
+	}
+	worker->page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (worker->page == MAP_FAILED)
+		return -1;
+	close(fd);
+	worker->page->magic = WIRE_MAGIC;
+	worker->page->version = WIRE_VERSION;
+	worker->page->slots = worker->slots;
+	worker->page->worker = worker->incarnation;
+	worker->page->started_ns = clock_ns();
+	worker->page->pid = (uint32_t)getpid();
+	__atomic_store_n(&worker->page->state, WIRE_STARTING, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static void *slot_thread(void *argument)
+{
+	struct slot *slot = argument;
+
+	if (slot_start(slot)) {
+		log_format(NULL, LP_ERROR, "slot %u: the plugin could not start a thread", slot->number);
+		_exit(HOST_EXIT_SYSTEM);
+	}
+	slot_run(slot);
+	slot_close(slot);
+	return NULL;
+}
+
+/* Threads take no signals: those are for the main thread, where a language may expect them. */
+static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument, const char *name)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int result = pthread_create(thread, NULL, run, argument);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (result == 0)
+		pthread_setname_np(*thread, name);
+	errno = result;
+	return result ? -1 : 0;
+}
+
+static int open_sockets(struct worker *worker)
+{
+	worker->context = zmq_ctx_new();
+	worker->slot = calloc(worker->slots, sizeof(*worker->slot));
+	if (!worker->context || !worker->slot || keeper_open(worker))
+		return -1;
+	for (unsigned i = 0; i < worker->slots; i++)
+		if (slot_open(&worker->slot[i], worker, i))
+			return -1;
+	return 0;
+}
+
+static int serve(struct worker *worker)
+{
+	char name[16];
+
+	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper"))
+		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
+	for (unsigned i = 1; i < worker->slots; i++) {
+		snprintf(name, sizeof(name), "slot %u", i);
+		if (start_thread(&worker->slot[i].thread, slot_thread, &worker->slot[i], name))
+			return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
+	}
+	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);
+	worker_report(worker, HOST_READY, "");
+	slot_thread(&worker->slot[0]);
+	for (unsigned i = 1; i < worker->slots; i++)
+		pthread_join(worker->slot[i].thread, NULL);
+	atomic_store(&worker->finished, true);
+	wake_up(worker->keeper.wake);
+	pthread_join(worker->keeper.thread, NULL);
+	__atomic_store_n(&worker->page->state, WIRE_GONE, __ATOMIC_RELEASE);
+	return HOST_EXIT_DONE;
+}
+
+int host_worker(struct host *host, const struct host_options *options)
+{
+	static struct worker worker;
+	char message[HOST_TEXT] = "";
+
+	if (options->size != sizeof(*options) || options->count > WIRE_FRONTENDS)
+		return HOST_EXIT_SYSTEM;
+	worker.host = host;
+	worker.generation = options->generation;
+	worker.incarnation = options->worker;
+	worker.control = options->control;
+	worker.slots = (unsigned)host->functions.threads;
+	worker.frontends.count = options->count;
+	worker.frontends_version = 1;
+	if (options->count)
+		memcpy(worker.frontends.item, options->frontend, options->count * sizeof(options->frontend[0]));
+	pthread_mutex_init(&worker.mutex, NULL);
+	host_title(options->title, options->name);
+	if (host_tie(options->manager))
+		return HOST_EXIT_ORPHAN;
+	worker.keeper.wake = -1;
+	if (map_page(&worker, options->page))
+		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
+	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {
+		worker_report(&worker, HOST_FAILED, message);
+		return HOST_EXIT_LOAD;
+	}
+	if (open_sockets(&worker))
+		return failed(&worker, HOST_EXIT_SYSTEM, "the sockets to the front ends");
+	/* After the application was loaded, which may have set its own. */
+	set_signals(&worker);
+	int code = serve(&worker);
+	if (code == HOST_EXIT_DONE && host->plugin->close)
+		host->plugin->close(host->state);
+	/* Waits until the goodbyes are written, as long as ZMQ_LINGER says at most. */
+	zmq_ctx_term(worker.context);
+	return code;
+}
+
+int host_tie(int32_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+		return -1;
+	/* It may have died before the line above; its signal would never come. */
+	return getppid() == parent ? 0 : -1;
+}

@@ -15,8 +15,10 @@ from webserver.config.lines import Path, scan
 NAMES = st.sampled_from(
     ["a", "b", "a b", "/", ".php", "/x/", '"q"', "'q'", '"a=b"', "x.y", "é", "", "a#b", 'a"b', "a]", "'"]
 )
-VALUES = st.sampled_from(["1", "", "a, b", ",", '"x # y"', "'''one line'''", '"""open', "x '''", "'''", '"', "a#b", "a # c",
-                          "[x]", "= 2", "a, 'b", "''' '''  # c", '""" """ """'])  # fmt: skip
+VALUES = st.sampled_from(
+    ["1", "", "a, b", ",", '"x # y"', "'''one line'''", '"""open', "x '''", "'''", '"', "a#b", "a # c", "[x]", "= 2",
+     "a, 'b", "''' '''  # c", '""" """ """']
+)  # fmt: skip
 SPACE = st.sampled_from(["", " ", "  ", "\t", "\u00a0", "\x0b"])
 DEPTHS = st.integers(1, 4)
 

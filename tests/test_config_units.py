@@ -61,8 +61,10 @@ READERS = [units.whole, units.size, units.seconds, units.mode, units.switch, add
 
 
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
-@pytest.mark.parametrize("text", ["", " ", "x", "1 ", " 1", "1_000", "٣", "+1", "1e3", "0x10", "1kk", "1.", "\n1", "1\n",
-                                  "inf", "nan", "9" * 400, "1 k", "- 1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["", " ", "x", "1 ", " 1", "1_000", "٣", "+1", "1e3", "0x10", "1kk", "1.", "\n1", "1\n", "inf", "nan",
+             "9" * 400, "1 k", "- 1"]
+)  # fmt: skip
 def test_nothing_else_is_read(read: object, text: str) -> None:
     if read is addresses.host and text in ("x", "1_000", "1e3", "0x10", "1kk", "inf", "nan"):
         return  # names that a host may have

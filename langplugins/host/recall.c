@@ -74,13 +74,17 @@ void recall_skip(struct recall *recall, struct wire_slot *page, unsigned ordinal
 	pthread_mutex_unlock(&recall->mutex);
 }
 
-bool recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now)
+enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now)
 {
 	pthread_mutex_lock(&recall->mutex);
-	bool begin = serial > recall->started[ordinal] && !(recall->count && take_out(recall, serial));
+	enum begin begin = BEGIN;
+	if (recall->count && take_out(recall, serial))
+		begin = BEGIN_RECALLED;
+	else if (serial <= recall->started[ordinal])
+		begin = BEGIN_STALE;
 	if (serial > recall->started[ordinal])
 		recall->started[ordinal] = serial;
-	if (begin) {
+	if (begin == BEGIN) {
 		recall->running = serial;
 		__atomic_store_n(&page->since_ns, now, __ATOMIC_RELAXED);
 		__atomic_store_n(&page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);

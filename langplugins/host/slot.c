@@ -208,8 +208,14 @@ static void run(struct slot *slot, struct entry *entry)
 		forget(call, entry);
 		return;
 	}
-	if (!recall_begin(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial, now)) {
-		/* Called back: the keeper has said so. */
+	enum begin begin = recall_begin(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial, now);
+	if (begin != BEGIN) {
+		/* Called back: the keeper has said so. A serial that was used before must not wait for ever either. */
+		if (begin == BEGIN_STALE) {
+			slot->worker->page->protocol_errors++;
+			link_say_head(&slot->link, entry->from, WIRE_ABORT, entry->head.serial, entry->head.request,
+			              slot->number, 0);
+		}
 		forget(call, entry);
 		return;
 	}

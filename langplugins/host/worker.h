@@ -78,7 +78,8 @@ bool recall_ask(struct recall *recall, unsigned ordinal, uint64_t serial);
 /* The slot: it will not be begun, for a reason of its own. */
 void recall_skip(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial);
 /* The slot: begin it? Publishes on the page under the same lock, before application code can be called. */
-bool recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now);
+enum begin { BEGIN, BEGIN_RECALLED, BEGIN_STALE /* a serial that was used before */ };
+enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now);
 void recall_end(struct recall *recall, struct wire_slot *page, uint64_t now, bool failed);
 
 /* ---- answer.c */

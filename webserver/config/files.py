@@ -14,7 +14,7 @@ from webserver.config.errors import Place
 _LIMIT = 1 << 20
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(;[\x20-\x7e]*)?")  # RFC 6838, 4.2
-_EXTENSION = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
+_EXTENSION = re.compile(r"[a-z0-9_+-]{1,32}")
 
 
 class FileProblem(Exception):

@@ -32,7 +32,7 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
                            f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
         for name, only in _BY_LANGUAGE.items():
-            if group.given(name) and language.name != only:
+            if group[name] and language.name != only:
                 document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
                                f" {language.name}")  # fmt: skip
         if "ini" in group.block.blocks and not language.ini:
@@ -50,7 +50,10 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
                 document.error(group.place(name), group.subject(name), problem, advice)
 
     application = group["application"]
-    if MODULE.fullmatch(application):
+    if group.good("language") and LANGUAGES[group["language"]].plain:
+        if group.given("application") and group.good("application"):
+            group.values["application"] = str(group.block.entries["application"].value)
+    elif MODULE.fullmatch(application):
         if group.good("language", "application") and not LANGUAGES[group["language"]].callables:
             document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
                            f" a file: {group['language']} has no module:callable")  # fmt: skip
@@ -64,6 +67,9 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
         need("directory", group["directory"], "directory", SEARCH)
     for path in group["python_path"]:
         need("python_path", path, "directory", SEARCH)
+    for path in group["preload"]:
+        if path.startswith("/"):
+            need("preload", path, "file", READ)
 
 
 def _application_advice(group: Values, application: str) -> str:
@@ -101,7 +107,13 @@ def environment(document: Document, group: Values) -> tuple[dict[str, str], dict
 
 def ini(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
     """The directives of [[[ini]]], and where each is given."""
-    return _texts(pairs(document, group.block.blocks.get("ini"), _INI_NAME, "a directive's name, such as memory_limit"))
+    block = group.block.blocks.get("ini")
+    entries = pairs(document, block, _INI_NAME, "a directive's name, such as memory_limit")
+    for name, entry in entries.items():
+        if block is not None and set(str(entry.value)) & set('"\n'):
+            # php.ini has no way to write these inside a quoted value.
+            document.error(entry.place, f"{block.title}: {name}", 'found " or a line end, which PHP cannot read here')
+    return _texts(entries)
 
 
 def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]:

@@ -57,11 +57,19 @@ def _application(text: str, base: str) -> str:
     return text if MODULE.fullmatch(text) else path(text, base)
 
 
+def _preload(text: str, base: str) -> str:
+    """A file, told by a "/" or its extension, or the name of a module."""
+    if not text:
+        raise ValueError("it is empty")
+    return path(text, base) if "/" in text or text.endswith(SCRIPTS) else text
+
+
 def _host(text: str, base: str) -> str:
     return addresses.host(text)
 
 
 MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:callable, which no file name in use looks like
+SCRIPTS = (".php", ".py", ".wsgi", ".pl", ".pm", ".psgi", ".rb", ".ru", ".lua")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")  # of groups and sites: in process titles, logs and file names
 
 WHOLE = Kind("number", "a whole number", _alone(units.whole), str, int)
@@ -92,6 +100,7 @@ PATTERN = Kind("pattern", "a path, which may hold * and ?", _matching(r".+", "it
 ERROR_LOG = Kind("path", 'a path, or "stderr"', _path_or("stderr"), str, str)
 ACCESS_LOG = Kind("path", 'a path, "stdout" or "off"', _path_or("stdout", "off"), str, str)
 APPLICATION = Kind("application", "a file, or module:callable", _application, str, str)
+PRELOAD = Kind("module", "a module's name, or a file", _preload, str, str)
 LISTEN = Kind(
     "address",
     "an address such as 127.0.0.1:8080, [::1]:8080, *:80, [::]:80 or unix:PATH",

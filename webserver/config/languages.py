@@ -13,12 +13,13 @@ class Language:
     callables: bool  # module:callable names an application
     files: bool  # a group without `application` runs the requested file
     ini: bool  # has [[[ini]]]
+    plain: bool = False  # `application` is a text that only the plugin understands
 
 
 LANGUAGES = {
     language.name: language
     for language in (
-        Language("echo", threads=True, callables=False, files=False, ini=False),
+        Language("echo", threads=True, callables=False, files=False, ini=False, plain=True),
         Language("lua", threads=False, callables=False, files=True, ini=False),
         Language("perl", threads=False, callables=False, files=True, ini=False),
         Language("php", threads=False, callables=False, files=True, ini=True),

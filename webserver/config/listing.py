@@ -60,7 +60,8 @@ def _options(values: Values, table: dict[str, Option], owner: Any) -> Iterator[s
             text = _listed(tuple(map(option.kind.write, value)))
         else:
             text = _quoted(option.kind.write(value))
-        unset = text == "" or name == "include"  # its files are all here already
+        # An included file's content is all here already.
+        unset = text == "" or (text == "," and values.places[name] is None) or name == "include"
         yield ("# " if unset else "") + _line(name, text, values.places[name])
 
 

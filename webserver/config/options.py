@@ -79,6 +79,8 @@ def _user_group(context: Context) -> str:
 
 def _directory(context: Context) -> str:
     application: str = context.values["application"]
+    if languages.LANGUAGES[context.values["language"]].plain:
+        return "/"
     return application.rpartition("/")[0] or "/" if application.startswith("/") else "/"
 
 
@@ -147,8 +149,8 @@ OPTIONS = (
            " requested file below the site's root is run."),
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",
            Computed('the directory of the application\'s file, else "/"', _directory)),
-    Option("group", "preload", kinds.TEXT, "Modules or files that are loaded once, before workers are forked.",
-           many=True),
+    Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
+           " has a / or a script's extension is a file.", many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
     Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
     Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"

@@ -196,7 +196,7 @@ void connections_sweep(struct engine *e)
 
 /* Our side is shut; the client may have more on the way, and closing now would answer that with a reset, which can
    take the answer away from it before it has read it (RFC 9112, section 9.6). */
-static void connection_linger(struct connection *c)
+void connection_linger(struct connection *c)
 {
 	if (c->phase == PHASE_IDLE)
 		c->engine->stats.idle--;
@@ -210,9 +210,10 @@ static void connection_linger(struct connection *c)
 		connection_later(c);
 }
 
-static void connection_idle(struct connection *c)
+void connection_idle(struct connection *c)
 {
 	struct engine *e = c->engine;
+	input_next(c);
 	c->phase = PHASE_IDLE;
 	e->stats.idle++;
 	list_remove(&c->node);

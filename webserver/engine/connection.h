@@ -120,6 +120,10 @@ void connection_close(struct connection *c);
 void connection_fail(struct connection *c);
 /* The request's answer is whole and written: end it, and go on or close. */
 void connection_finish(struct connection *c);
+/* Nothing of a request is left: what comes next is the next one. */
+void connection_idle(struct connection *c);
+/* Shut our side and wait a while for the client to see the answer. */
+void connection_linger(struct connection *c);
 /* Register interest in input or stop it. */
 void connection_listen(struct connection *c, bool input);
 void connection_expect_output(struct connection *c, bool output);
@@ -132,6 +136,8 @@ bool linger_step(struct connection *c);
 /* Bytes behind the current head and body that are already here. */
 size_t input_left(const struct connection *c);
 void input_release(struct connection *c);
+/* The current head, and the body behind it, have been taken: the next head begins here. */
+void input_next(struct connection *c);
 
 /* ---- listener.c */
 void listeners_resume(struct engine *e);

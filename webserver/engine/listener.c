@@ -5,6 +5,7 @@
  * closes. When descriptors run out, the one in reserve is given up to accept and close what waits (a client that is
  * refused beats one that hangs), with one line a minute; then the listeners rest for a moment.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>

@@ -230,6 +230,7 @@ int engine_decide(engine *e, uint64_t token, const struct engine_decision *from_
 	if (!decision_valid(e->decisions, r, from_python))
 		return ENGINE_INVALID;
 	struct site *site = site_by_id(e->decisions->sites, from_python->site);
+	decisions_limit(e->decisions->table, e->limits.decisions); /* a reload may have changed it */
 	struct decision *d = decisions_add(e->decisions->table, from_python, site, present(r->server_name),
 	                                   present(r->path), r->method);
 	if (d == NULL)

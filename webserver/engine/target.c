@@ -134,31 +134,42 @@ int target_path(struct engine_text raw, char *room, struct engine_text *path, co
 	return 0;
 }
 
-/* reg-name of RFC 3986 without escapes: nobody's host has one, and names are compared as they are. */
+/* reg-name of RFC 3986 without escapes and delimiters: no name that resolves has one, and names are compared as they
+   are. */
 static bool name_character(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
 	       c == '_' || c == '~';
 }
 
+/* Bytes of the host at the beginning of authority; 0: there is none, or it is not valid. */
+static size_t host_size(struct engine_text authority)
+{
+	if (authority.size > 0 && authority.data[0] == '[') {
+		char text[INET6_ADDRSTRLEN];
+		struct in6_addr address;
+		const char *close = memchr(authority.data, ']', authority.size);
+		size_t size = close != NULL ? (size_t)(close - authority.data) - 1 : 0;
+		if (size == 0 || size >= sizeof(text))
+			return 0;
+		memcpy(text, authority.data + 1, size);
+		text[size] = '\0';
+		return inet_pton(AF_INET6, text, &address) == 1 ? size + 2 : 0;
+	}
+	size_t at = 0;
+	for (; at < authority.size && name_character(authority.data[at]); at++)
+		if (authority.data[at] == '.' && (at == 0 || authority.data[at - 1] == '.'))
+			return 0; /* an empty label */
+	return at;
+}
+
 bool authority_valid(struct engine_text authority, struct engine_text *name)
 {
-	size_t at = 0;
-	if (authority.size > 0 && authority.data[0] == '[') {
-		for (at = 1; at < authority.size && authority.data[at] != ']'; at++)
-			if (hex(authority.data[at]) < 0 && authority.data[at] != ':' && authority.data[at] != '.')
-				return false;
-		if (at < 4 || at == authority.size) /* "[::]" is the shortest, "]" must be there */
-			return at == 3 && at < authority.size && text_is((struct engine_text){authority.data, 4}, "[::]", 4);
-		at++;
-	} else {
-		while (at < authority.size && name_character(authority.data[at]))
-			at++;
-	}
+	size_t at = host_size(authority);
 	if (at == 0)
 		return false;
 	*name = (struct engine_text){authority.data, at};
-	if (at > 1 && authority.data[at - 1] == '.')
+	if (authority.data[at - 1] == '.')
 		name->size--;
 	if (at == authority.size)
 		return true;

@@ -141,14 +141,13 @@ class Listeners:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             address.sockets.append(self._socket(sock, address.listen, 0, -1))
             _unlink(directory, temporary)
-            before = os.umask(0o177)
+            before = os.umask(0o111)
             try:
                 sock.bind(f"/proc/self/fd/{directory}/{temporary}")
             finally:
                 os.umask(before)
             try:
                 sock.listen(BACKLOG)
-                os.chmod(f"/proc/self/fd/{directory}/{temporary}", 0o666)
                 found = os.stat(temporary, dir_fd=directory, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
             except BaseException:

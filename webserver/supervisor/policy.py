@@ -15,6 +15,7 @@ BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MOST = 30.0
 BACKOFF_RESET = 10.0  # a process that ran as long as this has not failed to start
 BEAT_LIMIT = 10.0  # seconds without a beat after which a front end is hung
+START_LIMIT = 30.0  # the same for one that has never said it is ready
 STACK_WAIT = 1.0  # for the hung process to write its stack
 START_MARGIN = 5.0  # added to a group's start_timeout: the manager is the first to act on it
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
@@ -77,7 +78,8 @@ def after_end(state: State, event: Event, wanted: bool, backoff: Backoff, starte
 
 def hung(state: State, last_beat: float, now: float) -> bool:
     """True if a process that should beat has not done so for too long."""
-    return state in (State.RUNNING, State.DRAINING) and now - last_beat >= BEAT_LIMIT
+    limit = START_LIMIT if state is State.STARTING else BEAT_LIMIT
+    return state in (State.STARTING, State.RUNNING, State.DRAINING) and now - last_beat >= limit
 
 
 class Wish(Enum):

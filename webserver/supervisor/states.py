@@ -35,11 +35,42 @@ EDGES: dict[State, frozenset[State]] = {
     State.GONE: frozenset(),
 }
 
+class Stage(Enum):
+    """Where a generation of a group is on its way. Its manager has a State of its own."""
+
+    BINDING = "binding"  # front ends make their sockets
+    LOADING = "loading"  # the manager opens the plugin and forks; no worker is ready
+    PROBING = "probing"  # a worker is ready; front ends have not all had its answer
+    SERVING = "serving"
+    DRAINING = "draining"  # front ends place nothing more there and finish what is in flight
+    LEAVING = "leaving"  # its workers and then its manager end
+    CLOSING = "closing"  # the manager is gone; its workers are waited for
+    CLOSED = "closed"
+
+
+STAGES: dict[Stage, frozenset[Stage]] = {
+    Stage.BINDING: frozenset({Stage.LOADING, Stage.CLOSING}),
+    Stage.LOADING: frozenset({Stage.PROBING, Stage.LEAVING, Stage.CLOSING}),
+    Stage.PROBING: frozenset({Stage.SERVING, Stage.LOADING, Stage.DRAINING, Stage.LEAVING, Stage.CLOSING}),
+    Stage.SERVING: frozenset({Stage.DRAINING, Stage.LEAVING, Stage.CLOSING}),
+    Stage.DRAINING: frozenset({Stage.LEAVING, Stage.CLOSING}),
+    Stage.LEAVING: frozenset({Stage.CLOSING}),
+    Stage.CLOSING: frozenset({Stage.CLOSED}),
+    Stage.CLOSED: frozenset(),
+}
+
 ALIVE = frozenset({State.STARTING, State.RUNNING, State.DRAINING, State.STOPPING})
 
 
 class IllegalChange(Exception):
     """A state was to be left by an edge that the table does not have."""
+
+
+def next_stage(before: Stage, after: Stage) -> Stage:
+    """`after`, if the table has this edge; IllegalChange if not."""
+    if after not in STAGES[before]:
+        raise IllegalChange(f"generation: {before.value} -> {after.value}")
+    return after
 
 
 class Stateful(Protocol):

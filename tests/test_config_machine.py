@@ -1,0 +1,180 @@
+"""What the checker asks of the machine, and the rules that depend on users: as root and without."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from config_machine import PlainMachine
+
+from webserver.config import ConfigErrors, load
+from webserver.config.files import FileProblem, read_environment, read_types
+from webserver.config.machine import READ, SEARCH, WRITE, Machine, User
+from webserver.config.options import MIME_TYPES
+
+STRANGER = User("stranger", 4999, 4999, frozenset({4999}))
+MEMBER = User("member", 4998, 4998, frozenset({4998, os.getegid()}))
+
+
+class Modes(Machine):
+    """The real machine, but nothing above the directory under test counts, whatever its mode is."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+
+    def stat(self, path: str) -> os.stat_result:
+        found = os.stat(path)
+        if Path(path) in self._top.parents or Path(path) == self._top:
+            return os.stat_result((stat.S_IFDIR | 0o755, *found[1:]))
+        return found
+
+
+def test_denied_looks_at_each_directory(tmp_path: Path) -> None:
+    machine = Modes(tmp_path)
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    file = inner / "f"
+    file.write_text("")
+    file.chmod(0o640)
+    assert "may not read" in machine.denied(str(file), STRANGER, READ)
+    assert machine.denied(str(file), MEMBER, READ) == ""
+    assert "may not write" in machine.denied(str(file), MEMBER, WRITE)
+    (tmp_path / "a").chmod(0o700)
+    assert machine.denied(str(inner), STRANGER, SEARCH) == f"user stranger may not search {tmp_path}/a (mode 700)"
+    (tmp_path / "a").chmod(0o711)
+    assert machine.denied(str(inner), STRANGER, SEARCH) == ""
+    assert "write in" in machine.denied(str(inner), STRANGER, WRITE | SEARCH)
+
+
+def test_missing_names_the_first_that_is_not_there(tmp_path: Path) -> None:
+    machine = Machine()
+    assert machine.missing(str(tmp_path / "a/b/c"), "file") == f"{tmp_path}/a does not exist"
+    assert machine.missing(str(tmp_path), "file") == f"{tmp_path} is not a file"
+    assert machine.missing(MIME_TYPES, "directory") == f"{MIME_TYPES} is not a directory"
+    assert machine.missing(MIME_TYPES, "file") == ""
+
+
+def test_facts_of_this_machine() -> None:
+    machine = Machine()
+    assert machine.cores() >= 1
+    assert 1 <= machine.lowest_port() <= 65536
+    assert machine.open_files() >= 256
+    root = machine.user("root")
+    assert root is not None
+    assert root.uid == 0
+    assert machine.user("no-such-user") is None
+    assert "root" not in machine.user_names()
+    assert machine.gid("no-such-group") is None
+    assert machine.own_name()
+
+
+def configuration(directory: Path, group: str = "") -> Path:
+    (directory / "plugin.so").write_text("")
+    path = directory / "w.conf"
+    path.write_text(
+        "[server]\nuser = www-data\nrun = run\n"
+        f"[groups]\n[[g]]\nlanguage = echo\nplugin = plugin.so\nuser = app\n{group}"
+    )
+    return path
+
+
+def test_as_root_users_are_resolved(tmp_path: Path) -> None:
+    config = load(str(configuration(tmp_path)), PlainMachine(root=True)) if os.geteuid() == 0 else None
+    if config is None:
+        return  # the files here are not root's, and root would rightly not read what their owner can change
+    assert (config.server.user, config.server.group) == ("www-data", "www-data")
+    assert (config.groups[0].user, config.groups[0].group) == ("app", "app")
+
+
+class Writers(PlainMachine):
+    """Root, with a group whose user is the one who owns the files of this test."""
+
+    def user(self, name: str) -> User | None:
+        return User(name, os.geteuid() or 4711, 4711, frozenset({4711}))
+
+
+@pytest.mark.parametrize("who", ["others", "owner"])
+def test_root_takes_no_orders_from_a_group(tmp_path: Path, who: str) -> None:
+    path = configuration(tmp_path)
+    if who == "others":
+        path.chmod(0o666)
+    elif os.geteuid() == 0:
+        os.chown(path, 4711, -1)
+    with pytest.raises(ConfigErrors, match=r"can be written by group g .user app."):
+        load(str(path), Writers(root=True))
+
+
+def test_without_root_ones_own_name_is_accepted(tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    path.write_text(path.read_text().replace("www-data", "app"))
+    run = tmp_path / "run"
+    config = load(str(path), PlainMachine())
+    assert config.server.user == config.groups[0].user == ""
+    assert config.server.run == str(run)
+
+
+def private(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_environment_file(tmp_path: Path) -> None:
+    path = private(tmp_path / "secret.env", '# c\n\nA=1\n B = two words # no comment\nC="quoted "\nD=\nE=\'\n')
+    assert read_environment(str(path)) == (
+        ("A", "1"),
+        ("B", "two words # no comment"),
+        ("C", "quoted "),
+        ("D", ""),
+        ("E", "'"),
+    )
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o666])
+def test_an_environment_file_is_private(tmp_path: Path, mode: int) -> None:
+    path = private(tmp_path / "secret.env", "A=1\n", mode)
+    with pytest.raises(FileProblem) as caught:
+        read_environment(str(path))
+    assert f"mode is {mode:03o}" in caught.value.problems[0][1]
+
+
+def test_an_environment_file_is_no_link_and_in_no_open_directory(tmp_path: Path) -> None:
+    path = private(tmp_path / "secret.env", "A=1\n")
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(FileProblem) as caught:
+        read_environment(str(tmp_path / "link"))
+    assert "cannot read" in caught.value.problems[0][1]
+    tmp_path.chmod(0o777)
+    with pytest.raises(FileProblem) as caught:
+        read_environment(str(path))
+    assert "can be written by others" in caught.value.problems[0][1]
+
+
+def test_mistakes_in_an_environment_file_have_lines_and_tell_no_secrets(tmp_path: Path) -> None:
+    path = private(tmp_path / "secret.env", "A=1\nexport hunter2\nA=hunter2\n1=hunter2\n")
+    with pytest.raises(FileProblem) as caught:
+        read_environment(str(path))
+    assert [place.line for place, _ in caught.value.problems] == [2, 3, 4]
+    assert "hunter2" not in str(caught.value.problems)
+
+
+def test_variables_of_both_places(tmp_path: Path) -> None:
+    private(tmp_path / "secret.env", "A=1\nB=2\n")
+    path = configuration(tmp_path, "environment_file = secret.env\n[[[environment]]]\nC = 3\n")
+    path.write_text(path.read_text().replace("www-data", "app"))
+    assert load(str(path), PlainMachine()).groups[0].environment == (("C", "3"), ("A", "1"), ("B", "2"))
+    path.write_text(path.read_text() + "A = 3\n")
+    with pytest.raises(ConfigErrors, match=r"A is also in .*secret\.env"):
+        load(str(path), PlainMachine())
+
+
+def test_media_types() -> None:
+    types = dict(read_types(MIME_TYPES))
+    assert types["html"] == "text/html"
+    assert types["js"] == "text/javascript"
+    assert types["svg"] == "image/svg+xml"
+    assert types["woff2"] == "font/woff2"
+    assert types["wasm"] == "application/wasm"
+    assert len(types) > 100

@@ -1,0 +1,239 @@
+"""The front ends as the supervisor sees them: started, given what they need, watched, started again.
+
+What a front end says about generations of groups is handed on to whoever `groups` is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from webserver.config import Config
+from webserver.supervisor.identity import Identity
+from webserver.supervisor.journal import Journal
+from webserver.supervisor.listeners import Listeners, Socket
+from webserver.supervisor.logs import Logs
+from webserver.supervisor.loop import Loop
+from webserver.supervisor.nursery import Ending, Nursery
+from webserver.supervisor.policy import STACK_WAIT, GiveUp, Restart, after_end, hung
+from webserver.supervisor.process import Child
+from webserver.supervisor.records import frontend_process, frontend_record, public
+from webserver.supervisor.states import State
+from webserver.wire.control import FD_LIMIT, close_all
+
+WATCH_EVERY = 1.0  # seconds between looks at the heartbeats
+
+
+@dataclass(eq=False)
+class FrontEnd(Child):
+    ordinal: int = 0
+    incarnation: int = 0
+    stats: dict[str, Any] = field(default_factory=dict)
+    configured: int = 0  # the newest configuration it has confirmed
+
+
+class GroupsSide(Protocol):
+    """What the front ends tell of groups."""
+
+    def records(self) -> list[dict[str, Any]]: ...
+    def frontend_started(self, frontend: FrontEnd) -> None: ...
+    def frontend_gone(self, frontend: FrontEnd) -> None: ...
+    def frontend_says(self, frontend: FrontEnd, message: dict[str, Any]) -> None: ...
+
+
+class FrontEnds:
+    def __init__(
+        self, loop: Loop, nursery: Nursery, journal: Journal, logs: Logs, listeners: Listeners, identity: Identity,
+        config: Config, null: int,
+    ) -> None:  # fmt: skip
+        self._loop = loop
+        self._nursery = nursery
+        self._journal = journal
+        self._logs = logs
+        self._listeners = listeners
+        self._identity = identity
+        self._null = null
+        self._incarnation = 0
+        self._ending = False
+        self._drained: Callable[[], None] = lambda: None
+        self._config_number = 0
+        self._config_waiting: Callable[[], None] | None = None
+        self.config = config  # in force; what a new front end gets
+        self.all = [
+            FrontEnd("frontend", str(ordinal), ordinal=ordinal) for ordinal in range(config.server.frontends)
+        ]
+        self.groups: GroupsSide
+        self.on_change: Callable[[], None] = lambda: None
+
+    def alive(self) -> list[FrontEnd]:
+        """Those that can be spoken to and count for groups: started and not told to go."""
+        return [one for one in self.all if one.state in (State.STARTING, State.RUNNING, State.DRAINING)]
+
+    def start(self) -> None:
+        for frontend in self.all:
+            self._start(frontend)
+        self._loop.after(WATCH_EVERY, self._watch)
+
+    def send_all(self, message: dict[str, Any], fds: dict[str, int] | None = None) -> None:
+        for frontend in self.alive():
+            self._nursery.send(frontend, message, fds)
+
+    def send(self, frontend: FrontEnd, message: dict[str, Any], fds: dict[str, int] | None = None) -> None:
+        self._nursery.send(frontend, message, fds)
+
+    def configure(self, config: Config, done: Callable[[], None]) -> None:
+        """Give all a new configuration; `done` when each has taken it or is gone."""
+        self.config = config
+        self._config_number += 1
+        self._config_waiting = done
+        self.send_all({"op": "config", "generation": self._config_number, "record": public(config)})
+        self._loop.soon(self._check_configured)
+
+    def listen(self, add: list[Socket], remove: list[int]) -> None:
+        """New listening sockets, and ids of old ones. Ours are closed by the caller afterwards."""
+        for at in range(0, len(add), FD_LIMIT) or (0,):
+            some = add[at : at + FD_LIMIT]
+            message = {"op": "listeners", "add": [one.to_record() for one in some], "remove": remove if at == 0 else []}
+            self.send_all(message, {one.fd_name: one.sock.fileno() for one in some})
+        self._share_out()
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """All finish what they have and go; `done` when none is left."""
+        self._ending = True
+        for frontend in self.all:
+            if frontend.state in (State.STARTING, State.RUNNING):
+                self._nursery.door.change(frontend, State.DRAINING, "asked to")
+                self._nursery.send(frontend, {"op": "drain"})
+            elif frontend.state in (State.BACKOFF, State.FAILED, State.NEW):
+                self._nursery.door.change(frontend, State.GONE, "the server ends")
+        self._drained = done
+        if not any(frontend.alive for frontend in self.all):
+            self._loop.soon(done)
+
+    def _start(self, frontend: FrontEnd) -> None:
+        self._incarnation += 1
+        frontend.incarnation = self._incarnation
+        frontend.stats = {}
+        frontend.configured = self._config_number
+        source = f"front end {frontend.ordinal}"
+        try:
+            error_pipe, error = self._logs.new_pipe("error", source)
+            try:
+                access = self._logs.new_pipe("access", source)[1] if self.config.logs.access_log != "off" else -1
+            except OSError:
+                os.close(error)
+                raise
+        except OSError as problem:
+            self._journal.error(f"{source}: no pipe to the logger: {problem.strerror}")
+            self._nursery.door.change(frontend, State.STARTING, "started")
+            self._nursery.door.change(frontend, State.BACKOFF, "no pipe to the logger")
+            self._loop.after(1.0, lambda: self._again(frontend))
+            return
+        sockets = self._listeners.sockets()
+        alive = {one.ordinal for one in self.alive()} | {frontend.ordinal}
+        record = frontend_record(
+            frontend.ordinal,
+            frontend.incarnation,
+            self.config,
+            [one.to_record() for one in sockets[: FD_LIMIT - 1]],
+            self._listeners.accepted_by(frontend.ordinal, alive),
+            self.groups.records(),
+        )
+        fds = {one.fd_name: one.sock.fileno() for one in sockets[: FD_LIMIT - 1]}
+        if access >= 0:
+            fds["access"] = access
+        first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, fds)]
+        for at in range(FD_LIMIT - 1, len(sockets), FD_LIMIT):
+            some = sockets[at : at + FD_LIMIT]
+            message = {"op": "listeners", "add": [one.to_record() for one in some], "remove": []}
+            first.append((message, {one.fd_name: one.sock.fileno() for one in some}))
+        process = frontend_process(
+            frontend.ordinal, self._identity, self.config.server.open_files, self._null, error
+        )
+        self._nursery.start(frontend, process, first, self._packet, self._ended)
+        close_all([error, access])
+        if frontend.pid:
+            self._logs.name(error_pipe, frontend.pid)
+        self.groups.frontend_started(frontend)
+        self._share_out()
+
+    def _again(self, frontend: FrontEnd) -> None:
+        if frontend.state is State.BACKOFF and not self._ending:
+            self._start(frontend)
+
+    def _share_out(self) -> None:
+        """Tell each which sockets it accepts from, now that another has come or gone."""
+        if self._ending:
+            return
+        alive = {one.ordinal for one in self.alive()}
+        for frontend in self.alive():
+            ids = self._listeners.accepted_by(frontend.ordinal, alive)
+            self._nursery.send(frontend, {"op": "accept", "listeners": ids})
+
+    def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
+        assert isinstance(child, FrontEnd)
+        op = message["op"]
+        if op == "beat":
+            stats = message.get("stats")
+            child.stats = stats if isinstance(stats, dict) else {}
+        elif op == "ready":
+            if child.state is State.STARTING:
+                self._nursery.door.change(child, State.RUNNING, "ready")
+                self._share_out()
+                self.on_change()
+        elif op == "configured":
+            child.configured = int(message["generation"])
+            self._check_configured()
+        else:
+            self.groups.frontend_says(child, message)
+
+    def _check_configured(self) -> None:
+        waiting = self._config_waiting
+        if waiting is not None and all(one.configured >= self._config_number for one in self.alive()):
+            self._config_waiting = None
+            waiting()
+
+    def _ended(self, child: Child, ending: Ending) -> None:
+        assert isinstance(child, FrontEnd)
+        now = self._loop.now()
+        decision = after_end(ending.state, ending.event, not self._ending, child.backoff, child.started, now)
+        if isinstance(decision, Restart):
+            self._journal.error(f"{child.label} {ending.cause}; started again in {decision.at - now:.1f} s")
+            child.backoff = decision.backoff
+            self._nursery.door.change(child, State.BACKOFF, ending.cause)
+            self._loop.after(decision.at - now, lambda: self._again(child))
+        elif isinstance(decision, GiveUp):
+            self._journal.error(f"{child.label} {ending.cause}; it is not tried again")
+            self._nursery.door.change(child, State.FAILED, ending.cause)
+        else:
+            if ending.code or ending.signal:
+                self._journal.error(f"{child.label} {ending.cause} while it was {ending.state.value}")
+            self._nursery.door.change(child, State.GONE, ending.cause)
+        child.why = ending.cause
+        self.groups.frontend_gone(child)
+        self._share_out()
+        self._check_configured()
+        self.on_change()
+        if self._ending and not any(frontend.alive for frontend in self.all):
+            self._drained()
+
+    def _watch(self) -> None:
+        self._loop.after(WATCH_EVERY, self._watch)
+        now = self._loop.now()
+        for frontend in self.all:
+            if not hung(frontend.state, frontend.last_beat, now) or frontend.stack_asked:
+                continue
+            frontend.stack_asked = True
+            self._journal.error(
+                f"{frontend.label} (process {frontend.pid}) hangs: no beat for {now - frontend.last_beat:.0f} s;"
+                " its stack follows, then it is killed"
+            )
+            self._nursery.kill(frontend, signal.SIGUSR2)
+            self._loop.after(STACK_WAIT, lambda one=frontend, pid=frontend.pid: self._kill_hung(one, pid))
+
+    def _kill_hung(self, frontend: FrontEnd, pid: int) -> None:
+        if frontend.pid == pid and frontend.state in (State.RUNNING, State.DRAINING):
+            self._nursery.kill_now(frontend, "it hung")

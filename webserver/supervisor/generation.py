@@ -1,0 +1,377 @@
+"""One generation of a group: its socket directory, its manager, its workers' pages, from first bind to the last end.
+
+Decides nothing about when generations come and go; its owner (group.py) is told of what it must know by the calls of
+`Owner`. Everything the manager says is a claim of the group's user: numbers are checked, pids are never signalled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from webserver.config import Group
+from webserver.supervisor.frontends import FrontEnd, FrontEnds
+from webserver.supervisor.identity import Identity
+from webserver.supervisor.journal import Journal
+from webserver.supervisor.logs import Logs
+from webserver.supervisor.loop import Loop
+from webserver.supervisor.nursery import Ending, Nursery
+from webserver.supervisor.pages import SharedPage
+from webserver.supervisor.policy import START_MARGIN, Allowance, Event
+from webserver.supervisor.process import Child
+from webserver.supervisor.records import generation_record, manager_process, manager_record
+from webserver.supervisor.rundir import RunDirectory
+from webserver.supervisor.states import Stage, State, next_stage
+
+ORPHAN_WAIT = 1.0  # seconds for a dead manager's workers to follow it; their death signal does it
+GRANT_RATE = 20.0  # workers in a second that a group may start for long
+
+
+@dataclass(eq=False)
+class Worker:
+    number: int
+    incarnation: int
+    page: SharedPage
+    started: float
+    pid: int = 0  # as the manager says
+    ready: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every generation works with."""
+
+    loop: Loop
+    nursery: Nursery
+    journal: Journal
+    logs: Logs
+    frontends: FrontEnds
+    run: RunDirectory
+    frontend_identity: Identity
+    null: int
+    next_worker: Callable[[], int]
+
+
+class Owner(Protocol):
+    def generation_serves(self, generation: Generation) -> None: ...
+    def generation_failed(self, generation: Generation, message: str) -> None: ...
+    def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
+    def generation_closed(self, generation: Generation) -> None: ...
+
+
+@dataclass(eq=False)
+class Generation:
+    parts: Parts
+    owner: Owner
+    config: Group
+    identity: Identity
+    group_id: int
+    number: int
+    stage: Stage = Stage.BINDING
+    directory: str = ""
+    paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
+    serving: set[int] = field(default_factory=set)  # ordinals
+    workers: dict[int, Worker] = field(default_factory=dict)  # by incarnation
+    failure: str = ""  # what was said last about why it does not start
+    language_version: str = ""
+    asked_to_leave: bool = False
+
+    def __post_init__(self) -> None:
+        self.manager = Child("manager", self.config.name)
+        self.requests = 0  # finished by workers that are gone
+        self._undrained: set[int] = set()
+        self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
+
+    @property
+    def label(self) -> str:
+        return f"group {self.config.name} generation {self.number}"
+
+    @property
+    def live(self) -> bool:
+        return self.stage not in (Stage.CLOSING, Stage.CLOSED)
+
+    def begin(self) -> None:
+        """Make the directory and have front ends bind there. Raises OSError."""
+        parts = self.parts
+        self.directory = parts.run.make_generation(
+            self.group_id, self.number, parts.frontend_identity, self.identity
+        )
+        parts.frontends.send_all({"op": "generation", **self.record()})
+
+    def record(self) -> dict[str, Any]:
+        return generation_record(self.config, self.group_id, self.number, self.directory, self.identity)
+
+    def announce(self, frontend: FrontEnd) -> None:
+        """Tell a new front end, whose record has this generation in it, of its workers."""
+        for worker in self.workers.values():
+            self._announce(worker, [frontend])
+
+    def drain(self) -> None:
+        """Let front ends finish what is here, then the workers; without a time limit."""
+        if self.stage in (Stage.SERVING, Stage.PROBING):
+            self.stage = next_stage(self.stage, Stage.DRAINING)
+            self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
+            self.parts.frontends.send_all({"op": "drain-generation", **self._named()})
+            self._check_drained()
+        elif self.live and self.stage is not Stage.DRAINING:
+            self.leave()
+
+    def leave(self) -> None:
+        """End the workers in order and then the manager; front ends have nothing here any more."""
+        if self.stage is Stage.BINDING:
+            self._close("dropped before it started")
+        elif self.live and self.stage is not Stage.LEAVING:
+            self.stage = next_stage(self.stage, Stage.LEAVING)
+            self.asked_to_leave = True
+            if self.manager.state in (State.STARTING, State.RUNNING):
+                self.parts.nursery.door.change(self.manager, State.DRAINING, "asked to")
+                self.parts.nursery.send(self.manager, {"op": "drain"})
+
+    def stop_now(self, why: str) -> None:
+        self.asked_to_leave = True
+        if self.stage is Stage.BINDING:
+            self._close(why)
+        else:
+            self.parts.nursery.stop_now(self.manager, why)
+
+    # What front ends say
+
+    def bound(self, frontend: FrontEnd, path: str) -> None:
+        # Managers pass it on to workers, which connect there: it must be where we said.
+        if os.path.dirname(path) != self.directory:
+            raise ValueError(f"bound in {path}")
+        self.paths[frontend.ordinal] = path
+        if self.stage is Stage.BINDING:
+            self._check_bound()
+        elif self.live:
+            self._tell_frontends()
+
+    def served(self, frontend: FrontEnd) -> None:
+        self.serving.add(frontend.ordinal)
+        self.check_serving()
+
+    def drained(self, frontend: FrontEnd) -> None:
+        self._undrained.discard(frontend.ordinal)
+        self._check_drained()
+
+    def broken(self, frontend: FrontEnd, reason: str) -> None:
+        text = f"{self.label}: {frontend.label} closed its connections: {reason}"
+        self.parts.journal.error(text)
+        if self.stage is Stage.BINDING:
+            self.failure = reason
+            self._close(reason)
+            self.owner.generation_failed(self, reason)
+            return
+        # It does not come back by itself: the front end has closed its socket of this generation.
+        self.parts.nursery.stop_now(self.manager, "it broke the protocol")
+
+    def frontend_gone(self, frontend: FrontEnd) -> None:
+        self.paths.pop(frontend.ordinal, None)
+        self.serving.discard(frontend.ordinal)
+        self._undrained.discard(frontend.ordinal)
+        if self.stage is Stage.BINDING:
+            self._check_bound()
+        elif self.live:
+            self._tell_frontends()
+            self.check_serving()
+            self._check_drained()
+
+    # What the manager says
+
+    def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
+        op = message["op"]
+        if op == "grant":
+            self._grant(int(message["number"]), int(message["slots"]))
+        elif op == "up":
+            worker = self.workers.get(message["worker"])
+            if worker is not None:
+                worker.pid = int(message["pid"])
+                self.parts.logs.name(self._log_pipes[worker.incarnation], worker.pid)
+        elif op == "ready":
+            self._ready(int(message["worker"]))
+        elif op == "gone":
+            self._gone(message)
+        elif op == "loaded":
+            self.language_version = str(message.get("language_version", ""))[:100]
+        elif op == "failed":
+            self.failure = str(message["message"])[:4000]
+        elif op != "beat":
+            raise ValueError(f"unknown op {op!r}")
+
+    def _grant(self, number: int, slots: int) -> None:
+        if not 0 <= number < self.config.processes or slots != self.config.threads:
+            raise ValueError(f"grant of worker {number} with {slots} slots")
+        if len(self.workers) >= 2 * self.config.processes + 1:
+            raise ValueError(f"{len(self.workers)} workers are there already")
+        self._allowance, wait = self._allowance.take(self.parts.loop.now())
+        if wait:
+            self.parts.loop.after(wait, lambda: self._granted(number, slots))
+        else:
+            self._granted(number, slots)
+
+    def _granted(self, number: int, slots: int) -> None:
+        if not self.manager.alive or self.manager.link is None:
+            return
+        parts = self.parts
+        try:
+            page = SharedPage(slots)
+            try:
+                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}")
+            except OSError:
+                page.close()
+                raise
+        except OSError as error:
+            parts.journal.error(f"{self.label}: no page or log pipe for worker {number}: {error.strerror}")
+            parts.loop.after(1.0, lambda: self._granted(number, slots))
+            return
+        worker = Worker(number, parts.next_worker(), page, parts.loop.now())
+        self.workers[worker.incarnation] = worker
+        self._log_pipes[worker.incarnation] = pipe
+        # Front ends first: the worker may connect before this function is left.
+        self._announce(worker, parts.frontends.alive())
+        message = {"op": "granted", "number": number, "worker": worker.incarnation}
+        parts.nursery.send(self.manager, message, {"page": page.writable, "log": log})
+        os.close(log)
+        page.forget_writable()
+
+    def _announce(self, worker: Worker, frontends: Iterable[FrontEnd]) -> None:
+        message = {"op": "worker", **self._named(), "worker": worker.incarnation, "slots": worker.page.slots}
+        for frontend in frontends:
+            self.parts.frontends.send(frontend, message, {"page": worker.page.readable})
+
+    def _ready(self, incarnation: int) -> None:
+        worker = self.workers.get(incarnation)
+        if worker is None:
+            return
+        worker.ready = True
+        if self.stage is Stage.LOADING:
+            self.stage = next_stage(self.stage, Stage.PROBING)
+            self.check_serving()
+
+    def _gone(self, message: dict[str, Any]) -> None:
+        worker = self.workers.get(message["worker"])
+        if worker is None:
+            return
+        cause = str(message["cause"])[:500]
+        orderly = message.get("code") == 0 and not message.get("signal")
+        if not orderly:
+            self.parts.journal.error(
+                f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
+            )
+        was_ready = worker.ready
+        self._forget_worker(worker, cause)
+        if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
+            self.stage = next_stage(self.stage, Stage.LOADING)
+        if self.stage is Stage.LOADING and not was_ready and not orderly:
+            self.failure = self.failure or f"worker {worker.number}: {cause}; the error log has what it said"
+            self.owner.generation_failed(self, self.failure)
+
+    # Its own course
+
+    def _check_bound(self) -> None:
+        alive = self.parts.frontends.alive()
+        if alive and all(one.ordinal in self.paths for one in alive):
+            self.stage = next_stage(self.stage, Stage.LOADING)
+            self._spawn()
+
+    def _spawn(self) -> None:
+        parts = self.parts
+        self._log_pipes: dict[int, int] = {}
+        source = f"group {self.config.name}"
+        try:
+            pipe, log = parts.logs.new_pipe("error", source)
+        except OSError as error:
+            self.failure = f"no pipe to the logger: {error.strerror}"
+            self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
+            return
+        record = manager_record(self.config, self.number, self._frontend_list())
+        process = manager_process(self.config, self.identity, parts.null, log)
+        first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
+        parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
+        os.close(log)
+        if self.manager.pid:
+            parts.logs.name(pipe, self.manager.pid)
+        parts.loop.after(2 * self.config.start_timeout + START_MARGIN, self._overdue)
+
+    def _overdue(self) -> None:
+        if self.stage in (Stage.LOADING, Stage.PROBING):
+            limit = self.config.start_timeout
+            self.failure = self.failure or f"it did not start within start_timeout = {limit:g} s, twice over"
+            self.parts.journal.error(f"{self.label}: {self.failure}; it is stopped")
+            self.parts.nursery.stop_now(self.manager, self.failure)
+
+    def check_serving(self) -> None:
+        alive = self.parts.frontends.alive()
+        if self.stage is Stage.PROBING and alive and all(one.ordinal in self.serving for one in alive):
+            self.stage = next_stage(self.stage, Stage.SERVING)
+            if self.manager.state is State.STARTING:
+                self.parts.nursery.door.change(self.manager, State.RUNNING, "its first worker serves")
+            self.owner.generation_serves(self)
+
+    def _check_drained(self) -> None:
+        if self.stage is Stage.DRAINING and not self._undrained:
+            self.leave()
+
+    def _tell_frontends(self) -> None:
+        self.parts.nursery.send(self.manager, {"op": "frontends", "frontends": self._frontend_list()})
+
+    def _frontend_list(self) -> list[dict[str, Any]]:
+        return [
+            {"ordinal": one.ordinal, "incarnation": one.incarnation, "path": self.paths[one.ordinal]}
+            for one in self.parts.frontends.all
+            if one.ordinal in self.paths
+        ]
+
+    def _manager_ended(self, child: Child, ending: Ending) -> None:
+        parts = self.parts
+        parts.nursery.door.change(child, State.GONE, ending.cause)
+        child.why = ending.cause
+        self.stage = next_stage(self.stage, Stage.CLOSING)
+        if not self.asked_to_leave:
+            said = f": {self.failure}" if self.failure else ""
+            parts.journal.error(f"manager of {self.label} {ending.cause}{said}")
+        self.owner.generation_ended(self, ending)
+        if self.workers:
+            parts.loop.after(ORPHAN_WAIT, self._forget_orphans)
+        else:
+            self._close("")
+
+    def orphan_reaped(self, pid: int, cause: str) -> bool:
+        """A process that was left to us has ended; True if it was a worker of this generation's dead manager."""
+        for worker in list(self.workers.values()):
+            if self.stage is Stage.CLOSING and worker.pid == pid:
+                self._forget_worker(worker, f"{cause} after its manager had died")
+                if not self.workers:
+                    self._close("")
+                return True
+        return False
+
+    def _forget_orphans(self) -> None:
+        for worker in list(self.workers.values()):
+            self._forget_worker(worker, "its manager had died")
+        self._close("")
+
+    def _forget_worker(self, worker: Worker, cause: str) -> None:
+        message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
+        self.parts.frontends.send_all(message)
+        self.requests += worker.page.read().requests
+        del self.workers[worker.incarnation]
+        self._log_pipes.pop(worker.incarnation, None)
+        worker.page.close()
+
+    def _close(self, why: str) -> None:
+        if self.stage is Stage.CLOSED:
+            return
+        if self.stage is not Stage.CLOSING:
+            self.stage = next_stage(self.stage, Stage.CLOSING)
+        self.stage = next_stage(self.stage, Stage.CLOSED)
+        if self.manager.state is State.NEW:
+            self.parts.nursery.door.change(self.manager, State.GONE, why)
+        self.parts.frontends.send_all({"op": "close-generation", **self._named()})
+        self.parts.run.remove_generation(self.directory)
+        self.owner.generation_closed(self)
+
+    def _named(self) -> dict[str, Any]:
+        return {"group": self.config.name, "generation": self.number}

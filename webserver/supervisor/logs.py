@@ -1,0 +1,161 @@
+"""The logger as the supervisor sees it: its process, and every pipe that leads to it.
+
+The reading ends stay open here too until the logger says that one has come to its end. So what is in a pipe outlives
+the logger, and a new logger goes on reading where the old one stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from webserver.config import Logs as LogsConfig
+from webserver.supervisor.identity import Identity
+from webserver.supervisor.journal import Journal
+from webserver.supervisor.loop import Loop
+from webserver.supervisor.nursery import Ending, Nursery
+from webserver.supervisor.policy import Restart, after_end
+from webserver.supervisor.process import Child
+from webserver.supervisor.records import logger_process, logger_record
+from webserver.supervisor.states import State
+
+PIPE_SIZE = 256 * 1024  # bytes asked for; an ordinary user may get less
+ACCESS_PIPE_SIZE = 1024 * 1024
+
+Answer = Callable[[str], None]  # "" or what is wrong
+
+
+@dataclass(eq=False)
+class Pipe:
+    reader: int
+    label: dict[str, Any]
+
+
+class Logs:
+    def __init__(
+        self, loop: Loop, nursery: Nursery, journal: Journal, identity: Identity, config: LogsConfig, open_files: int,
+        null: int,
+    ) -> None:  # fmt: skip
+        self._loop = loop
+        self._nursery = nursery
+        self._journal = journal
+        self._identity = identity
+        self._open_files = open_files
+        self._null = null
+        self._config = config
+        self._pipes: dict[int, Pipe] = {}
+        self._next = 1
+        self._waiting: Answer | None = None
+        self._draining = False
+        self.child = Child("logger", "")
+        self.on_end: Callable[[], None] = lambda: None  # after drain
+
+    def start(self, answer: Answer | None = None) -> None:
+        """Start the logger. `answer` learns whether it could open its files."""
+        if answer is not None:
+            self._waiting = answer
+        record = {"record": logger_record(self._config), "op": "record"}
+        pipes = [
+            ({"op": "pipe", "id": number, "label": pipe.label}, {"pipe": pipe.reader})
+            for number, pipe in self._pipes.items()
+        ]
+        process = logger_process(self._identity, self._open_files, self._null)
+        self._nursery.start(self.child, process, [(record, {}), *pipes], self._packet, self._ended)
+
+    def new_pipe(self, kind: str, source: str) -> tuple[int, int]:
+        """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(reader, False)
+        try:
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, ACCESS_PIPE_SIZE if kind == "access" else PIPE_SIZE)
+        except OSError:
+            pass  # above what an ordinary user may have; the default is enough
+        number = self._next
+        self._next += 1
+        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source})
+        self._nursery.send(self.child, {"op": "pipe", "id": number, "label": pipe.label}, {"pipe": reader})
+        return number, writer
+
+    def name(self, number: int, pid: int) -> None:
+        """The process that writes into a pipe is known now."""
+        pipe = self._pipes.get(number)
+        if pipe is not None:
+            pipe.label["pid"] = pid
+            self._nursery.send(self.child, {"op": "name", "id": number, "source": pipe.label["source"], "pid": pid})
+
+    def reopen(self) -> None:
+        self._nursery.send(self.child, {"op": "reopen"})
+
+    def configure(self, config: LogsConfig, answer: Answer) -> None:
+        """Log to other files. `answer` learns whether they could be opened; if not, the old ones stay in use."""
+        if self.child.state is not State.RUNNING or self._waiting is not None:
+            answer("the logger is not running")
+            return
+        before = self._config
+        self._config = config
+
+        def done(problem: str) -> None:
+            if problem:
+                self._config = before
+            answer(problem)
+
+        self._waiting = done
+        self._nursery.send(self.child, {"op": "record", "record": logger_record(config)})
+
+    def drain(self) -> None:
+        """Read every pipe to its end and go. Our own end of each is closed, so that there is an end."""
+        self._draining = True
+        if not self.child.alive:
+            if self.child.state is State.BACKOFF:
+                self._nursery.door.change(self.child, State.GONE, "the server ends")
+            self._loop.soon(self.on_end)
+            return
+        if self.child.state in (State.STARTING, State.RUNNING):
+            self._nursery.door.change(self.child, State.DRAINING, "asked to")
+            self._nursery.send(self.child, {"op": "drain"})
+
+    def close(self) -> None:
+        for pipe in self._pipes.values():
+            os.close(pipe.reader)
+        self._pipes.clear()
+
+    def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
+        op = message["op"]
+        if op == "closed":
+            pipe = self._pipes.pop(message["id"], None)
+            if pipe is not None:
+                os.close(pipe.reader)
+        elif op in ("ready", "failed"):
+            if child.state is State.STARTING:
+                self._nursery.door.change(child, State.RUNNING, "ready")
+            problem = str(message["message"]) if op == "failed" else ""
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                waiting(problem)
+            elif problem:
+                self._journal.error(problem)
+
+    def _ended(self, child: Child, ending: Ending) -> None:
+        now = self._loop.now()
+        decision = after_end(ending.state, ending.event, not self._draining, child.backoff, child.started, now)
+        waiting, self._waiting = self._waiting, None
+        if isinstance(decision, Restart) and waiting is None:
+            self._journal.error(f"the logger {ending.cause}; started again in {decision.at - now:.1f} s")
+            child.backoff = decision.backoff
+            self._nursery.door.change(child, State.BACKOFF, ending.cause)
+            self._loop.after(decision.at - now, self._again)
+            return
+        self._nursery.door.change(child, State.GONE if self._draining else State.FAILED, ending.cause)
+        if waiting is not None:
+            waiting(f"the logger {ending.cause}")
+        elif not self._draining:
+            self._journal.error(f"the logger {ending.cause}; nothing is logged until the server is started again")
+        if self._draining:
+            self.on_end()
+
+    def _again(self) -> None:
+        if self.child.state is State.BACKOFF and not self._draining:
+            self.start()

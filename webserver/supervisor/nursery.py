@@ -1,0 +1,217 @@
+"""Every child process of the supervisor: started from records, reaped, told apart from orphans, killed if it must be.
+
+One door for all kinds; what a child's end means is for its owner, who is told with `on_end`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from webserver.supervisor.journal import Journal
+from webserver.supervisor.link import Link
+from webserver.supervisor.loop import Loop
+from webserver.supervisor.policy import STOP_WAIT, Event, cause
+from webserver.supervisor.process import Child, ProcessRecord
+from webserver.supervisor.spawn import Refusal, read_report, spawn
+from webserver.supervisor.states import ALIVE, Door, State
+from webserver.wire.control import close_all, pair
+
+CONTROL_NUMBER = 3  # where a child finds its control connection
+END_WAIT = 5.0  # seconds from a child's end of file on its control connection to its exit
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended."""
+
+    event: Event
+    cause: str  # a sentence's end: "killed by SIGSEGV"
+    code: int
+    signal: int
+    state: State  # it was in
+
+
+OnPacket = Callable[[Child, dict[str, Any], dict[str, int]], None]
+OnEnd = Callable[[Child, Ending], None]
+OnOrphan = Callable[[int, str], None]
+
+
+@dataclass(eq=False)
+class _Running:
+    child: Child
+    on_end: OnEnd
+    report: int  # -1 once read
+    refusal: Refusal | None = None
+
+
+class Nursery:
+    def __init__(self, loop: Loop, door: Door, journal: Journal) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._running: dict[int, _Running] = {}
+        self.door = door
+        self.on_orphan: OnOrphan = lambda pid, how: None
+
+    def start(
+        self, child: Child, record: ProcessRecord, first: list[tuple[dict[str, Any], dict[str, int]]],
+        on_packet: OnPacket, on_end: OnEnd,
+    ) -> None:  # fmt: skip
+        """Start `child` as `record` says and send it the packets of `first`. `on_end` is called once, never from here.
+
+        The descriptors in the record and in `first` stay the caller's.
+        """
+        now = self._loop.now()
+        child.started = child.last_beat = now
+        child.stack_asked = False
+        child.why = ""
+        self.door.change(child, State.STARTING, "started")
+        try:
+            ours, theirs = pair()
+        except OSError as error:
+            self._failed(child, f"no control connection: {error.strerror}", on_end)
+            return
+        with theirs:
+            try:
+                descriptors = {**record.descriptors, CONTROL_NUMBER: theirs.fileno()}
+                spawned = spawn(replace(record, descriptors=descriptors))
+            except OSError as error:
+                ours.close()
+                self._failed(child, f"fork: {error.strerror}", on_end)
+                return
+        running = _Running(child, on_end, spawned.report)
+        child.pid = spawned.pid
+        self._running[spawned.pid] = running
+        self._loop.watch(spawned.report, lambda readable, writable: self._read_report(running))
+        child.link = Link(
+            self._loop,
+            ours,
+            lambda message, fds: self._packet(child, message, fds, on_packet),
+            lambda why: self._lost(child, why),
+        )
+        for message, fds in first:
+            child.link.send(message, fds)
+
+    def send(self, child: Child, message: dict[str, Any], fds: dict[str, int] | None = None) -> None:
+        if child.link is not None:
+            child.link.send(message, fds)
+
+    def kill(self, child: Child, number: int) -> None:
+        """Send a signal. Safe until the child has been reaped, as its pid is not free before."""
+        if child.pid in self._running:
+            try:
+                os.kill(child.pid, number)
+            except OSError:
+                pass
+
+    def stop_now(self, child: Child, why: str) -> None:
+        """End it: asked first, killed soon after."""
+        if not child.alive or child.state is State.STOPPING:
+            return
+        self.door.change(child, State.STOPPING, why)
+        self.kill(child, signal.SIGTERM)
+        pid = child.pid
+        self._loop.after(STOP_WAIT, lambda: self._kill_pid(child, pid))
+
+    def kill_now(self, child: Child, why: str) -> None:
+        if not child.alive:
+            return
+        if child.state is not State.STOPPING:
+            self.door.change(child, State.STOPPING, why)
+        self.kill(child, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Take the status of everything that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            running = self._running.pop(pid, None)
+            try:
+                if running is None:
+                    self.on_orphan(pid, cause(status)[0])
+                else:
+                    self._ended(running, status)
+            except Exception as error:
+                # One owner's mistake must not keep the others from learning of their children's ends.
+                self._journal.bug(error)
+
+    def children(self) -> list[Child]:
+        return [running.child for running in self._running.values()]
+
+    def kill_orphans(self) -> int:
+        """Kill what others' deaths have left to us (we are the subreaper); returns how many there are."""
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as stream:
+                pids = [int(word) for word in stream.read().split()]
+        except (OSError, ValueError):
+            return 0
+        orphans = [pid for pid in pids if pid not in self._running]
+        for pid in orphans:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        return len(orphans)
+
+    def _failed(self, child: Child, text: str, on_end: OnEnd) -> None:
+        ending = Ending(Event.EXITED, text, 0, 0, child.state)
+        self._loop.soon(lambda: on_end(child, ending))
+
+    def _read_report(self, running: _Running) -> None:
+        report = read_report(running.report)
+        if report is False:
+            return
+        self._loop.unwatch(running.report)
+        os.close(running.report)
+        running.report = -1
+        if isinstance(report, Refusal):
+            running.refusal = report
+
+    def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int], on_packet: OnPacket) -> None:
+        # No child has a reason to send descriptors.
+        close_all(fds.values())
+        if message["op"] == "beat":
+            child.last_beat = self._loop.now()
+        try:
+            on_packet(child, message, {})
+        except (KeyError, TypeError, ValueError) as error:
+            self._journal.error(f"{child.label} sent a wrong {message['op'][:40]!r} packet: {error!r}")
+            self.kill_now(child, "it broke the control protocol")
+
+    def _lost(self, child: Child, why: str) -> None:
+        if why:
+            self._journal.error(f"{child.label} (process {child.pid}): {why}; it is killed")
+            self.kill_now(child, why)
+            return
+        pid = child.pid
+        self._loop.after(END_WAIT, lambda: self._kill_pid(child, pid))
+
+    def _kill_pid(self, child: Child, pid: int) -> None:
+        """Kill it if it is still the process that was meant."""
+        if child.pid == pid and child.state in ALIVE:
+            self.kill_now(child, "it did not end")
+
+    def _ended(self, running: _Running, status: int) -> None:
+        child = running.child
+        if running.report >= 0:
+            self._read_report(running)
+        if running.report >= 0:  # an orphan of it holds the pipe open
+            self._loop.unwatch(running.report)
+            os.close(running.report)
+        if child.link is not None:
+            child.link.drain_input()
+            child.link.close()
+            child.link = None
+        text, code, number = cause(status)
+        event = Event.EXITED
+        if running.refusal is not None:
+            text, event = f"could not be started: {running.refusal}", Event.REFUSED
+        child.pid = 0
+        running.on_end(child, Ending(event, text, code, number, child.state))

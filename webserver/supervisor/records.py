@@ -1,0 +1,128 @@
+"""What each kind of process is told and how it is started: configuration made into records. Pure functions."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from typing import Any
+
+from webserver.config import Config, Group, Logs
+from webserver.config.languages import plugin
+from webserver.supervisor.confine import PATH
+from webserver.supervisor.identity import Identity
+from webserver.supervisor.nursery import CONTROL_NUMBER
+from webserver.supervisor.process import Limit, ProcessRecord
+from webserver.supervisor.spawn import package_file, python
+
+
+def open_files_limit(number: int) -> tuple[Limit, ...]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    return ((resource.RLIMIT_NOFILE, wanted, wanted),)
+
+
+def frontend_process(ordinal: int, identity: Identity, open_files: int, null: int, log: int) -> ProcessRecord:
+    argv = (python(), "-I", package_file("frontend", "__main__.py"), "--control", str(CONTROL_NUMBER))
+    return ProcessRecord(
+        "frontend", str(ordinal), argv, identity, {0: null, 1: log, 2: log}, limits=open_files_limit(open_files)
+    )
+
+
+def logger_process(identity: Identity, open_files: int, null: int) -> ProcessRecord:
+    """The logger writes to our own standard output and error where the configuration says so.
+
+    The supervisor's death reaches it as a request to finish: what others wrote last is worth most then.
+    """
+    argv = (python(), "-I", package_file("logger", "__main__.py"), "--control", str(CONTROL_NUMBER))
+    return ProcessRecord(
+        "logger", "", argv, identity, {0: null, 1: 1, 2: 2}, umask=0o027,
+        limits=open_files_limit(open_files), death_signal=signal.SIGTERM,
+    )  # fmt: skip
+
+
+def manager_process(group: Group, identity: Identity, null: int, log: int) -> ProcessRecord:
+    # Without site-packages unless the language is Python: what the distribution puts there is not ours to load.
+    flags = ("-I",) if group.language == "python" else ("-I", "-S")
+    script = package_file("manager", "__main__.py")
+    argv = (group.interpreter or "/usr/bin/python3", *flags, script, "--control", str(CONTROL_NUMBER))
+    return ProcessRecord(
+        "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, umask=group.umask,
+        no_new_privs=group.no_new_privs,
+    )  # fmt: skip
+
+
+def logger_record(logs: Logs) -> dict[str, Any]:
+    return {"error_log": logs.error_log, "access_log": logs.access_log, "access_format": logs.access_format}
+
+
+def frontend_record(
+    ordinal: int, incarnation: int, config: Config, listeners: list[dict[str, Any]], accept: list[int],
+    groups: list[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "ordinal": ordinal,
+        "incarnation": incarnation,
+        "frontends": config.server.frontends,
+        "config": public(config),
+        "listeners": listeners,
+        "accept": accept,
+        "groups": groups,
+    }
+
+
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as a front end gets it: without the groups' environments and settings, which hold secrets."""
+    record = config.to_record()
+    for group in record["groups"]:
+        group["environment"] = []
+        group["ini"] = []
+        group["arguments"] = []
+    return record
+
+
+def generation_record(
+    group: Group, number: int, generation: int, directory: str, identity: Identity
+) -> dict[str, Any]:
+    """What front ends are told of a generation."""
+    return {
+        "group": group.name,
+        "id": number,
+        "generation": generation,
+        "directory": directory,
+        "uid": identity.uid,
+        "gid": identity.gid,
+        "processes": group.processes,
+        "threads": group.threads,
+    }
+
+
+def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "group": group.name,
+        "generation": generation,
+        "language": group.language,
+        "plugin": group.plugin,
+        "host": plugin("host"),
+        "settings": settings(group),
+        "processes": group.processes,
+        "threads": group.threads,
+        "frontends": frontends,
+        "environment": {"PATH": PATH, "LANG": "C.UTF-8", **dict(group.environment)},
+        "directory": group.directory,
+        "umask": group.umask,
+        "start_timeout": group.start_timeout,
+    }
+
+
+def settings(group: Group) -> list[list[str]]:
+    """A group's settings as its plugin gets them: option names, a list as one entry for each value."""
+    entries = [("application", group.application), ("directory", group.directory)]
+    for name, values in (
+        ("preload", group.preload),
+        ("python_path", group.python_path),
+        ("arguments", group.arguments),
+    ):
+        entries += [(name, value) for value in values]
+    entries += [(f"ini.{name}", value) for name, value in group.ini]
+    entries += [(f"environment.{name}", value) for name, value in group.environment]
+    return [list(entry) for entry in entries]

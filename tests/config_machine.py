@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from webserver.config.machine import Machine, User
 
 USERS = {"root": 0, "toor": 0, "www-data": 33, "app": 4711, "nobody": 65534}
@@ -51,3 +53,44 @@ class PlainMachine(Machine):
 
     def denied(self, path: str, user: User | None, bits: int) -> str:
         return ""
+
+
+class SampleMachine(PlainMachine):
+    """For examples: with their users, and with every plugin built."""
+
+    def user(self, name: str) -> User | None:
+        accounts = {"shop": 4712, "blog": 4713}
+        if name in accounts:
+            return User(name, accounts[name], accounts[name], frozenset({accounts[name]}))
+        return super().user(name)
+
+    def gid(self, group: str) -> int | None:
+        return {"shop": 4712, "blog": 4713}.get(group, super().gid(group))
+
+    def group_name(self, gid: int) -> str:
+        return {4712: "shop", 4713: "blog"}.get(gid, super().group_name(gid))
+
+    def missing(self, path: str, kind: str) -> str:
+        return "" if path.endswith(".so") else super().missing(path, kind)
+
+
+ADJUSTED = ("/srv/", "/etc/webserver/", "/var/log/webserver/", "/run/webserver")
+
+
+def adjusted(text: str, root: str) -> str:
+    """A sample with its paths below `root`, where `lay_out` has made what they name."""
+    for prefix in ADJUSTED:
+        text = text.replace(prefix, root + prefix)
+    return text
+
+
+def lay_out(root: Path) -> None:
+    """What the samples and the examples of the manual pages take for granted."""
+    for name in ("srv/www", "srv/blog", "srv/shop/public", "srv/shop/venv/bin", "etc/webserver", "var/log/webserver"):
+        (root / name).mkdir(parents=True)
+    for name in ("sites-enabled", "groups-enabled"):
+        (root / "etc/webserver" / name).mkdir()
+    (root / "run").mkdir()
+    for name in ("srv/shop/app.wsgi", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
+        (root / name).write_text("")
+        (root / name).chmod(0o600)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from configobj import ConfigObj, ConfigObjError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from webserver.config.lines import Path, scan
@@ -85,6 +85,13 @@ def test_they_agree_on_any_text(text: str) -> None:
 @given(LINES)
 def test_a_problem_is_at_a_line_of_the_file(lines: list[str]) -> None:
     assert all(1 <= number <= len(lines) for number, _ in scan(lines).problems)
+
+
+@example(['a = """open', "b = 1", "b = 1", 'c = """open'])  # a reader that begins again after line 1 sees b twice
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(keys(), min_size=2, max_size=5))
+def test_they_agree_on_quotes(lines: list[str]) -> None:
+    agree(lines)
 
 
 def test_places() -> None:

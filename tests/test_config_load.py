@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from config_machine import PlainMachine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import directory
 
 from webserver.config import Config, ConfigErrors, Listen, Route, load, show
 from webserver.config.errors import suggestion
@@ -20,12 +22,19 @@ MACHINE = PlainMachine()
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def place() -> Iterator[Path]:
+    """A directory of one's own whose path is short enough for sockets below it; pytest's may not be."""
+    with directory() as path:
+        yield path
+
+
+@pytest.fixture
+def tree(place: Path) -> Path:
     """A directory with what a configuration may point at, and a short name for it."""
-    (tmp_path / "public").mkdir()
+    (place / "public").mkdir()
     for name in ("app.wsgi", "plugin.so"):
-        (tmp_path / name).write_text("")
-    return tmp_path
+        (place / name).write_text("")
+    return place
 
 
 def write(path: Path, text: str) -> str:

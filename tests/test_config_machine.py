@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from config_machine import PlainMachine
+from serving import directory
 
 from webserver.config import ConfigErrors, load
 from webserver.config.files import FileProblem, read_environment, read_types
@@ -31,9 +33,16 @@ class Modes(Machine):
         return found
 
 
-def test_denied_looks_at_each_directory(tmp_path: Path) -> None:
-    machine = Modes(tmp_path)
-    inner = tmp_path / "a" / "b"
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of one's own whose path is short enough for sockets below it; pytest's may not be."""
+    with directory() as path:
+        yield path
+
+
+def test_denied_looks_at_each_directory(place: Path) -> None:
+    machine = Modes(place)
+    inner = place / "a" / "b"
     inner.mkdir(parents=True)
     file = inner / "f"
     file.write_text("")
@@ -41,17 +50,17 @@ def test_denied_looks_at_each_directory(tmp_path: Path) -> None:
     assert "may not read" in machine.denied(str(file), STRANGER, READ)
     assert machine.denied(str(file), MEMBER, READ) == ""
     assert "may not write" in machine.denied(str(file), MEMBER, WRITE)
-    (tmp_path / "a").chmod(0o700)
-    assert machine.denied(str(inner), STRANGER, SEARCH) == f"user stranger may not search {tmp_path}/a (mode 700)"
-    (tmp_path / "a").chmod(0o711)
+    (place / "a").chmod(0o700)
+    assert machine.denied(str(inner), STRANGER, SEARCH) == f"user stranger may not search {place}/a (mode 700)"
+    (place / "a").chmod(0o711)
     assert machine.denied(str(inner), STRANGER, SEARCH) == ""
     assert "write in" in machine.denied(str(inner), STRANGER, WRITE | SEARCH)
 
 
-def test_missing_names_the_first_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_names_the_first_that_is_not_there(place: Path) -> None:
     machine = Machine()
-    assert machine.missing(str(tmp_path / "a/b/c"), "file") == f"{tmp_path}/a does not exist"
-    assert machine.missing(str(tmp_path), "file") == f"{tmp_path} is not a file"
+    assert machine.missing(str(place / "a/b/c"), "file") == f"{place}/a does not exist"
+    assert machine.missing(str(place), "file") == f"{place} is not a file"
     assert machine.missing(MIME_TYPES, "directory") == f"{MIME_TYPES} is not a directory"
     assert machine.missing(MIME_TYPES, "file") == ""
 
@@ -80,8 +89,8 @@ def configuration(directory: Path, group: str = "") -> Path:
     return path
 
 
-def test_as_root_users_are_resolved(tmp_path: Path) -> None:
-    config = load(str(configuration(tmp_path)), PlainMachine(root=True)) if os.geteuid() == 0 else None
+def test_as_root_users_are_resolved(place: Path) -> None:
+    config = load(str(configuration(place)), PlainMachine(root=True)) if os.geteuid() == 0 else None
     if config is None:
         return  # the files here are not root's, and root would rightly not read what their owner can change
     assert (config.server.user, config.server.group) == ("www-data", "www-data")
@@ -96,8 +105,8 @@ class Writers(PlainMachine):
 
 
 @pytest.mark.parametrize("who", ["others", "owner"])
-def test_root_takes_no_orders_from_a_group(tmp_path: Path, who: str) -> None:
-    path = configuration(tmp_path)
+def test_root_takes_no_orders_from_a_group(place: Path, who: str) -> None:
+    path = configuration(place)
     if who == "others":
         path.chmod(0o666)
     elif os.geteuid() == 0:
@@ -106,10 +115,10 @@ def test_root_takes_no_orders_from_a_group(tmp_path: Path, who: str) -> None:
         load(str(path), Writers(root=True))
 
 
-def test_without_root_ones_own_name_is_accepted(tmp_path: Path) -> None:
-    path = configuration(tmp_path)
+def test_without_root_ones_own_name_is_accepted(place: Path) -> None:
+    path = configuration(place)
     path.write_text(path.read_text().replace("www-data", "app"))
-    run = tmp_path / "run"
+    run = place / "run"
     config = load(str(path), PlainMachine())
     assert config.server.user == config.groups[0].user == ""
     assert config.server.run == str(run)
@@ -121,8 +130,8 @@ def private(path: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
-def test_environment_file(tmp_path: Path) -> None:
-    path = private(tmp_path / "secret.env", '# c\n\nA=1\n B = two words # no comment\nC="quoted "\nD=\nE=\'\n')
+def test_environment_file(place: Path) -> None:
+    path = private(place / "secret.env", '# c\n\nA=1\n B = two words # no comment\nC="quoted "\nD=\nE=\'\n')
     assert read_environment(str(path)) == (
         ("A", "1"),
         ("B", "two words # no comment"),
@@ -133,36 +142,36 @@ def test_environment_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o666])
-def test_an_environment_file_is_private(tmp_path: Path, mode: int) -> None:
-    path = private(tmp_path / "secret.env", "A=1\n", mode)
+def test_an_environment_file_is_private(place: Path, mode: int) -> None:
+    path = private(place / "secret.env", "A=1\n", mode)
     with pytest.raises(FileProblem) as caught:
         read_environment(str(path))
     assert f"mode is {mode:03o}" in caught.value.problems[0][1]
 
 
-def test_an_environment_file_is_no_link_and_in_no_open_directory(tmp_path: Path) -> None:
-    path = private(tmp_path / "secret.env", "A=1\n")
-    (tmp_path / "link").symlink_to(path)
+def test_an_environment_file_is_no_link_and_in_no_open_directory(place: Path) -> None:
+    path = private(place / "secret.env", "A=1\n")
+    (place / "link").symlink_to(path)
     with pytest.raises(FileProblem) as caught:
-        read_environment(str(tmp_path / "link"))
+        read_environment(str(place / "link"))
     assert "cannot read" in caught.value.problems[0][1]
-    tmp_path.chmod(0o777)
+    place.chmod(0o777)
     with pytest.raises(FileProblem) as caught:
         read_environment(str(path))
     assert "can be written by others" in caught.value.problems[0][1]
 
 
-def test_mistakes_in_an_environment_file_have_lines_and_tell_no_secrets(tmp_path: Path) -> None:
-    path = private(tmp_path / "secret.env", "A=1\nexport hunter2\nA=hunter2\n1=hunter2\n")
+def test_mistakes_in_an_environment_file_have_lines_and_tell_no_secrets(place: Path) -> None:
+    path = private(place / "secret.env", "A=1\nexport hunter2\nA=hunter2\n1=hunter2\n")
     with pytest.raises(FileProblem) as caught:
         read_environment(str(path))
     assert [place.line for place, _ in caught.value.problems] == [2, 3, 4]
     assert "hunter2" not in str(caught.value.problems)
 
 
-def test_variables_of_both_places(tmp_path: Path) -> None:
-    private(tmp_path / "secret.env", "A=1\nB=2\n")
-    path = configuration(tmp_path, "environment_file = secret.env\n[[[environment]]]\nC = 3\n")
+def test_variables_of_both_places(place: Path) -> None:
+    private(place / "secret.env", "A=1\nB=2\n")
+    path = configuration(place, "environment_file = secret.env\n[[[environment]]]\nC = 3\n")
     path.write_text(path.read_text().replace("www-data", "app"))
     assert load(str(path), PlainMachine()).groups[0].environment == (("C", "3"), ("A", "1"), ("B", "2"))
     path.write_text(path.read_text() + "A = 3\n")

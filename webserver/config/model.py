@@ -8,6 +8,7 @@ configuration gets it as a record (plain JSON values) made by `Config.to_record`
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -129,12 +130,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = _hints(kind)
         if not isinstance(value, dict) or value.keys() != hints.keys():
             raise ValueError(f"{where}: not a record of {kind}")
-        assert isinstance(kind, type)
         return kind(**{name: _typed(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
     if get_origin(kind) is tuple:
         items = get_args(kind)

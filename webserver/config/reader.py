@@ -146,7 +146,7 @@ def _block(document: Document, section: Any, at: lines.Path, index: lines.Index,
     base = os.path.dirname(path)
     block = Block(title, Place(path, index.sections.get(at, 0)), base)
     for name in section.scalars:
-        place = Place(path, index.keys[(*at, name)])
+        place = Place(path, index.keys.get((*at, name), 0))
         row, comment = rows[place.line - 1], section.inline_comments.get(name)
         if comment and row.endswith(comment) and not row[: -len(comment)][-1:].isspace():
             document.error(place, f"{title}: {name}" if title else name, "a comment begins inside the value",

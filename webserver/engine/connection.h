@@ -17,6 +17,7 @@
 #include <llhttp.h>
 
 #include "buffers.h"
+#include "chunked.h"
 #include "engine.h"
 #include "output.h"
 
@@ -76,7 +77,7 @@ struct connection {
 	uint16_t remote_port, server_port;
 	uint64_t body_left;   /* BODY_LENGTH */
 	uint64_t discard_left; /* PHASE_DISCARD, PHASE_LINGER: bytes that may still come */
-	uint32_t overhead;    /* BODY_CHUNKED: bytes of framing since the last byte of body */
+	struct chunked chunked;
 
 	struct input in, carry;
 	llhttp_t parser;

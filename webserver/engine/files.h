@@ -96,7 +96,6 @@ struct statics {
 	struct list shelves[3]; /* oldest first */
 	size_t counts[3];
 	uint64_t memory;        /* bytes of content */
-	uint64_t boundaries;    /* multipart boundaries made so far */
 	struct file failure;    /* what files_find returns for FILE_FAILED; must be last */
 };
 

@@ -1,5 +1,5 @@
 /*
- * llhttp and what it is asked.
+ * llhttp and what it is asked: where the texts of a head lie.
  *
  * llhttp knows methods by a table and refuses others, but a method it has never heard of is for the application to
  * judge. So the method is read here, and llhttp starts behind it, in the state it has after "POST ". (No method but
@@ -54,21 +54,6 @@ static int on_head(llhttp_t *parser)
 	return HPE_PAUSED;
 }
 
-static int on_body(llhttp_t *parser, const char *at, size_t size)
-{
-	struct http1 *h = parser->data;
-	memmove(h->decoded + h->decoded_size, at, size);
-	h->decoded_size += size;
-	return 0;
-}
-
-static int on_body_end(llhttp_t *parser)
-{
-	struct http1 *h = parser->data;
-	h->last = true;
-	return HPE_PAUSED;
-}
-
 struct http1 *http1_make(void)
 {
 	struct http1 *h = calloc(1, sizeof(*h));
@@ -86,9 +71,6 @@ struct http1 *http1_make(void)
 	h->whole.on_headers_complete = on_head;
 	llhttp_settings_init(&h->partly);
 	h->partly.on_headers_complete = on_head;
-	llhttp_settings_init(&h->chunked);
-	h->chunked.on_body = on_body;
-	h->chunked.on_message_complete = on_body_end;
 	llhttp_init(&h->fresh, HTTP_REQUEST, &h->whole);
 	llhttp_execute(&h->fresh, "POST ", 5);
 	h->head.fields = h->fields;
@@ -172,18 +154,19 @@ static bool parsed_whole(llhttp_t *parser, const char *data, size_t size)
 }
 
 /* The head is not whole. Is it wrong, or too large, already? */
-static int head_partly(struct connection *c, struct head *head, const llhttp_t *parser)
+static int head_partly(struct connection *c, struct head *head)
 {
 	const struct engine_limits *limits = &c->engine->limits;
-	size_t size = c->in.end - c->in.start;
+	const char *data = c->in.data + c->in.start;
+	size_t size = c->in.end - c->in.start, line = limits->max_line + METHOD_LONGEST + 16;
 	c->in.at = c->in.end;
-	/* 0.9 is what llhttp finds when the line ends without a version. */
-	if (parser != NULL && (parser->http_major == 2 || (parser->http_major == 0 && parser->http_minor == 9))) {
+	const char *end = memchr(data, '\n', size < line ? size : line);
+	/* HTTP/0.9 has no version and nothing behind the line: waiting for more would be in vain. */
+	if (end != NULL && (end - data < 10 || memcmp(end - 10, " HTTP/1.", 8) != 0)) {
 		refuse(head, 505, "the request's HTTP version is not 1.0 or 1.1");
 		return 505;
 	}
-	size_t line = limits->max_line + METHOD_LONGEST + 16;
-	if (size > line && memchr(c->in.data + c->in.start, '\n', line) == NULL) {
+	if (end == NULL && size >= line) {
 		refuse(head, 414, "the request target is longer than max_line");
 		return 414;
 	}
@@ -220,14 +203,14 @@ int http1_head(struct connection *c, struct head **result)
 	if (status != 0)
 		return status;
 	if (at == NULL)
-		return head_partly(c, head, NULL);
+		return head_partly(c, head);
 
 	if (c->head_partly) {
 		size_t seen = in->at;
 		if (!parsed_whole(&c->parser, in->data + seen, in->end - seen)) {
 			if (llhttp_get_errno(&c->parser) != HPE_OK)
 				return refuse_parsed(head, &c->parser);
-			return head_partly(c, head, &c->parser);
+			return head_partly(c, head);
 		}
 	}
 	parser = h->fresh;
@@ -239,7 +222,7 @@ int http1_head(struct connection *c, struct head **result)
 		c->parser.settings = &h->partly;
 		c->parser.data = NULL;
 		c->head_partly = true;
-		return head_partly(c, head, &parser);
+		return head_partly(c, head);
 	}
 	head->begin = data;
 	head->end = llhttp_get_error_pos(&parser);
@@ -250,31 +233,5 @@ int http1_head(struct connection *c, struct head **result)
 		refuse(head, 431, "the request's head is larger than max_head");
 		return 431;
 	}
-	if (parser.flags & F_CHUNKED)
-		c->parser = parser;
 	return HEAD_WHOLE;
-}
-
-void http1_chunked_begin(struct connection *c)
-{
-	struct http1 *h = c->engine->connections->http1;
-	c->parser.settings = &h->chunked;
-	c->parser.data = h;
-	c->overhead = 0;
-	llhttp_resume(&c->parser);
-}
-
-bool http1_chunked(struct connection *c, char *data, size_t size, size_t *decoded, size_t *consumed, bool *last)
-{
-	struct http1 *h = c->engine->connections->http1;
-	h->decoded = data;
-	h->decoded_size = 0;
-	h->last = false;
-	llhttp_errno_t error = llhttp_execute(&c->parser, data, size);
-	*decoded = h->decoded_size;
-	*last = h->last;
-	*consumed = h->last ? (size_t)(llhttp_get_error_pos(&c->parser) - data) : size;
-	/* Extensions and trailers are read and dropped, but not without end. */
-	c->overhead = h->decoded_size > 0 ? 0 : c->overhead + (uint32_t)*consumed;
-	return (error == HPE_OK || h->last) && c->overhead <= c->engine->limits.max_head;
 }

@@ -1,8 +1,9 @@
 /*
  * HTTP/1.1 requests: from bytes to struct request, strictly.
  *
- *   http1.c   llhttp: where the texts of a head lie; chunked bodies
+ *   http1.c   llhttp: where the texts of a head lie
  *   head.c    what llhttp leaves to its user: line ends, Host, framing conflicts, Expect, which fields anybody sees
+ *   chunked.c chunked bodies
  *   target.c  the request target: its forms, percent-decoding, dot segments; pure functions
  *   fields.c  field names: token check and number of a known one in one pass
  *
@@ -32,14 +33,10 @@ struct head {
 
 struct http1 {
 	llhttp_t fresh; /* has eaten "POST ": see http1.c */
-	llhttp_settings_t whole, partly, chunked;
+	llhttp_settings_t whole, partly;
 	struct names *names;
 	struct head head;
 	struct field fields[WIRE_FIELDS];
-	/* http1_chunked: where decoded bytes go, in the place of those they came from. */
-	char *decoded;
-	size_t decoded_size;
-	bool last;
 };
 
 struct http1 *http1_make(void);
@@ -48,10 +45,6 @@ void http1_free(struct http1 *h);
 enum { HEAD_PARTLY = 0, HEAD_WHOLE = 1 };
 /* Parse c->in from start; HEAD_WHOLE: *head is filled and in.at stands behind it. A status: the head is refused. */
 int http1_head(struct connection *c, struct head **head);
-/* After a whole head that announces a chunked body. */
-void http1_chunked_begin(struct connection *c);
-/* Decode in place. Bytes decoded lie at data. False: framing is broken. *consumed < size only with *last. */
-bool http1_chunked(struct connection *c, char *data, size_t size, size_t *decoded, size_t *consumed, bool *last);
 
 /* ---- reading.c */
 /* Refuse what is not a request, and close. */

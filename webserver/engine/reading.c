@@ -137,8 +137,7 @@ static void head_whole(struct connection *c, struct head *head)
 	}
 	c->body = r->chunked ? BODY_CHUNKED : r->has_body ? BODY_LENGTH : BODY_NONE;
 	c->body_left = r->content_length;
-	if (r->chunked)
-		http1_chunked_begin(c);
+	c->chunked = (struct chunked){0};
 	request_begin(r);
 }
 
@@ -251,7 +250,8 @@ static enum taken body_take(struct connection *c, uint64_t limit, struct piece *
 	if (c->body == BODY_LENGTH) {
 		c->body_left -= take;
 		piece->last = c->body_left == 0;
-	} else if (!http1_chunked(c, data, take, &piece->size, &consumed, &piece->last)) {
+	} else if (!chunked_decode(&c->chunked, data, take, c->engine->limits.max_head, &piece->size, &consumed,
+	                           &piece->last)) {
 		return TAKEN_BROKEN;
 	}
 	if (here > 0)

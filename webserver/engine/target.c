@@ -36,9 +36,9 @@ static bool begins_with(struct engine_text text, const char *lower, size_t size)
 int target_split(struct engine_text target, struct target *parts, const char **why)
 {
 	*parts = (struct target){.path = {"/", 1}, .query = {"", 0}};
-	/* llhttp lets no control character, space or byte above 126 through. */
-	if (memchr(target.data, '#', target.size) != NULL)
-		return refuse(400, "the request target has a fragment", why);
+	for (size_t i = 0; i < target.size; i++)
+		if ((signed char)target.data[i] <= ' ' || target.data[i] == 0x7f || target.data[i] == '#') /* above 127 is below 0 */
+			return refuse(400, "the request target has a character that is not allowed in a URI", why);
 	if (text_is(target, "*", 1)) {
 		parts->path = target;
 		return 0;

@@ -82,6 +82,7 @@ class Generation:
         self.manager = Child("manager", self.config.name)
         self.requests = 0  # finished by workers that are gone
         self._undrained: set[int] = set()
+        self._log_pipes: dict[int, int] = {}  # by worker incarnation
         self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
 
     @property
@@ -162,7 +163,6 @@ class Generation:
         if self.stage is Stage.BINDING:
             self.failure = reason
             self._close(reason)
-            self.owner.generation_failed(self, reason)
             return
         # It does not come back by itself: the front end has closed its socket of this generation.
         self.parts.nursery.stop_now(self.manager, "it broke the protocol")
@@ -278,7 +278,6 @@ class Generation:
 
     def _spawn(self) -> None:
         parts = self.parts
-        self._log_pipes: dict[int, int] = {}
         source = f"group {self.config.name}"
         try:
             pipe, log = parts.logs.new_pipe("error", source)

@@ -1,0 +1,101 @@
+"""Finding and loading applications. Compiled into the plugin; runs in the group's own interpreter."""
+
+import importlib
+import os
+import sys
+import traceback
+import types
+
+_scripts = {}
+
+
+def begin(directory, python_path, arguments, application):
+    """The module path and command line that the application sees."""
+    for entry in reversed([*python_path, *([directory] if directory else [])]):
+        if entry not in sys.path:
+            sys.path.insert(0, entry)
+    sys.argv[:] = [application or "webserver", *arguments]
+
+
+def script(path):
+    """The callable `application` of a file, which is run as a module of its own."""
+    name = "_webserver_%x" % (hash(path) & 0xFFFFFFFFFFFFFFFF)
+    with open(path, "rb") as file:
+        source = file.read()
+    module = types.ModuleType(name)
+    module.__file__ = path
+    sys.modules[name] = module
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return _callable(getattr(module, "application", None), path, "application")
+
+
+def _callable(value, where, name):
+    if value is None:
+        raise ImportError("%s has no %s" % (where, name))
+    if not callable(value):
+        raise TypeError("%s of %s is not callable" % (name, where))
+    return value
+
+
+def load(application):
+    """The application that the group names: a file, or module:callable, or module:factory()."""
+    if application.startswith("/"):
+        return script(application)
+    module_name, _, name = application.partition(":")
+    value = importlib.import_module(module_name)
+    name = name or "application"
+    calls = name.endswith("()")
+    for part in (name[:-2] if calls else name).split("."):
+        value = getattr(value, part, None)
+        _callable(value if value is None else len, module_name, name)
+    return _callable(value() if calls else value, module_name, name)
+
+
+def requested(path):
+    """The application of a requested file; loaded again when the file has changed."""
+    state = os.stat(path)
+    mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+    known = _scripts.get(path)
+    if known is None or known[0] != mark:
+        known = _scripts[path] = (mark, script(path))
+    return known[1]
+
+
+def preload(names):
+    """Import modules, so that workers share them."""
+    for name in names:
+        if name.startswith("/"):
+            raise ValueError("preload: %r is a path; a module's name is expected" % name)
+        importlib.import_module(name)
+
+
+def report(error):
+    """(the whole traceback, its last line with file and line)."""
+    whole = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    # What lies between here and the application's own code says nothing to its author.
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    where = ""
+    if isinstance(error, SyntaxError) and error.filename:
+        where = "%s:%s: " % (error.filename, error.lineno)
+    elif frames:
+        where = "%s:%s: " % (frames[-1].filename, frames[-1].lineno)
+    last = traceback.format_exception_only(type(error), error)[-1].strip()
+    return whole.rstrip(), where + last
+
+
+def end():
+    """What an interpreter does at its end for threads and atexit; the process itself ends without it."""
+    import atexit
+    import threading
+
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass

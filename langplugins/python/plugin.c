@@ -1,0 +1,167 @@
+/* Python as a language plugin: WSGI applications in the interpreter that the manager was started with. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "plugin.h"
+
+/* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. */
+extern const char *_Py_DumpTracebackThreads(int fd, PyInterpreterState *interpreter, PyThreadState *current)
+        __attribute__((weak));
+
+static int add(PyObject *list, const char *value)
+{
+	PyObject *text = PyUnicode_DecodeFSDefault(value);
+	int result = text ? PyList_Append(list, text) : -1;
+
+	Py_XDECREF(text);
+	return result;
+}
+
+static int keep(char **place, const char *value)
+{
+	free(*place);
+	*place = strdup(value);
+	return *place ? 0 : -1;
+}
+
+static int read_settings(struct plugin *plugin, const struct langplugin_setting *settings, size_t count)
+{
+	int result = 0;
+
+	plugin->python_path = PyList_New(0);
+	plugin->arguments = PyList_New(0);
+	plugin->preload = PyList_New(0);
+	if (!plugin->python_path || !plugin->arguments || !plugin->preload)
+		return -1;
+	for (size_t i = 0; i < count && !result; i++) {
+		const char *name = settings[i].name, *value = settings[i].value;
+		if (strcmp(name, "application") == 0 && *value)
+			result = keep(&plugin->application, value);
+		else if (strcmp(name, "directory") == 0 && *value)
+			result = keep(&plugin->directory, value);
+		else if (strcmp(name, "python_path") == 0)
+			result = add(plugin->python_path, value);
+		else if (strcmp(name, "arguments") == 0)
+			result = add(plugin->arguments, value);
+		else if (strcmp(name, "preload") == 0)
+			result = add(plugin->preload, value);
+	}
+	return result;
+}
+
+static int make_types(void)
+{
+	return PyType_Ready(&response_type) || PyType_Ready(&input_type) || PyType_Ready(&errors_type) ||
+	       PyType_Ready(&file_wrapper_type);
+}
+
+static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+        void **state, char *message, size_t message_size)
+{
+	if (PY_VERSION_HEX >> 16 != Py_Version >> 16) {
+		snprintf(message, message_size, "python: the plugin was built for Python %d.%d, the interpreter is %s",
+		        PY_MAJOR_VERSION, PY_MINOR_VERSION, Py_GetVersion());
+		return -1;
+	}
+	struct plugin *plugin = calloc(1, sizeof(*plugin));
+	if (!plugin)
+		return -1;
+	plugin->host = host;
+	PyGILState_STATE gil = PyGILState_Ensure();
+	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) || load_begin(plugin);
+	if (result)
+		load_report(plugin, NULL, message, message_size);
+	PyGILState_Release(gil);
+	*state = plugin;
+	return result ? -1 : 0;
+}
+
+static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+	int result = what(plugin);
+
+	if (result)
+		load_report(plugin, NULL, message, message_size);
+	PyGILState_Release(gil);
+	return result;
+}
+
+static int plugin_preload(void *state, char *message, size_t message_size)
+{
+	return guarded(state, load_preload, message, message_size);
+}
+
+static int plugin_after_fork(void *state, char *message, size_t message_size)
+{
+	return guarded(state, load_application, message, message_size);
+}
+
+/* The thread's state lives from here to thread_stop; the lock is given away at once. */
+static int thread_start(void *state, void **thread)
+{
+	struct thread *made = calloc(1, sizeof(*made));
+
+	if (!made)
+		return -1;
+	made->plugin = state;
+	made->state = PyGILState_Ensure();
+	made->python = PyEval_SaveThread();
+	*thread = made;
+	return 0;
+}
+
+static void thread_stop(void *state, void *thread)
+{
+	struct thread *ended = thread;
+
+	(void)state;
+	PyEval_RestoreThread(ended->python);
+	Py_CLEAR(ended->response);
+	Py_CLEAR(ended->input);
+	Py_CLEAR(ended->errors);
+	PyGILState_Release(ended->state);
+	free(ended);
+}
+
+static int plugin_handle(void *state, void *thread, struct langplugin_call *call)
+{
+	(void)state;
+	return request_run(thread, call);
+}
+
+static void plugin_dump(void *state, int fd)
+{
+	(void)state;
+	if (_Py_DumpTracebackThreads)
+		_Py_DumpTracebackThreads(fd, PyInterpreterState_Main(), NULL);
+}
+
+static void plugin_close(void *state)
+{
+	struct plugin *plugin = state;
+	PyGILState_STATE gil = PyGILState_Ensure();
+
+	load_end(plugin);
+	Py_CLEAR(plugin->callable);
+	environ_forget(plugin);
+	PyGILState_Release(gil);
+}
+
+__attribute__((visibility("default"))) const struct langplugin langplugin = {
+        .magic = LANGPLUGIN_MAGIC,
+        .major = LANGPLUGIN_MAJOR,
+        .minor = LANGPLUGIN_MINOR,
+        .size = sizeof(struct langplugin),
+        .name = "python",
+        .version = PY_VERSION,
+        .open = plugin_open,
+        .preload = plugin_preload,
+        .after_fork = plugin_after_fork,
+        .thread_start = thread_start,
+        .thread_stop = thread_stop,
+        .handle = plugin_handle,
+        .dump = plugin_dump,
+        .close = plugin_close,
+};

@@ -1,0 +1,131 @@
+/*
+ * The Python plugin's inside.
+ *
+ *   plugin.c      what langplugin.h asks for: open, preload, fork, threads, close
+ *   load.c        applications: loader.py, which is compiled into the plugin, and what calls it
+ *   environ.c     the WSGI environment of a request
+ *   request.c     one request: call the application, send what it returns, clean up
+ *   response.c    start_response and write
+ *   input.c       wsgi.input        errors.c  wsgi.errors        filewrapper.c  wsgi.file_wrapper
+ *
+ * The manager is a CPython process, and this is loaded into it: there is one interpreter, the group's own. Calls from
+ * the host come without the interpreter's lock; each of them takes it and gives it back, and gives it away around
+ * everything that may wait. PEP 3333 is what "PEP" means in comments here.
+ */
+#ifndef WEBSERVER_PYTHON_PLUGIN_H
+#define WEBSERVER_PYTHON_PLUGIN_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+
+#include "langplugin.h"
+
+/* A str of the last request's value: most requests of a client, or of a host, have the same. */
+struct remembered {
+	PyObject *text;
+};
+
+enum remembered_as {
+	REMEMBER_METHOD,
+	REMEMBER_PROTOCOL,
+	REMEMBER_SCHEME,
+	REMEMBER_SERVER_NAME,
+	REMEMBER_SERVER_PORT,
+	REMEMBER_REMOTE_ADDR,
+	REMEMBER_SCRIPT_NAME,
+	REMEMBER_DOCUMENT_ROOT,
+	REMEMBERED
+};
+
+struct plugin {
+	const struct langplugin_host *host;
+	char *application, *directory;   /* application NULL: the requested file */
+	PyObject *python_path, *arguments, *preload; /* lists of str */
+	PyObject *loader;      /* loader.py's names */
+	PyObject *callable;    /* the application; NULL before it is loaded, and in script mode */
+	PyObject *environ;     /* what all requests have in common */
+	PyObject **names;      /* CGI names by the host's numbers */
+	PyObject *empty;       /* "" */
+	struct remembered last[REMEMBERED]; /* under the interpreter's lock */
+};
+
+/* One slot's thread. */
+struct thread {
+	struct plugin *plugin;
+	PyGILState_STATE state;
+	PyThreadState *python;
+	PyObject *response; /* kept for the next request unless the application has kept it */
+	PyObject *input;
+	PyObject *errors;
+};
+
+/* ---- response.c */
+struct response {
+	PyObject_HEAD
+	const struct langplugin_host *host;
+	struct langplugin_call *call; /* NULL: the request is over */
+	PyObject *status, *fields;    /* as start_response was given them; NULL: not called yet */
+	PyObject *start, *write;      /* start_response and write, bound to this */
+	bool sent;                    /* the head has been given to the host */
+	bool gone;                    /* the client is */
+};
+extern PyTypeObject response_type;
+struct response *response_take(struct thread *thread, struct langplugin_call *call);
+/* length -1: not known. 0, or -1 with an exception. */
+int response_send_head(struct response *response, int64_t length);
+/* Bytes of the body; sends the head first. 0, 1: the client is gone, -1: exception. */
+int response_write(struct response *response, const char *data, size_t size, bool flush);
+
+/* ---- input.c, errors.c, filewrapper.c */
+struct input {
+	PyObject_HEAD
+	const struct langplugin_host *host;
+	struct langplugin_call *call;
+	int64_t length; /* -1: not known */
+	char *buffer;   /* what readline has read too much */
+	size_t at, size;
+	bool ended;
+};
+extern PyTypeObject input_type;
+PyObject *input_take(struct thread *thread, struct langplugin_call *call, int64_t length);
+void input_detach(PyObject *input);
+
+struct errors {
+	PyObject_HEAD
+	const struct langplugin_host *host;
+	struct langplugin_call *call;
+	PyObject *partial; /* a line that has not ended; str or NULL */
+};
+extern PyTypeObject errors_type;
+PyObject *errors_take(struct thread *thread, struct langplugin_call *call);
+void errors_detach(PyObject *errors);
+
+struct file_wrapper {
+	PyObject_HEAD
+	PyObject *file;
+	Py_ssize_t block;
+};
+extern PyTypeObject file_wrapper_type;
+/* The descriptor behind it and the position in it, or -1: to be read in blocks. Clears exceptions. */
+int file_wrapper_descriptor(struct file_wrapper *wrapper, int64_t *offset);
+
+/* ---- environ.c */
+int environ_make(struct plugin *plugin);
+void environ_forget(struct plugin *plugin);
+PyObject *environ_of(struct thread *thread, struct langplugin_call *call);
+
+/* ---- load.c: -1 with an exception */
+int load_begin(struct plugin *plugin);
+int load_preload(struct plugin *plugin);
+int load_application(struct plugin *plugin);
+/* The application of the requested file. New reference; NULL with an exception. */
+PyObject *load_requested(struct plugin *plugin, const struct langplugin_request *request);
+/* The current exception as text for the log, and cleared. One line of it goes to message if that is not NULL. */
+void load_report(struct plugin *plugin, struct langplugin_call *call, char *message, size_t message_size);
+void load_end(struct plugin *plugin);
+
+/* ---- request.c */
+int request_run(struct thread *thread, struct langplugin_call *call);
+
+#endif

@@ -1,0 +1,199 @@
+/* One request: call the application, send what it returns, and clean up whatever happens. */
+#include <errno.h>
+
+#include "plugin.h"
+
+/* The length of an answer whose parts are all there; -1: not. */
+static int64_t length_of(PyObject *parts)
+{
+	int64_t length = 0;
+
+	for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(parts); i++) {
+		PyObject *part = PySequence_Fast_GET_ITEM(parts, i);
+		if (!PyBytes_Check(part))
+			return -1;
+		length += PyBytes_GET_SIZE(part);
+	}
+	return length;
+}
+
+static int send_part(struct response *response, PyObject *part, bool flush)
+{
+	if (!PyBytes_Check(part)) {
+		PyErr_Format(PyExc_TypeError, "the application's answer must be bytes, not %.100s", Py_TYPE(part)->tp_name);
+		return -1;
+	}
+	/* PEP: the head goes with the first bytes that are not empty. */
+	if (PyBytes_GET_SIZE(part) == 0)
+		return 0;
+	return response_write(response, PyBytes_AS_STRING(part), (size_t)PyBytes_GET_SIZE(part), flush);
+}
+
+/* A list or tuple: nothing is computed between its parts, so nothing is gained by sending them apart. */
+static int send_parts(struct response *response, PyObject *parts)
+{
+	if (!response->sent && response_send_head(response, length_of(parts)))
+		return -1;
+	/* By index: the application may change the list while the lock is given away. */
+	for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(parts); i++) {
+		PyObject *part = Py_NewRef(PySequence_Fast_GET_ITEM(parts, i));
+		int result = send_part(response, part, false);
+		Py_DECREF(part);
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+static int send_file(struct response *response, int fd, int64_t offset)
+{
+	int result;
+
+	if (!response->sent && response_send_head(response, -1))
+		return -1;
+	if (response->gone)
+		return 1;
+	Py_BEGIN_ALLOW_THREADS
+	result = response->host->send_file(response->call, fd, offset, -1);
+	Py_END_ALLOW_THREADS
+	if (result == LP_FAILED) {
+		PyErr_SetFromErrno(PyExc_OSError);
+		return -1;
+	}
+	response->gone = result == LP_GONE;
+	return response->gone;
+}
+
+static int send_iterable(struct response *response, PyObject *result)
+{
+	PyObject *iterator = PyObject_GetIter(result), *part;
+	int sent = 0;
+
+	if (!iterator)
+		return -1;
+	while (!sent && (part = PyIter_Next(iterator))) {
+		/* PEP: a block is on its way before the next is asked for. */
+		sent = send_part(response, part, true);
+		Py_DECREF(part);
+	}
+	Py_DECREF(iterator);
+	if (sent)
+		return sent;
+	if (PyErr_Occurred())
+		return -1;
+	return response->sent ? 0 : response_send_head(response, -1);
+}
+
+static int send_result(struct response *response, PyObject *result)
+{
+	int64_t offset = 0;
+	int fd = -1;
+
+	if (PyList_CheckExact(result) || PyTuple_CheckExact(result))
+		return send_parts(response, result);
+	if (Py_IS_TYPE(result, &file_wrapper_type))
+		fd = file_wrapper_descriptor((struct file_wrapper *)result, &offset);
+	return fd >= 0 ? send_file(response, fd, offset) : send_iterable(response, result);
+}
+
+/* PEP: close() is called whatever happened. */
+static int close_result(PyObject *result)
+{
+	PyObject *type, *value, *trace;
+
+	if (PyList_CheckExact(result) || PyTuple_CheckExact(result))
+		return 0;
+	PyErr_Fetch(&type, &value, &trace);
+	PyObject *close = PyObject_GetAttrString(result, "close");
+	if (!close) {
+		PyErr_Clear();
+		PyErr_Restore(type, value, trace);
+		return 0;
+	}
+	PyObject *nothing = PyObject_CallNoArgs(close);
+	Py_DECREF(close);
+	Py_XDECREF(nothing);
+	if (nothing)
+		PyErr_Restore(type, value, trace);
+	else if (type)
+		_PyErr_ChainExceptions(type, value, trace);
+	return nothing ? 0 : -1;
+}
+
+static void answer_error(struct plugin *plugin, struct response *response, struct langplugin_call *call, int status,
+        const char *text)
+{
+	const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
+	size_t size = strlen(text);
+	bool late = response && response->sent && plugin->host->unrespond(call) != LP_OK;
+
+	if (late) {
+		plugin->host->abort(call);
+		return;
+	}
+	plugin->host->respond(call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)size);
+	plugin->host->write(call, text, size, 0);
+}
+
+/* The requested file could not be loaded. */
+static void answer_missing(struct plugin *plugin, struct langplugin_call *call)
+{
+	if (PyErr_ExceptionMatches(PyExc_FileNotFoundError) || PyErr_ExceptionMatches(PyExc_NotADirectoryError) ||
+	        PyErr_ExceptionMatches(PyExc_IsADirectoryError)) {
+		PyErr_Clear();
+		answer_error(plugin, NULL, call, 404, "Not Found\n");
+		return;
+	}
+	int status = PyErr_ExceptionMatches(PyExc_PermissionError) ? 403 : 500;
+	load_report(plugin, call, NULL, 0);
+	answer_error(plugin, NULL, call, status, status == 403 ? "Forbidden\n" : "Internal Server Error\n");
+}
+
+static void run(struct thread *thread, struct langplugin_call *call, PyObject *application)
+{
+	struct plugin *plugin = thread->plugin;
+	struct response *response = response_take(thread, call);
+	PyObject *environ = response ? environ_of(thread, call) : NULL;
+	int sent = -1;
+
+	if (environ) {
+		PyObject *arguments[] = {NULL, environ, response->start};
+		PyObject *result = PyObject_Vectorcall(application, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+		if (result) {
+			sent = send_result(response, result);
+			if (close_result(result))
+				sent = -1;
+			Py_DECREF(result);
+		}
+	}
+	if (sent < 0) {
+		load_report(plugin, call, NULL, 0);
+		answer_error(plugin, response, call, 500, "Internal Server Error\n");
+	}
+	if (thread->errors)
+		errors_detach(thread->errors);
+	if (thread->input)
+		input_detach(thread->input);
+	Py_XDECREF(environ);
+	if (response)
+		response->call = NULL;
+	if (PyErr_Occurred())
+		PyErr_Clear();
+}
+
+int request_run(struct thread *thread, struct langplugin_call *call)
+{
+	struct plugin *plugin = thread->plugin;
+
+	PyEval_RestoreThread(thread->python);
+	PyObject *application = plugin->callable ? Py_NewRef(plugin->callable)
+	                                         : load_requested(plugin, plugin->host->request(call));
+	if (application) {
+		run(thread, call, application);
+		Py_DECREF(application);
+	} else {
+		answer_missing(plugin, call);
+	}
+	PyEval_SaveThread();
+	return LP_DONE;
+}

@@ -1,0 +1,121 @@
+"""The manual pages: well formed, as the option table says, and every example in them works."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from config_machine import SampleMachine, adjusted, lay_out
+from serving import directory
+
+from webserver.config import Config, load
+from webserver.config.options import OPTIONS, SUBSECTIONS
+
+MAN = Path(__file__).resolve().parent.parent / "man"
+PAGES = sorted(MAN.glob("*.[58]"))
+PAGE_OF = {"server": "webserver.conf.5", "logs": "webserver.conf.5", "group": "webserver-groups.5",
+           "site": "webserver-sites.5"}  # fmt: skip
+BLOCK = re.compile(r'(?:^\.\\" example: (.+)\n)?^\.Bd -literal.*\n((?:.*\n)*?)^\.Ed$', re.MULTILINE)
+EXAMPLES = [
+    pytest.param(page.name, kind, text.replace(r"\&", ""), id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (kind, text) in enumerate(BLOCK.findall(page.read_text()), 1)
+]
+GROUPS = "[groups]\n[[shop]]\nlanguage = echo\nuser = shop\n[[blog]]\nlanguage = php\nuser = blog\n"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of one's own whose path is short enough for sockets below it; pytest's may not be."""
+    with directory() as path:
+        yield path
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", MAN / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_pages_are_here() -> None:
+    assert [page.name for page in PAGES] == [
+        "webserver-groups.5",
+        "webserver-sites.5",
+        "webserver.conf.5",
+        "webserverctl.8",
+        "webserverd.8",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_mandoc_finds_nothing(page: Path) -> None:
+    result = subprocess.run(["mandoc", "-T", "lint", page], capture_output=True, text=True)
+    # What is installed on this machine says nothing about a page; where it refers to is tested below.
+    left = [line for line in result.stdout.splitlines() if "referenced manual not found" not in line]
+    assert left == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_references_lead_somewhere(page: Path) -> None:
+    for name, section in re.findall(r"^\.Xr (\S+) (\d)", page.read_text(), re.MULTILINE):
+        assert (MAN / f"{name}.{section}").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_are_as_in_the_table(page: Path) -> None:
+    assert generator().written(page.read_text()) == page.read_text(), "run man/generate.py"
+
+
+def test_every_option_and_section_has_its_place() -> None:
+    for option in OPTIONS:
+        text = (MAN / PAGE_OF[option.section]).read_text()
+        assert f"\n.It Ic {option.name} No = " in text, option.name
+    for section, names in SUBSECTIONS.items():
+        for name in names:
+            assert f".Ic [[[{name}]]]" in (MAN / PAGE_OF[section]).read_text()
+
+
+def loaded(root: Path, text: str, name: str = "webserver.conf") -> Config:
+    (root / "etc/webserver" / name).write_text(adjusted(text, str(root)))
+    return load(str(root / "etc/webserver/webserver.conf"), SampleMachine(root="user = " in text or "/" in name))
+
+
+@pytest.mark.parametrize(("page", "kind", "text"), EXAMPLES)
+def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
+    lay_out(place)
+    what, _, name = kind.partition(" ")
+    main = place / "etc/webserver/webserver.conf"
+    if what == "file":
+        assert loaded(place, text).server.listen
+    elif what == "group":
+        main.write_text("include = groups-enabled/*.conf\n[server]\nuser = www-data\n")
+        assert [group.name for group in loaded(place, text, f"groups-enabled/{name}.conf").groups] == [name]
+    elif what == "site":
+        main.write_text("include = sites-enabled/*.conf\n[server]\nuser = www-data\n" + GROUPS)
+        assert [site.name for site in loaded(place, text, f"sites-enabled/{name}.conf").sites] == [name]
+    else:
+        assert what == "commands", f"{page} has an example that no test runs"
+        for line in text.splitlines():
+            check_command(page, shlex.split(line.partition("|")[0]))
+
+
+def check_command(page: str, words: list[str]) -> None:
+    """The program has this page, and each option or command word is one of those that the page lists."""
+    assert words[0] == page.removesuffix(".8")
+    text = (MAN / page).read_text()
+    known = {f"-{flag}" for flag in re.findall(r"^\.It Fl (\S+)", text, re.MULTILINE)}
+    known |= set(re.findall(r"^\.It Cm (\S+)", text, re.MULTILINE))
+    rest = iter(words[1:])
+    for word in rest:
+        assert word in known, word
+        if word in ("--config", "restart"):
+            assert not next(rest).startswith("-")

@@ -1,0 +1,250 @@
+"""One group of the configuration: which of its generations gets new work, and what follows when one ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from webserver.config import Group
+from webserver.supervisor.generation import Generation, Parts
+from webserver.supervisor.identity import Identity
+from webserver.supervisor.loop import Timer
+from webserver.supervisor.nursery import Ending
+from webserver.supervisor.policy import Backoff, GiveUp, Restart, after_end
+from webserver.supervisor.states import Stage, State
+
+Answer = Callable[[str], None]  # "" or what went wrong
+
+_ANNOUNCED = frozenset({Stage.BINDING, Stage.LOADING, Stage.PROBING, Stage.SERVING})
+
+
+class GroupRole:
+    """Is the owner of its generations. `current` gets new work; `coming` is to replace it; others finish."""
+
+    def __init__(
+        self, parts: Parts, group_id: int, config: Group, identity: Identity | None,
+        next_generation: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._parts = parts
+        self.id = group_id
+        self.name = config.name
+        self.config = config
+        self.identity = identity
+        self.state = State.NEW
+        self.current: Generation | None = None
+        self.coming: Generation | None = None
+        self.old: list[Generation] = []
+        self.message = ""  # why it does not work, or did not when it was last tried
+        self.settled = False  # its first start has come to some end
+        self._next_generation = next_generation
+        self._replacement = (config, identity)
+        self._backoff = Backoff()
+        self._started = 0.0
+        self._retry: Timer | None = None
+        self._answer: Answer | None = None  # of start or replace
+        self._waiting: list[tuple[list[Generation], Callable[[], None]]] = []
+
+    @property
+    def label(self) -> str:
+        return f"group {self.name}"
+
+    def generations(self) -> list[Generation]:
+        return [one for one in (*self.old, self.current, self.coming) if one is not None]
+
+    def find(self, number: int) -> Generation | None:
+        return next((one for one in self.generations() if one.number == number), None)
+
+    def announced(self) -> list[Generation]:
+        """Those that a new front end must know."""
+        return [one for one in self.generations() if one.stage in _ANNOUNCED]
+
+    def start(self, answer: Answer | None = None) -> None:
+        """Start it where nothing of it runs. `answer` learns whether its first worker serves or what failed."""
+        if answer is not None:
+            self._answer = answer
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._parts.nursery.door.change(self, State.STARTING, "started")
+        self._started = self._parts.loop.now()
+        self.current = self._new(self.config, self.identity)
+        self._begin(self.current)
+
+    def replace(self, config: Group, identity: Identity | None, answer: Answer) -> None:
+        """Start a generation beside the current one. After `answer("")` it serves: `commit` or `abandon` it."""
+        self._answer = answer
+        self._replacement = (config, identity)
+        self.coming = self._new(config, identity)
+        self._begin(self.coming)
+
+    def commit(self, done: Callable[[], None]) -> None:
+        """New work has moved to the coming generation: let the old one go. `done` when it is gone."""
+        self.config, self.identity = self._replacement
+        if self.coming is None:
+            # It has ended since it served; the next start is with the new configuration.
+            self._parts.journal.error(f"{self.label}: the new generation ended at once; the old one is kept")
+            self._parts.loop.soon(done)
+            return
+        door = self._parts.nursery.door
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self.state in (State.BACKOFF, State.FAILED):
+            door.change(self, State.STARTING, "a new generation serves")
+        if self.state is State.STARTING:
+            door.change(self, State.RUNNING, "a new generation serves")
+        before, self.current, self.coming = self.current, self.coming, None
+        self._started = self._parts.loop.now()
+        self.message = ""
+        self.settled = True
+        if before is not None:
+            self.old.append(before)
+            before.drain()
+        self._when_gone([before] if before is not None else [], done)
+
+    def abandon(self, why: str) -> None:
+        """Drop the coming generation; the current one goes on."""
+        self._answer = None
+        if self.coming is not None:
+            coming, self.coming = self.coming, None
+            self.old.append(coming)
+            coming.stop_now(why)
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Finish and go for good. `done` when nothing is left of it."""
+        self._answer = None
+        door = self._parts.nursery.door
+        if self._retry is not None:
+            self._retry.cancel()
+        self.abandon("the group ends")
+        if self.state in (State.STARTING, State.RUNNING):
+            door.change(self, State.DRAINING, "asked to")
+        elif self.state is not State.GONE and self.state is not State.DRAINING:
+            door.change(self, State.GONE, "asked to")
+        if self.current is not None:
+            before, self.current = self.current, None
+            self.old.append(before)
+            before.drain()
+        self._when_gone(list(self.old), done)
+
+    def leave(self, done: Callable[[], None]) -> None:
+        """As drain, where no front end is left that could have work here."""
+        self.drain(done)
+        for generation in self.old:
+            if generation.live:
+                generation.leave()
+
+    def stop_now(self, why: str) -> None:
+        for generation in self.generations():
+            generation.stop_now(why)
+
+    def refuse(self, message: str) -> None:
+        """It cannot even be tried: give it up with a message."""
+        self._parts.nursery.door.change(self, State.FAILED, message)
+        self._settle(message)
+
+    # Owner of generations
+
+    def generation_serves(self, generation: Generation) -> None:
+        self._parts.journal.notice(f"{generation.label} serves ({self._language(generation)})")
+        if generation is self.current:
+            if self.state is State.STARTING:
+                self._parts.nursery.door.change(self, State.RUNNING, "its first worker serves")
+            self._settle("")
+        elif generation is self.coming:
+            self._tell("")
+
+    def generation_failed(self, generation: Generation, message: str) -> None:
+        if generation is self.coming:
+            self._parts.journal.error(f"{generation.label} does not start: {message}; it is dropped")
+            answer, self._answer = self._answer, None
+            self.abandon(message)
+            if answer is not None:
+                answer(message)
+        elif generation is self.current and not self.settled:
+            self._settle(message)
+
+    def generation_ended(self, generation: Generation, ending: Ending | None) -> None:
+        cause = ending.cause if ending is not None else "could not be started"
+        message = generation.failure or f"its manager {cause}"
+        if generation is self.coming:
+            self.coming = None
+            self.old.append(generation)
+            self._tell(message)
+        elif generation is self.current:
+            self.current = None
+            self.old.append(generation)
+            self._again(ending, message)
+
+    def generation_closed(self, generation: Generation) -> None:
+        if generation is self.coming or generation is self.current:
+            # It came to its end without a manager: its directory or its sockets could not be made.
+            self.generation_ended(generation, None)
+        if generation in self.old:
+            self.old.remove(generation)
+        if not self.generations() and self.state is State.DRAINING:
+            self._parts.nursery.door.change(self, State.GONE, "finished")
+        for entry in list(self._waiting):
+            waited, done = entry
+            if generation in waited:
+                waited.remove(generation)
+                if not waited:
+                    self._waiting.remove(entry)
+                    done()
+
+    def _new(self, config: Group, identity: Identity | None) -> Generation:
+        assert identity is not None, "a group without an identity is refused, not started"
+        return Generation(self._parts, self, config, identity, self.id, self._next_generation())
+
+    def _begin(self, generation: Generation) -> None:
+        try:
+            generation.begin()
+        except OSError as error:
+            generation.failure = f"no socket directory: {error.filename or ''}: {error.strerror}"
+            self._parts.loop.soon(lambda: generation.stop_now(generation.failure))
+
+    def _again(self, ending: Ending | None, message: str) -> None:
+        if self.state not in (State.STARTING, State.RUNNING):
+            return
+        parts = self._parts
+        now = parts.loop.now()
+        self.message = message
+        if ending is None:
+            later = self._backoff.after(now - self._started)
+            decision: object = Restart(now + later.delay(), later)
+        else:
+            decision = after_end(State.RUNNING, ending.event, True, self._backoff, self._started, now)
+        if isinstance(decision, Restart):
+            self._backoff = decision.backoff
+            wait = decision.at - now
+            parts.nursery.door.change(self, State.BACKOFF, message)
+            parts.journal.error(f"{self.label}: {message}; started again in {wait:.1f} s")
+            self._retry = parts.loop.after(wait, self._retry_now)
+        elif isinstance(decision, GiveUp):
+            parts.nursery.door.change(self, State.FAILED, message)
+            parts.journal.error(f"{self.label}: {message}; it is not tried again before a reload or restart")
+        self._settle(message)
+
+    def _retry_now(self) -> None:
+        self._retry = None
+        if self.state is State.BACKOFF:
+            self.start()
+
+    def _settle(self, message: str) -> None:
+        self.message = message
+        self.settled = True
+        self._tell(message)
+
+    def _tell(self, message: str) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(message)
+
+    def _when_gone(self, generations: list[Generation], done: Callable[[], None]) -> None:
+        left = [one for one in generations if one.stage is not Stage.CLOSED]
+        if left:
+            self._waiting.append((left, done))
+        else:
+            self._parts.loop.soon(done)
+
+    def _language(self, generation: Generation) -> str:
+        return f"{self.config.language} {generation.language_version}".rstrip()

@@ -1,0 +1,138 @@
+"""All groups: by name, with the numbers that are never used twice, and what front ends say handed to the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from webserver.config import Group
+from webserver.supervisor.frontends import FrontEnd
+from webserver.supervisor.generation import Generation, Parts
+from webserver.supervisor.group import Answer, GroupRole
+from webserver.supervisor.identity import Identity, IdentityError, resolve
+from webserver.supervisor.states import State
+
+
+class Groups:
+    """Is the `GroupsSide` of the front ends."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._ids: dict[str, int] = {}  # by group name; kept when a group is removed
+        self._counters: dict[str, int] = {}  # generations so far, likewise: a name may come back
+        self.roles: dict[str, GroupRole] = {}
+        self.gone: list[GroupRole] = []  # removed from the configuration, still finishing
+
+    def start(self, config: Group, answer: Answer) -> None:
+        """A group that is new. `answer` learns how its first start ends."""
+        try:
+            identity = resolve(config.user, config.group, f"group {config.name}")
+        except IdentityError as error:
+            role = self._role(config, None)
+            role.refuse(str(error))
+            answer(str(error))
+            return
+        self._role(config, identity).start(answer)
+
+    def replace(self, config: Group, answer: Answer) -> None:
+        """A new generation of a group that is there; to be committed or abandoned after the answer."""
+        try:
+            identity = resolve(config.user, config.group, f"group {config.name}")
+        except IdentityError as error:
+            answer(str(error))
+            return
+        self.roles[config.name].replace(config, identity, answer)
+
+    def retry_failed(self, names: Iterable[str]) -> None:
+        """Try those again that were given up."""
+        for name in names:
+            role = self.roles[name]
+            if role.state is State.FAILED and role.identity is not None and role.coming is None:
+                role.start()
+
+    def remove(self, name: str, done: Callable[[], None]) -> None:
+        role = self.roles.pop(name)
+        self.gone.append(role)
+
+        def finished() -> None:
+            self.gone.remove(role)
+            done()
+
+        role.drain(finished)
+
+    def leave(self, done: Callable[[], None]) -> None:
+        """The end of the server, when no front end is left."""
+        roles = self._all()
+        left = len(roles)
+        if not left:
+            self._parts.loop.soon(done)
+
+        def one() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done()
+
+        for role in roles:
+            role.leave(one)
+
+    def stop_now(self, why: str) -> None:
+        for role in self._all():
+            role.stop_now(why)
+
+    def generations(self) -> list[Generation]:
+        return [generation for role in self._all() for generation in role.generations()]
+
+    def orphan_reaped(self, pid: int, cause: str) -> Generation | None:
+        return next((one for one in self.generations() if one.orphan_reaped(pid, cause)), None)
+
+    # GroupsSide
+
+    def records(self) -> list[dict[str, Any]]:
+        return [generation.record() for role in self._all() for generation in role.announced()]
+
+    def frontend_started(self, frontend: FrontEnd) -> None:
+        for role in self._all():
+            for generation in role.announced():
+                generation.announce(frontend)
+
+    def frontend_gone(self, frontend: FrontEnd) -> None:
+        for generation in self.generations():
+            generation.frontend_gone(frontend)
+
+    def frontend_says(self, frontend: FrontEnd, message: dict[str, Any]) -> None:
+        op = message["op"]
+        if op == "wanted":
+            return  # workers are made in advance; a manager that has none is being started again already
+        generation = self._find(str(message["group"]), int(message["generation"]))
+        if op not in ("bound", "serving", "drained", "broken"):
+            raise ValueError(f"unknown op {op!r}")
+        if generation is None:
+            return  # it was closed while the message was on its way
+        if op == "bound":
+            generation.bound(frontend, str(message["path"]))
+        elif op == "serving":
+            generation.served(frontend)
+        elif op == "drained":
+            generation.drained(frontend)
+        else:
+            generation.broken(frontend, str(message["reason"])[:500])
+
+    def _find(self, name: str, number: int) -> Generation | None:
+        for role in self._all():
+            if role.name == name and (found := role.find(number)) is not None:
+                return found
+        return None
+
+    def _all(self) -> list[GroupRole]:
+        return [*self.roles.values(), *self.gone]
+
+    def _role(self, config: Group, identity: Identity | None) -> GroupRole:
+        number = self._ids.setdefault(config.name, len(self._ids) + 1)
+
+        def next_generation() -> int:
+            self._counters[config.name] = self._counters.get(config.name, 0) + 1
+            return self._counters[config.name]
+
+        role = self.roles[config.name] = GroupRole(self._parts, number, config, identity, next_generation)
+        return role

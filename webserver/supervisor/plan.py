@@ -1,0 +1,44 @@
+"""What has to be done to get from one configuration to another: a pure comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webserver.config import Config, Group, Listen
+
+# What processes get before exec, or hold for as long as they live.
+_FIXED_SERVER = ("frontends", "user", "group", "run", "open_files")
+
+
+@dataclass(frozen=True)
+class Plan:
+    refused: tuple[str, ...]  # options that only a new start can change
+    listen: tuple[Listen, ...]  # new
+    unlisten: tuple[Listen, ...]
+    logs: bool
+    added: tuple[Group, ...]
+    changed: tuple[Group, ...]
+    removed: tuple[str, ...]
+
+
+def plan(before: Config, after: Config) -> Plan:
+    refused = [
+        f"[server] {name}: {getattr(before.server, name)} -> {getattr(after.server, name)}"
+        for name in _FIXED_SERVER
+        if getattr(before.server, name) != getattr(after.server, name)
+    ]
+    if (before.logs.access_log == "off") != (after.logs.access_log == "off"):
+        refused.append(f"[logs] access_log: {before.logs.access_log} -> {after.logs.access_log}")
+    if before.logs.access_format != after.logs.access_format:
+        refused.append(f"[logs] access_format: {before.logs.access_format} -> {after.logs.access_format}")
+    old = {group.name: group for group in before.groups}
+    new = {group.name: group for group in after.groups}
+    return Plan(
+        refused=tuple(refused),
+        listen=tuple(one for one in after.server.listen if one not in before.server.listen),
+        unlisten=tuple(one for one in before.server.listen if one not in after.server.listen),
+        logs=before.logs != after.logs,
+        added=tuple(group for name, group in new.items() if name not in old),
+        changed=tuple(group for name, group in new.items() if name in old and group != old[name]),
+        removed=tuple(name for name in old if name not in new),
+    )

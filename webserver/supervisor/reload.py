@@ -1,0 +1,166 @@
+"""A reload as a transaction: everything new is made and tried first; only when all of it works does anything change.
+
+The order: check; bind new addresses; let the logger open its new files; start the generations of new and changed
+groups. From here on nothing can be refused: front ends get the configuration, then the listeners; then new work goes to
+the new generations and the old ones finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from webserver.config import ConfigErrors, Listen, load
+from webserver.supervisor.frontends import FrontEnds
+from webserver.supervisor.groups import Groups
+from webserver.supervisor.journal import Journal
+from webserver.supervisor.listeners import ListenError, Listeners
+from webserver.supervisor.logs import Logs
+from webserver.supervisor.loop import Loop
+from webserver.supervisor.plan import plan
+
+REPORT_AFTER = 10.0  # seconds that an answer waits for old generations; they have all the time they need
+
+Done = Callable[[list[str], list[str]], None]  # errors (none: it is done), notes
+
+
+class Reload:
+    """One reload. `run` answers once, by `done`."""
+
+    def __init__(
+        self, loop: Loop, journal: Journal, logs: Logs, listeners: Listeners, frontends: FrontEnds, groups: Groups,
+        done: Done,
+    ) -> None:  # fmt: skip
+        self._loop = loop
+        self._journal = journal
+        self._logs = logs
+        self._listeners = listeners
+        self._frontends = frontends
+        self._groups = groups
+        self._done = done
+        self._opened: list[Listen] = []
+        self._started: list[str] = []
+        self._replaced: list[str] = []
+        self._errors: list[str] = []
+        self._left = 0
+
+    def run(self, path: str) -> None:
+        self._before = self._frontends.config
+        try:
+            self._after = load(path)
+        except ConfigErrors as errors:
+            self._done([str(error) for error in errors.errors], [])
+            return
+        except Exception as error:
+            # A mistake in the checker must not end the server that is running.
+            self._journal.bug(error)
+            self._done([f"{path}: {error}"], [])
+            return
+        self._plan = plan(self._before, self._after)
+        if self._plan.refused:
+            self._done([f"{text} needs a new start of the server" for text in self._plan.refused], [])
+            return
+        self._bind()
+
+    def _bind(self) -> None:
+        for listen in self._plan.listen:
+            try:
+                self._listeners.open(listen)
+                self._opened.append(listen)
+            except ListenError as error:
+                self._errors.append(str(error))
+        if self._errors:
+            self._undo()
+        elif self._plan.logs:
+            self._logs.configure(self._after.logs, self._logs_opened)
+        else:
+            self._start_groups()
+
+    def _logs_opened(self, problem: str) -> None:
+        if problem:
+            self._errors.append(problem)
+            self._undo()
+        else:
+            self._start_groups()
+
+    def _start_groups(self) -> None:
+        todo = [(group, self._groups.start, self._started) for group in self._plan.added]
+        for group in self._plan.changed:
+            todo.append((group, self._groups.replace, self._replaced))
+        self._left = len(todo) + 1
+        for group, action, names in todo:
+            names.append(group.name)
+            action(group, lambda message, name=group.name: self._answered(name, message))
+        self._answered("", "")
+
+    def _answered(self, name: str, message: str) -> None:
+        if message:
+            self._errors.append(f"group {name}: {message}")
+        self._left -= 1
+        if not self._left:
+            # Not from inside a generation's own call.
+            self._loop.soon(self._undo_groups if self._errors else self._commit)
+
+    def _undo_groups(self) -> None:
+        for name in self._replaced:
+            self._groups.roles[name].abandon("the reload failed")
+        for name in self._started:
+            self._groups.roles[name].stop_now("the reload failed")
+            self._groups.remove(name, lambda: None)
+        if self._plan.logs:
+            self._logs.configure(self._before.logs, self._logs_undone)
+        else:
+            self._undo()
+
+    def _logs_undone(self, problem: str) -> None:
+        if problem:
+            self._errors.append(problem)
+        self._undo()
+
+    def _undo(self) -> None:
+        for listen in self._opened:
+            self._listeners.close(listen)
+        self._done(self._errors, [])
+
+    def _commit(self) -> None:
+        self._frontends.configure(self._after, self._configured)
+
+    def _configured(self) -> None:
+        add = [one for listen in self._plan.listen for one in self._listeners.addresses[listen].sockets]
+        gone = [listen for listen in self._plan.unlisten if listen in self._listeners.addresses]
+        remove = [one.id for listen in gone for one in self._listeners.addresses[listen].sockets]
+        if add or remove:
+            self._frontends.listen(add, remove)
+        for listen in gone:
+            self._listeners.close(listen)
+        self._left = len(self._replaced) + len(self._plan.removed) + 1
+        waiting = Waiting(self._loop, self._left, self._finished)
+        for name in self._replaced:
+            self._groups.roles[name].commit(waiting.one)
+        for name in self._plan.removed:
+            self._groups.remove(name, waiting.one)
+        changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
+        self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
+        waiting.one()
+
+    def _finished(self, left: int) -> None:
+        self._done([], [f"{left} old group generations still finish their requests"] if left else [])
+
+
+class Waiting:
+    """Waits for a number of things, but with its answer no longer than REPORT_AFTER."""
+
+    def __init__(self, loop: Loop, number: int, done: Callable[[int], None]) -> None:
+        self._number = number
+        self._done: Callable[[int], None] | None = done
+        self._timer = loop.after(REPORT_AFTER, self._answer)
+
+    def one(self) -> None:
+        self._number -= 1
+        if not self._number:
+            self._answer()
+
+    def _answer(self) -> None:
+        self._timer.cancel()
+        done, self._done = self._done, None
+        if done is not None:
+            done(self._number)

@@ -19,7 +19,7 @@ VALUES = st.sampled_from(
     ["1", "", "a, b", ",", '"x # y"', "'''one line'''", '"""open', "x '''", "'''", '"', "a#b", "a # c", "[x]", "= 2",
      "a, 'b", "''' '''  # c", '""" """ """']
 )  # fmt: skip
-SPACE = st.sampled_from(["", " ", "  ", "\t", "\u00a0", "\x0b"])
+SPACE = st.sampled_from(["", " ", "  ", "\t", "\u00a0"])
 DEPTHS = st.integers(1, 4)
 
 
@@ -38,9 +38,34 @@ def keys(draw: st.DrawFn) -> str:
 
 
 OTHERS = st.sampled_from(
-    ["", "# c", "  # c = d", '"""', "x '''", "text", 'end """ # c', "[", "]", "=", "[[", "\ufeff", "'''"]
+    ["", "# c", "  # c = d", '"""', "x '''", "text", 'end """ # c', "[", "]", "=", "[[", "\ufeff", "a = \x0b1", "'''"]
 )
 LINES = st.lists(st.one_of(headers(), keys(), OTHERS), max_size=12)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> list[str]:
+    """Texts that are in order: sections that fit in each other, each name once, values that end."""
+    lines: list[str] = []
+    depth = 0
+    for number in range(draw(st.integers(0, 15))):
+        name = draw(st.sampled_from(["a{}", "a b{}", "/{}/", ".php{}", "é{}", "'q{}'", '"q # {}"', '"q = {}"']))
+        name, before, after = name.format(number), draw(SPACE), draw(SPACE)
+        kind = draw(st.sampled_from(["section", "key", "key", "lines", "rest"]))
+        comment = draw(st.sampled_from(["", "  # c", " #[c] = d"]))
+        if kind == "section":
+            depth = draw(st.integers(1, depth + 1))
+            lines.append(f"{before}{'[' * depth}{after}{name}{after}{']' * depth}{comment}")
+        elif kind == "key":
+            value = draw(st.sampled_from(["1", "", "a, b", ",", "'x # [y]'", '"""z"""', "[v]", "= 2", "b ="]))
+            lines.append(f"{before}{name}{after}={after}{value}{comment}")
+        elif kind == "lines":
+            quote = draw(st.sampled_from(['"""', "'''"]))
+            inner = draw(st.sampled_from(["[x]", "a = 1", "# c", "", "'", '"']))
+            lines += [f"{before}{name} = {quote}x", inner, f"y{quote}{comment}"]
+        else:
+            lines.append(draw(st.sampled_from(["", " ", "# c", "  # [c]", "#a = 1"])))
+    return lines
 
 
 def paths(section: Any, at: Path = ()) -> tuple[set[Path], set[Path]]:
@@ -68,6 +93,13 @@ def agree(lines: list[str]) -> None:
     assert paths(parsed) == (set(index.sections), set(index.keys))
     for path, number in {**index.sections, **index.keys}.items():
         assert path[-1] in lines[number - 1]
+
+
+@settings(max_examples=600, deadline=None)
+@given(documents())
+def test_texts_in_order_are_read(lines: list[str]) -> None:
+    assert scan(lines).problems == ()
+    agree(lines)
 
 
 @settings(max_examples=600)

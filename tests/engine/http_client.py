@@ -60,23 +60,30 @@ class Stream:
         return line.decode("latin-1")
 
     def exactly(self, size: int) -> bytes:
-        while len(self.kept) < size:
-            if not self.more():
-                raise EOFError(f"{len(self.kept)} of {size} bytes of a body")
-        data, self.kept = self.kept[:size], self.kept[size:]
+        pieces, self.kept = [self.kept[:size]], self.kept[size:]
+        left = size - len(pieces[0])
+        while left > 0:
+            data = self.sock.recv(min(left, 1 << 20))
+            if not data:
+                raise EOFError(f"{size - left} of {size} bytes of a body")
+            pieces.append(data)
+            left -= len(data)
+        return b"".join(pieces)
+
+    def chunk(self) -> bytes:
+        """The next chunk; b"" is the last."""
+        line = self.line()
+        if line is None:
+            raise EOFError("in a chunked body")
+        data = self.exactly(int(line, 16))
+        assert self.exactly(2) == b"\r\n"
         return data
 
     def chunks(self) -> bytes:
-        body = b""
-        while True:
-            line = self.line()
-            if line is None:
-                raise EOFError("in a chunked body")
-            size = int(line, 16)
-            body += self.exactly(size)
-            assert self.exactly(2) == b"\r\n"
-            if size == 0:
-                return body
+        body = []
+        while data := self.chunk():
+            body.append(data)
+        return b"".join(body)
 
     def head(self) -> tuple[int, list[tuple[str, str]]] | None:
         first = self.line()
@@ -115,10 +122,10 @@ class Stream:
 
     def rest(self) -> bytes:
         """Everything until the server closes. An orderly end only: a reset is an error."""
-        while self.more():
-            pass
-        data, self.kept = self.kept, b""
-        return data
+        pieces, self.kept = [self.kept], b""
+        while data := self.sock.recv(1 << 20):
+            pieces.append(data)
+        return b"".join(pieces)
 
 
 def start(limits: dict[str, Any]) -> tuple[subprocess.Popen[str], int]:

@@ -1,6 +1,6 @@
 """The engine alone, behind a socket, with a few green handlers: what the tests of HTTP speak to.
 
-Run as a program: `http_server.py OPTIONS`, JSON on the command line. Prints its port; ends when its standard input does.
+Run as a program: `http_server.py OPTIONS`, JSON on the command line. Prints its port; drains when it reads a line; ends when its standard input does.
 The engine is driven as the front end drives it, from one readable descriptor, but by an epoll set instead of a hub.
 
     any path    reads the body, says "METHOD PATH QUERY HOST BODY-SIZE", and " seen" if it sees a field it must not
@@ -167,6 +167,7 @@ class Program:
                     if not command:
                         return
                     lib.engine_drain(self.engine)
+                    print("draining", flush=True)
                     continue
                 for i in range(lib.engine_run(self.engine, events, 64)):
                     self.happened(events[i].kind, events[i].token)

@@ -76,10 +76,15 @@ def scan(lines: list[str]) -> Index:
                 first = keys.get(name) or sections[name]
                 problems.append((number, f'"{name[-1]}" is here a second time, the first is in line {first}'))
             keys.setdefault(name, number)
-            number, problem = _end_of_value(key[4], lines, number)
-            if problem:
-                problems.append((number, problem))
+            end = _end_of_value(key[4], lines, number)
+            if end == 0:
+                problems.append((number, f"found {key[4][:3]} that is never closed"))
                 sound = False
+                break
+            if end > number and not re.search(key[4][:3] + r"\s*(#.*)?$", lines[end - 1]):
+                problems.append((end, f"found text after the {key[4][:3]} that ends a value"))
+                sound = False
+            number = end
     return Index(sections, keys, tuple(problems), sound)
 
 
@@ -96,13 +101,9 @@ def _header(line: str, here: Path) -> tuple[Path, str]:
     return (*here[: depth - 1], next(filter(None, match.groups()[1:4]))), ""
 
 
-def _end_of_value(value: str, lines: list[str], number: int) -> tuple[int, str]:
-    """Number of the last line of a value that begins in line `number`, and what is wrong there or ""."""
+def _end_of_value(value: str, lines: list[str], number: int) -> int:
+    """Number of the last line of a value that begins in line `number`; 0: it has no end."""
     quote = value[:3]
     if quote not in ('"""', "'''") or quote in value[3:]:
-        return number, ""
-    for end in range(number, len(lines)):
-        if quote in lines[end]:
-            closed = re.search(quote + r"\s*(#.*)?$", lines[end])
-            return end + 1, "" if closed else f"found text after the {quote} that ends a value"
-    return number, f"found {quote} that is never closed"
+        return number
+    return next((end for end in range(number + 1, len(lines) + 1) if quote in lines[end - 1]), 0)

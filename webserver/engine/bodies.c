@@ -16,7 +16,6 @@
 
 #include "channel.h"
 
-#define HEADROOM sizeof(struct wire_body) /* before a streamed piece, so that it is sent from where it was put */
 #define GATHER_ROOM 262144ull             /* asked for at a time when a body goes to a file */
 
 /* A body up to this size fits into the block. */
@@ -47,7 +46,7 @@ bool body_gathers(struct exchange *x)
 /* ---- from the client */
 
 /* Room for size more bytes in the buffer. */
-static bool reserve(struct exchange *x, size_t size, size_t headroom)
+static bool reserve(struct exchange *x, size_t size)
 {
 	size_t need = x->body.size + size, capacity = x->body.capacity;
 	const struct request *r = x->request;
@@ -62,7 +61,7 @@ static bool reserve(struct exchange *x, size_t size, size_t headroom)
 		capacity = WIRE_PIECE;
 	if (capacity < need)
 		capacity = need;
-	char *buffer = realloc(x->body.buffer, headroom + capacity);
+	char *buffer = realloc(x->body.buffer, capacity);
 	if (buffer == NULL)
 		return false;
 	x->body.buffer = buffer;
@@ -90,7 +89,7 @@ static void gather(struct exchange *x, const char *data, size_t size)
 		return;
 	if (x->upload == UPLOAD_FILE) {
 		x->failed = !to_file(x, data, size);
-	} else if (!reserve(x, size, 0)) {
+	} else if (!reserve(x, size)) {
 		x->failed = true;
 	} else {
 		memcpy(x->body.buffer + x->body.size, data, size);
@@ -107,10 +106,10 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 	} else if (size > 0) {
 		if (x->body.size >= WIRE_PIECE)
 			body_forward(x);
-		if (!reserve(x, size, HEADROOM)) {
+		if (!reserve(x, size)) {
 			x->failed = true;
 		} else {
-			memcpy(x->body.buffer + HEADROOM + x->body.size, data, size);
+			memcpy(x->body.buffer + x->body.size, data, size);
 			x->body.size += size;
 		}
 	}
@@ -160,12 +159,6 @@ void body_want(struct exchange *x)
 
 /* ---- to the worker */
 
-static void release_buffer(void *data, void *hint)
-{
-	(void)hint;
-	free(data);
-}
-
 static void fill_head(const struct exchange *x, struct wire_body *piece, size_t size, bool last)
 {
 	memset(piece, 0, sizeof(*piece));
@@ -197,7 +190,7 @@ static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool 
 	to += sizeof(head);
 	if (x->upload == UPLOAD_STREAM) {
 		if (size > 0)
-			memcpy(to, x->body.buffer + HEADROOM, size);
+			memcpy(to, x->body.buffer, size);
 		return 0;
 	}
 	for (size_t done = 0; done < size;) {
@@ -214,28 +207,83 @@ static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool 
 	return 0;
 }
 
+/* Body bytes that are here and have not been sent. */
+static uint64_t waits(const struct exchange *x)
+{
+	return x->upload == UPLOAD_STREAM ? x->body.size : x->body.received - x->body.sent;
+}
+
+/* 0, or -1 with errno. */
 static int send_piece(struct exchange *x, size_t size, bool last)
 {
-	const struct zmqlib *zmq = exchange_engine(x)->zmq;
-	struct slot *s = x->slot;
-	bool whole_buffer = x->upload == UPLOAD_STREAM && size > 0 && size == x->body.size;
 	zmq_msg_t message;
 
-	/* The usual case gives the buffer itself away. Not while the connection is full: then it must stay ours. */
-	if (whole_buffer && s->full_until_ns <= exchange_engine(x)->now_ns && size >= SMALL_BODY) {
-		fill_head(x, (struct wire_body *)x->body.buffer, size, last);
-		if (zmq->msg_init_data(&message, x->body.buffer, HEADROOM + size, release_buffer, NULL) == 0) {
-			zmq_msg_t kept;
-			zmq->msg_init(&kept);
-			zmq->msg_copy(&kept, &message);
-			if (channel_send(s->worker->generation, &s->identity, &message) == 0) {
-				zmq->msg_close(&kept);
-				x->body.buffer = NULL;
-				x->body.size = x->body.capacity = 0;
-				return 0;
-			}
-			zmq->msg_close(&kept);
-		}
+	if (make_piece(x, &message, size, last) < 0 ||
+	    channel_send(x->slot->worker->generation, &x->slot->identity, &message) < 0)
+		return -1;
+	x->body.sent += size;
+	x->body.closed = last;
+	if (x->upload != UPLOAD_STREAM) {
+		spool_discard(&x->body.spool, x->body.sent);
+	} else if (size == x->body.size) {
+		/* Kept for the next: a long upload would allocate it again for each piece. */
+		x->body.size = 0;
+	} else {
+		x->body.size -= size;
+		memmove(x->body.buffer, x->body.buffer + size, x->body.size);
 	}
-	return -1;
+	return 0;
+}
+
+void body_forward(struct exchange *x)
+{
+	struct slot *s = x->slot;
+
+	if (x->upload < UPLOAD_FILE || s == NULL || x->body.closed || x->state == EXCHANGE_RECALLED ||
+	    x->state == EXCHANGE_ABANDONED || s->full_until_ns > exchange_engine(x)->now_ns)
+		return;
+	while (!x->body.closed) {
+		uint64_t size = waits(x), room = x->body.limit > x->body.sent ? x->body.limit - x->body.sent : 0;
+		bool all = x->body.complete && size <= room && size <= WIRE_PIECE;
+		if (size > room)
+			size = room;
+		if (size > WIRE_PIECE)
+			size = WIRE_PIECE;
+		if (size == 0 && !all)
+			return;
+		if (send_piece(x, (size_t)size, all) == 0)
+			continue;
+		if (errno == EAGAIN) {
+			s->full_until_ns = exchange_engine(x)->now_ns + LOOK_NS;
+			channel_retry(x);
+		} else if (errno == EIO) {
+			exchange_fail(x, 500, 0, "group \"%s\": the gathered body could not be read back", x->group->name);
+		}
+		return; /* or the worker is gone: its end is judged when it has been told */
+	}
+}
+
+void body_placed(struct exchange *x)
+{
+	const struct request *r = x->request;
+
+	if (x->upload < UPLOAD_FILE)
+		return;
+	/* The worker counts the same: nothing before it asks where the client waits for its word. */
+	x->body.limit = x->upload == UPLOAD_STREAM && r->expect && !r->continued ? 0 : WIRE_BODY_WINDOW;
+	exchange_due(x);
+}
+
+bool body_credit(struct exchange *x, uint64_t limit)
+{
+	if (limit < x->body.limit)
+		return false;
+	x->body.limit = limit;
+	exchange_due(x);
+	return true;
+}
+
+bool body_kept(const struct exchange *x)
+{
+	return x->upload != UPLOAD_STREAM || x->body.sent == 0;
 }

@@ -49,6 +49,7 @@ def make() -> FFI:
         + foreign,
         include_dirs=[str(HERE), str(WIRE), LLHTTP_INCLUDE],
         libraries=["dl"],
+        define_macros=[("LLHTTP_STRICT_MODE", "1")],
         extra_compile_args=STRICT + FOREIGN + (["-O1", *SANITIZE] if sanitize else ["-O2"]),
         extra_link_args=SANITIZE if sanitize else [],
         py_limited_api=False,

@@ -170,7 +170,11 @@ void group_start(struct request *r, uint32_t group, struct engine_text script_na
 	x->path_info = path_info;
 	x->script_filename = script_filename;
 	r->group_name = g->name;
-	request_take(r, &group_backend, x);
+	if (!request_take(r, &group_backend, x)) {
+		x->request = NULL; /* answered, and over */
+		exchange_settle(x);
+		return;
+	}
 	exchange_pin(x);
 	if (!body_gathers(x)) {
 		group_enqueue(x);

@@ -153,6 +153,25 @@ static bool parsed_whole(llhttp_t *parser, const char *data, size_t size)
 	return llhttp_execute(parser, data, size) == HPE_PAUSED;
 }
 
+/* The request line, without its LF, while the rest of the head is not here. HTTP/0.9 has no version and nothing behind
+   the line, so waiting for more would be in vain. */
+static bool request_line_ends_well(struct head *head, const char *line, size_t size)
+{
+	static const char version[] = " HTTP/1.x\r";
+	const size_t end = sizeof(version) - 1;
+	if (size >= end && memcmp(line + size - end, version, end - 2) == 0 && line[size - 1] == '\r')
+		return true;
+	const char *first = memchr(line, ' ', size);
+	const char *second = first != NULL ? memchr(first + 1, ' ', (size_t)(line + size - first - 1)) : NULL;
+	if (size == 0 || line[size - 1] != '\r')
+		refuse(head, 400, "a line does not end in CR LF");
+	else if (second != NULL && ((size_t)(line + size - second) < 6 || memcmp(second, " HTTP/", 6) != 0))
+		refuse(head, 400, "the request line does not end in HTTP/1.0 or HTTP/1.1");
+	else
+		refuse(head, 505, "the request's HTTP version is not 1.0 or 1.1");
+	return false;
+}
+
 /* The head is not whole. Is it wrong, or too large, already? */
 static int head_partly(struct connection *c, struct head *head)
 {
@@ -161,11 +180,8 @@ static int head_partly(struct connection *c, struct head *head)
 	size_t size = c->in.end - c->in.start, line = limits->max_line + METHOD_LONGEST + 16;
 	c->in.at = c->in.end;
 	const char *end = memchr(data, '\n', size < line ? size : line);
-	/* HTTP/0.9 has no version and nothing behind the line: waiting for more would be in vain. */
-	if (end != NULL && (end - data < 10 || memcmp(end - 10, " HTTP/1.", 8) != 0)) {
-		refuse(head, 505, "the request's HTTP version is not 1.0 or 1.1");
-		return 505;
-	}
+	if (end != NULL && !request_line_ends_well(head, data, (size_t)(end - data)))
+		return head->status;
 	if (end == NULL && size >= line) {
 		refuse(head, 414, "the request target is longer than max_line");
 		return 414;

@@ -7,6 +7,7 @@
  * A file system that is full or missing is no error of the request: the caller keeps the bytes in memory and stops
  * asking for more. The operator is told once a minute.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fields.h"
 #include "conditions.h"
+#include "fields.h"
 #include "fixed.h"
 
 #define METHODS "GET, HEAD, OPTIONS"

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from webserver.config import Config
@@ -232,8 +233,8 @@ class FrontEnds:
                 " its stack follows, then it is killed"
             )
             self._nursery.kill(frontend, signal.SIGUSR2)
-            self._loop.after(STACK_WAIT, lambda one=frontend, pid=frontend.pid: self._kill_hung(one, pid))
+            self._loop.after(STACK_WAIT, partial(self._kill_hung, frontend, frontend.pid))
 
     def _kill_hung(self, frontend: FrontEnd, pid: int) -> None:
-        if frontend.pid == pid and frontend.state in (State.RUNNING, State.DRAINING):
+        if frontend.pid == pid and frontend.state in (State.STARTING, State.RUNNING, State.DRAINING):
             self._nursery.kill_now(frontend, "it hung")

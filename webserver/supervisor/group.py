@@ -40,7 +40,7 @@ class GroupRole:
         self._backoff = Backoff()
         self._started = 0.0
         self._retry: Timer | None = None
-        self._answer: Answer | None = None  # of start or replace
+        self._answer: tuple[Generation, Answer] | None = None  # of start or replace
         self._waiting: list[tuple[list[Generation], Callable[[], None]]] = []
 
     @property
@@ -59,21 +59,21 @@ class GroupRole:
 
     def start(self, answer: Answer | None = None) -> None:
         """Start it where nothing of it runs. `answer` learns whether its first worker serves or what failed."""
-        if answer is not None:
-            self._answer = answer
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         self._parts.nursery.door.change(self, State.STARTING, "started")
         self._started = self._parts.loop.now()
         self.current = self._new(self.config, self.identity)
+        if answer is not None:
+            self._answer = (self.current, answer)
         self._begin(self.current)
 
     def replace(self, config: Group, identity: Identity | None, answer: Answer) -> None:
         """Start a generation beside the current one. After `answer("")` it serves: `commit` or `abandon` it."""
-        self._answer = answer
         self._replacement = (config, identity)
         self.coming = self._new(config, identity)
+        self._answer = (self.coming, answer)
         self._begin(self.coming)
 
     def commit(self, done: Callable[[], None]) -> None:
@@ -134,7 +134,16 @@ class GroupRole:
                 generation.leave()
 
     def stop_now(self, why: str) -> None:
-        for generation in self.generations():
+        self._answer = None
+        if self._retry is not None:
+            self._retry.cancel()
+        if self.state in (State.STARTING, State.RUNNING):
+            self._parts.nursery.door.change(self, State.DRAINING, why)
+        elif self.state not in (State.DRAINING, State.GONE):
+            self._parts.nursery.door.change(self, State.GONE, why)
+        self.old = self.generations()
+        self.current = self.coming = None
+        for generation in list(self.old):
             generation.stop_now(why)
 
     def refuse(self, message: str) -> None:
@@ -150,8 +159,7 @@ class GroupRole:
             if self.state is State.STARTING:
                 self._parts.nursery.door.change(self, State.RUNNING, "its first worker serves")
             self._settle("")
-        elif generation is self.coming:
-            self._tell("")
+        self._tell(generation, "")
 
     def generation_failed(self, generation: Generation, message: str) -> None:
         if generation is self.coming:
@@ -159,9 +167,10 @@ class GroupRole:
             answer, self._answer = self._answer, None
             self.abandon(message)
             if answer is not None:
-                answer(message)
+                answer[1](message)
         elif generation is self.current and not self.settled:
             self._settle(message)
+            self._tell(generation, message)
 
     def generation_ended(self, generation: Generation, ending: Ending | None) -> None:
         cause = ending.cause if ending is not None else "could not be started"
@@ -169,11 +178,12 @@ class GroupRole:
         if generation is self.coming:
             self.coming = None
             self.old.append(generation)
-            self._tell(message)
+            self._tell(generation, message)
         elif generation is self.current:
             self.current = None
             self.old.append(generation)
             self._again(ending, message)
+            self._tell(generation, message)
 
     def generation_closed(self, generation: Generation) -> None:
         if generation is self.coming or generation is self.current:
@@ -232,11 +242,11 @@ class GroupRole:
     def _settle(self, message: str) -> None:
         self.message = message
         self.settled = True
-        self._tell(message)
 
-    def _tell(self, message: str) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
+    def _tell(self, generation: Generation, message: str) -> None:
+        """Answer who waits for this generation, if anybody does."""
+        if self._answer is not None and self._answer[0] is generation:
+            answer, self._answer = self._answer[1], None
             answer(message)
 
     def _when_gone(self, generations: list[Generation], done: Callable[[], None]) -> None:

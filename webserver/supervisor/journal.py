@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import traceback
 
 LINE_LIMIT = 4000  # bytes of one line in the pipe; below PIPE_BUF, so that it is whole or absent
@@ -16,7 +15,8 @@ LINE_LIMIT = 4000  # bytes of one line in the pipe; below PIPE_BUF, so that it i
 class Journal:
     """Owns the writing end of the supervisor's log pipe once it has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: int) -> None:
+        self._stream = stream
         self._pipe = -1
         self._dropped = 0
         self.echo = True  # to standard error as well
@@ -40,11 +40,10 @@ class Journal:
         self._say("error", "bug: " + "".join(traceback.format_exception(error)).rstrip())
 
     def plain(self, text: str) -> None:
-        """A line on standard error and nowhere else."""
+        """A line to whoever started us and nowhere else."""
         try:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-        except (OSError, ValueError):
+            os.write(self._stream, (text + "\n").encode("utf-8", "backslashreplace"))
+        except OSError:
             pass
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Child:
     pid: int = 0
     started: float = 0.0  # monotonic, of the present process
     last_beat: float = 0.0
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default_factory=Backoff)
     link: Link | None = None
     why: str = ""  # of the last change of state
     stack_asked: bool = False  # it is hung and has been asked for its stack

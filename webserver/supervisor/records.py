@@ -102,7 +102,7 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
         "generation": generation,
         "language": group.language,
         "plugin": group.plugin,
-        "host": plugin("host"),
+        "host": plugin("libwebserver_host"),
         "settings": settings(group),
         "processes": group.processes,
         "threads": group.threads,

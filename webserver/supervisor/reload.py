@@ -8,6 +8,7 @@ the new generations and the old ones finish.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from webserver.config import ConfigErrors, Listen, load
 from webserver.supervisor.frontends import FrontEnds
@@ -89,7 +90,7 @@ class Reload:
         self._left = len(todo) + 1
         for group, action, names in todo:
             names.append(group.name)
-            action(group, lambda message, name=group.name: self._answered(name, message))
+            action(group, partial(self._answered, group.name))
         self._answered("", "")
 
     def _answered(self, name: str, message: str) -> None:

@@ -11,12 +11,14 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from webserver.supervisor.confine import STEPS, Plan
 from webserver.supervisor.process import ProcessRecord
+
+Steps = Sequence[tuple[str, Callable[[Plan], None]]]
 
 EXIT_NOT_CONFINED = 127
 REPORT_LIMIT = 4096  # bytes; below PIPE_BUF, so one write is one report
@@ -40,7 +42,7 @@ class Refusal:
         return f"{self.step}: {self.text}"
 
 
-def spawn(record: ProcessRecord, steps: Sequence = STEPS) -> Spawned:
+def spawn(record: ProcessRecord, steps: Steps = STEPS) -> Spawned:
     """Start a process. Raises OSError if not even fork worked; what fails later is told by the report."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     everything = signal.valid_signals()
@@ -74,13 +76,14 @@ def read_report(reader: int) -> Refusal | bool:
     return Refusal(step, int(number) if number.isdigit() else 0, text)
 
 
-def _child(plan: Plan, writer: int, steps: Sequence) -> NoReturn:
+def _child(plan: Plan, writer: int, steps: Steps) -> NoReturn:
     """Never returns, whatever happens: above is the supervisor's own loop."""
     step = "descriptors"
     try:
         writer = _arrange(plan.record, writer)
         _default_signals()
-        for step, function in steps:
+        for name, function in steps:
+            step = name
             function(plan)
         step, number, text = "exec", 0, "exec came back"
     except BaseException as error:

@@ -1,12 +1,12 @@
 """Control connections: the only encoder and decoder of what the supervisor and its children say to each other.
 
-One packet of an AF_UNIX SOCK_SEQPACKET socket is one JSON object with "op". Descriptors ride beside it as SCM_RIGHTS and
-are named, in order, by the object's "fds". A record that would make the packet too large rides as a sealed memfd named
-"record"; the receiver of `receive` cannot tell the difference.
+One packet of an AF_UNIX SOCK_SEQPACKET socket is one JSON object with "op". Descriptors ride beside it as SCM_RIGHTS
+and are named, in order, by the object's "fds". A record that would make the packet too large rides as a sealed memfd
+named "record"; the receiver of `receive` cannot tell the difference.
 
 Either peer may lie: sizes are bounded, descriptors that nobody can name are closed, and a memfd is read only if it is
-sealed, since only memory files can be (a descriptor of a slow file system would stop the reader). Standard library only;
-no gevent, no threads, no signals. The socket itself is always non-blocking; waiting is done here, with a limit.
+sealed, since only memory files can be (a descriptor of a slow file system would stop the reader). Standard library
+only; no gevent, no threads, no signals. The socket itself is always non-blocking; waiting is done here, with a limit.
 """
 
 from __future__ import annotations

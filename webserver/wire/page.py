@@ -6,6 +6,7 @@ word is hostile input: it is shown, never followed. Standard library only.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 from typing import Tuple, Union
@@ -28,7 +29,7 @@ SLOT_FIELDS = ("running", "since_ns", "phase", "queued", "requests", "busy_ns", 
 _PAGE = struct.Struct(PAGE_FORMAT)
 _SLOT = struct.Struct(SLOT_FORMAT)
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = Union[bytes, bytearray, memoryview, mmap.mmap]
 
 
 @dataclass(frozen=True)
@@ -88,4 +89,4 @@ def read_page(memory: Buffer, slots: int) -> Page:
     if len(view) < page_size(slots):
         raise ValueError("a page of %d bytes has no room for %d slots" % (len(view), slots))
     found = tuple(Slot(*_SLOT.unpack_from(view, PAGE_HEAD + number * SLOT_SIZE)) for number in range(slots))
-    return Page(*_PAGE.unpack_from(view, 0), found)
+    return Page(*(*_PAGE.unpack_from(view, 0), found))

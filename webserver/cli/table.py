@@ -1,0 +1,81 @@
+"""The answer to `status` as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Entry = dict[str, Any]
+
+COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
+    ("PROCESS", lambda entry: f"{entry.get('kind', '?')} {entry.get('name') or ''}".strip()),
+    ("GROUP", lambda entry: entry.get("group")),
+    ("GEN", lambda entry: entry.get("generation")),
+    ("PID", lambda entry: entry.get("pid")),
+    ("STATE", lambda entry: entry.get("stage") or entry.get("state")),
+    ("AGE", lambda entry: _age(entry.get("age", 0)) if entry.get("pid") else None),
+    ("REQUESTS", lambda entry: entry.get("requests")),
+    ("BUSY", lambda entry: f"{entry['busy']}/{entry['slots']}" if "slots" in entry else None),
+    ("PLACED", lambda entry: entry.get("queued")),
+)
+GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
+    ("GROUP", lambda entry: entry.get("name")),
+    ("LANGUAGE", lambda entry: entry.get("language")),
+    ("USER", lambda entry: entry.get("user")),
+    ("STATE", lambda entry: entry.get("state")),
+    ("GEN", lambda entry: entry.get("generation")),
+    ("REQUESTS", lambda entry: entry.get("requests")),
+    ("BUSY", lambda entry: f"{entry.get('busy')}/{entry.get('slots')}"),
+    ("QUEUE", lambda entry: entry.get("queued")),
+    ("", lambda entry: first_line(str(entry.get("message") or ""))),
+)
+NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE"}
+
+
+def status_text(answer: Entry) -> str:
+    parts = ["listening on " + (", ".join(answer.get("listen", [])) or "nothing") + "\n"]
+    if not answer.get("separated", True):
+        parts.append("started without root: all groups run as one user and are not protected from each other\n")
+    parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
+    if answer.get("groups"):
+        parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
+    return "".join(parts)
+
+
+def first_line(text: str) -> str:
+    line, newline, _ = text.partition("\n")
+    return line + (" ..." if newline else "")
+
+
+def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Sequence[Entry]) -> str:
+    rows = [[name for name, _ in columns]]
+    for entry in entries:
+        rows.append(["-" if (value := get(entry)) is None or value == "" else _plain(str(value)) for _, get in columns])
+    if not columns[-1][0]:
+        for row in rows[1:]:
+            row[-1] = "" if row[-1] == "-" else row[-1]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(columns))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if name in NUMBERS else cell.ljust(width)
+            for (name, _), cell, width in zip(columns, row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip() + "\n")
+    return "".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Messages come from applications: nothing in them may steer the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _age(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

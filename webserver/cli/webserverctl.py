@@ -1,0 +1,100 @@
+"""webserverctl: ask a running server for something and wait until it is done. See webserverctl(8)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
+
+OPTIONS = {"--config": True, "--json": False, "--help": False}
+USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | stop [--json]"
+WORDS = {"status": 0, "reload": 0, "restart": 1, "stop": 0}  # command: words that follow it
+
+
+class Unreachable(Exception):
+    """No answer; the text says why."""
+
+
+def main() -> int:
+    try:
+        given, words = parse(sys.argv[1:], OPTIONS)
+        if "--help" in given:
+            sys.stdout.write(USAGE + "\n")
+            return 0
+        if not words or words[0] not in WORDS:
+            raise UsageError(f"unknown command {words[0]!r}" if words else "a command is missing")
+        if len(words) - 1 != WORDS[words[0]]:
+            raise UsageError("restart needs one group" if words[0] == "restart" else f"{words[0]} takes no words")
+    except UsageError as error:
+        sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
+        return 2
+    request = {"op": words[0], **({"group": words[1]} if words[0] == "restart" else {})}
+    try:
+        answer = _ask(_control_socket(os.path.abspath(given.get("--config", DEFAULT_CONFIG))), request)
+    except Unreachable as error:
+        answer = {"ok": False, "errors": [str(error)]}
+    except KeyboardInterrupt:
+        sys.stderr.write("webserverctl: no longer waiting; what was asked for goes on\n")
+        return 1
+    if "--json" in given:
+        sys.stdout.write(json.dumps(answer) + "\n")
+    elif answer.get("ok") and words[0] == "status":
+        from webserver.cli.table import status_text
+
+        sys.stdout.write(status_text(answer))
+    for text in answer.get("errors", []):
+        sys.stderr.write(f"webserverctl: {text}\n")
+    if "--json" not in given:
+        for text in answer.get("notes", []):
+            sys.stderr.write(f"webserverctl: {text}\n")
+    return 0 if answer.get("ok") is True else 1
+
+
+def _control_socket(path: str) -> str:
+    """Where the server of this configuration listens for us.
+
+    From the value of `run` alone: a configuration with mistakes elsewhere is what `reload` has to tell about.
+    """
+    from webserver.config import ConfigErrors
+    from webserver.config.check import check
+    from webserver.config.machine import Machine
+    from webserver.config.reader import read
+
+    try:
+        document = read(path)
+        values = check(document, document.server, "server", Machine())
+    except ConfigErrors as errors:
+        raise Unreachable(str(errors)) from None
+    if path not in document.files and document.errors:
+        raise Unreachable("\n".join(str(error) for error in document.sorted_errors()))
+    if not values.good("run"):
+        raise Unreachable("\n".join(str(error) for error in document.sorted_errors()))
+    return os.path.join(str(values["run"]), "control.sock")
+
+
+def _ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise Unreachable(f"no server runs here ({path})") from None
+        except OSError as error:
+            raise Unreachable(f"{path}: {error.strerror}") from None
+        try:
+            sock.sendall(json.dumps(request).encode("ascii") + b"\n")
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        except OSError as error:
+            raise Unreachable(f"the server ended before it answered: {error.strerror}") from None
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        raise Unreachable("the server ended before it answered; its error log may say why") from None
+    return value if isinstance(value, dict) else {"ok": False, "errors": ["the answer is not one"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

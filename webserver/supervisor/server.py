@@ -1,0 +1,292 @@
+"""The supervisor: makes everything once, starts it in order, ends it in order.
+
+Start: run directory and its lock, listeners, logger, front ends, groups, "ready". End: front ends finish what they
+have, then the groups, then the logger, then the run directory. Nothing here decides about single processes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import prctl  # type: ignore[import-untyped]  # it has no stubs
+
+from webserver.config import Config
+from webserver.supervisor.commands import Answer, Commands
+from webserver.supervisor.frontends import FrontEnds
+from webserver.supervisor.generation import Parts
+from webserver.supervisor.groups import Groups
+from webserver.supervisor.identity import IdentityError, resolve
+from webserver.supervisor.journal import Journal
+from webserver.supervisor.listeners import ListenError, Listeners, backlog_warning
+from webserver.supervisor.logs import Logs
+from webserver.supervisor.loop import Loop, Signals
+from webserver.supervisor.nursery import Nursery
+from webserver.supervisor.operations import Operations, refusal
+from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
+from webserver.supervisor.rundir import RunDirectory, RunError
+from webserver.supervisor.states import Door, State
+from webserver.supervisor.status import status
+
+SIGNALS = (
+    signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
+    signal.SIGCHLD,
+)  # fmt: skip
+ORPHAN_TURNS = 50  # looks, 10 ms apart, for the last orphans' ends
+
+
+class StartError(Exception):
+    """The server cannot start; the text is one line for each reason."""
+
+
+class Supervisor:
+    """`run` returns the exit status. `on_ready` is called once, when every group has started or failed."""
+
+    def __init__(
+        self, config: Config, path: str, on_ready: Callable[[], None], stream: int, error_log_is_ours: bool
+    ) -> None:
+        """`stream`: where the start is told; `error_log_is_ours`: the error log leads to the same place."""
+        self._config = config
+        self._path = path
+        self._on_ready = on_ready
+        self.journal = Journal(stream)
+        self.journal.pipe_too = not error_log_is_ours
+        self._loop = Loop(self.journal.bug)
+        self._door = Door()
+        self._phase = Phase.SERVING
+        self._started = self._loop.now()
+        self._is_ready = False
+        self._exit = 0
+        self._stopping: list[Answer] = []
+        self._worker = 0
+
+    def run(self) -> int:
+        try:
+            self._prepare()
+        except StartError as error:
+            for line in str(error).splitlines():
+                self.journal.plain(f"webserverd: error: {line}")
+            return 1
+        self._loop.run()
+        self._close()
+        return self._exit
+
+    def _prepare(self) -> None:
+        server = self._config.server
+        try:
+            identity = resolve(server.user, server.group, "[server]")
+            self._run = RunDirectory(server.run)
+        except (IdentityError, RunError) as error:
+            raise StartError(str(error)) from None
+        self._raise_open_files()
+        self._listeners = Listeners(server.frontends)
+        problems = []
+        for listen in server.listen:
+            try:
+                self._listeners.open(listen)
+            except ListenError as error:
+                problems.append(str(error))
+        if problems:
+            self._listeners.close_all()
+            self._run.close()
+            raise StartError("\n".join(problems))
+        if warning := backlog_warning():
+            self.journal.warning(warning)
+        prctl.set_child_subreaper(1)
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._signals = Signals(self._loop, SIGNALS, self._signal)
+        self._nursery = Nursery(self._loop, self._door, self.journal)
+        self._nursery.on_orphan = self._orphan
+        self._logs = Logs(
+            self._loop, self._nursery, self.journal, identity, self._config.logs, server.open_files, self._null
+        )
+        self._logs.on_end = self._finish
+        self.journal.use_pipe(self._logs.new_pipe("error", "supervisor")[1])
+        self._frontends = FrontEnds(
+            self._loop, self._nursery, self.journal, self._logs, self._listeners, identity, self._config, self._null
+        )
+        self._groups = Groups(
+            Parts(
+                self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
+                self._next_worker,
+            )
+        )  # fmt: skip
+        self._frontends.groups = self._groups
+        self._frontends.on_change = self._check_ready
+        self._operations = Operations(
+            self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups, self._path
+        )
+        try:
+            self._commands = Commands(self._loop, self.journal, self._run.control, self._command)
+        except OSError as error:
+            self._listeners.close_all()
+            self._run.close()
+            raise StartError(f"cannot listen on {self._run.control}: {error.strerror}") from None
+        # All at once: they wait for each other only where they must.
+        self._logs.start(self._logger_answered)
+        self._frontends.start()
+        for group in self._config.groups:
+            self._groups.start(group, self._group_answered)
+
+    def _raise_open_files(self) -> None:
+        """We hold pages, pipes and sockets for everybody; front ends get exactly what the configuration says."""
+        wanted = self._config.server.open_files
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+                return
+            except (OSError, ValueError):
+                self.journal.warning(f"open_files = {wanted} is above the hard limit of {hard}, which is used")
+        if hard == resource.RLIM_INFINITY or soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def _next_worker(self) -> int:
+        self._worker += 1
+        return self._worker
+
+    def _logger_answered(self, problem: str) -> None:
+        if problem:
+            self.journal.plain(f"webserverd: error: {problem}")
+            self._exit = 1
+            self._stop_now()
+
+    def _group_answered(self, message: str) -> None:
+        self._loop.soon(self._check_ready)
+
+    def _check_ready(self) -> None:
+        if self._is_ready or self._phase is not Phase.SERVING:
+            return
+        frontends = self._frontends.all
+        if any(one.state is State.FAILED for one in frontends) or any(one.backoff.failures >= 5 for one in frontends):
+            self.journal.error("the front ends do not start; see above for the reason")
+            self._exit = 1
+            self._stop_now()
+            return
+        if all(one.state is State.RUNNING for one in frontends) and all(
+            role.settled for role in self._groups.roles.values()
+        ):
+            self._is_ready = True
+            for role in self._groups.roles.values():
+                if role.message:
+                    self.journal.error(f"group {role.name} has failed to start: {role.message}")
+            self.journal.notice("listening on " + ", ".join(map(str, self._listeners.addresses.values())))
+            self.journal.plain("ready")
+            self.journal.echo = False
+            self.journal.pipe_too = True
+            self._on_ready()
+
+    def _signal(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._nursery.reap()
+            return
+        wish = on_signal(self._phase, number)
+        if wish is not Wish.NOTHING:
+            self.journal.notice(f"{signal.Signals(number).name}: {wish.value}")
+        self._wish(wish)
+
+    def _wish(self, wish: Wish) -> None:
+        if wish is Wish.DRAIN:
+            self._drain()
+        elif wish is Wish.STOP:
+            self._stop_now()
+        elif wish is Wish.RELOAD:
+            self._operations.reload(lambda message: None)
+        elif wish is Wish.REOPEN:
+            self._logs.reopen()
+
+    def _command(self, message: dict[str, Any], answer: Answer) -> None:
+        op = message["op"]
+        if op == "status":
+            now = self._loop.now()
+            found = status(
+                self._phase.value, self._started, now, self._frontends, self._groups, self._logs, self._listeners
+            )
+            answer({"ok": True, "errors": [], **found})
+        elif op == "reload":
+            self._operations.reload(answer)
+        elif op == "restart":
+            self._operations.restart(message.get("group"), answer)
+        elif op == "reopen":
+            self._logs.reopen()
+            answer({"ok": True, "errors": []})
+        elif op == "stop":
+            self._stopping.append(answer)
+            if self._phase is Phase.SERVING:
+                self._drain()
+        else:
+            answer(refusal(f"unknown command {op!r}"))
+
+    def _orphan(self, pid: int, cause: str) -> None:
+        generation = self._groups.orphan_reaped(pid, cause)
+        # What an application started and left behind is its own business when it ends well.
+        if generation is None and cause != "exited with status 0":
+            self.journal.notice(f"process {pid}, left behind by another, {cause}")
+
+    def _drain(self) -> None:
+        self._phase = Phase.DRAINING
+        self._operations.end()
+        # The front ends take what is in the queues and close them; ours must not keep them open.
+        self._frontends.drain(self._frontends_gone)
+        self._listeners.close_all()
+
+    def _frontends_gone(self) -> None:
+        if self._phase is Phase.DRAINING:
+            self._groups.leave(self._groups_gone)
+
+    def _groups_gone(self) -> None:
+        if self._phase is Phase.DRAINING:
+            self.journal.notice("stopped")
+            self.journal.close()
+            self._nursery.kill_orphans()
+            self._logs.drain()
+
+    def _stop_now(self) -> None:
+        if self._phase is Phase.STOPPING:
+            return
+        self._phase = Phase.STOPPING
+        self._operations.end()
+        self._frontends.drain(lambda: None)
+        self._listeners.close_all()
+        self.journal.notice("stopped at once")
+        self._groups.stop_now("the server stops now")
+        for child in self._nursery.children():
+            if child.kind != "logger":
+                self._nursery.stop_now(child, "the server stops now")
+        self._loop.after(2 * STOP_WAIT, self._last)
+
+    def _last(self) -> None:
+        """All are dead or have been killed; the logger takes what they said last."""
+        for child in self._nursery.children():
+            if child.kind != "logger":
+                self._nursery.kill_now(child, "it did not end")
+        self._nursery.kill_orphans()
+        self.journal.close()
+        self._logs.drain()
+        logger = self._logs.child
+        self._loop.after(STOP_WAIT, lambda: self._nursery.kill_now(logger, "the server stops now"))
+
+    def _finish(self) -> None:
+        self._bury(ORPHAN_TURNS)
+
+    def _bury(self, turns: int) -> None:
+        """Nothing that was left to us outlives us."""
+        self._nursery.reap()
+        if turns and self._nursery.kill_orphans():
+            self._loop.after(0.01, lambda: self._bury(turns - 1))
+        else:
+            self._loop.stop()
+
+    def _close(self) -> None:
+        self._run.close()
+        for answer in self._stopping:
+            answer({"ok": True, "errors": []})
+        self._commands.flush()
+        self._commands.close()
+        self._signals.close()
+        self._logs.close()
+        os.close(self._null)
+        self._loop.close()

@@ -1,0 +1,105 @@
+"""What webserverctl status shows: every process, every group, from what the supervisor knows and the workers' pages."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from webserver.supervisor.frontends import FrontEnd, FrontEnds
+from webserver.supervisor.generation import Generation, Worker
+from webserver.supervisor.group import GroupRole
+from webserver.supervisor.groups import Groups
+from webserver.supervisor.listeners import Listeners
+from webserver.supervisor.logs import Logs
+from webserver.supervisor.process import Child
+
+
+def status(
+    phase: str, started: float, now: float, frontends: FrontEnds, groups: Groups, logs: Logs, listeners: Listeners
+) -> dict[str, Any]:
+    processes = [_process("supervisor", "", os.getpid(), phase, now - started)]
+    processes.append(_child(logs.child, now))
+    processes += [_frontend(one, now) for one in frontends.all]
+    for generation in groups.generations():
+        processes.append(_manager(generation, now))
+        processes += [_worker(generation, worker, now) for worker in generation.workers.values()]
+    return {
+        "listen": [str(address) for address in listeners.addresses.values()],
+        "separated": os.geteuid() == 0,
+        "processes": processes,
+        "groups": [_group(role, frontends) for role in (*groups.roles.values(), *groups.gone)],
+    }
+
+
+def _process(kind: str, name: str, pid: int, state: str, age: float, **more: Any) -> dict[str, Any]:
+    entry = {"kind": kind, "name": name, "group": None, "generation": None, "pid": pid or None, "state": state}
+    return {**entry, "age": round(max(0.0, age), 3), **more}
+
+
+def _child(child: Child, now: float, **more: Any) -> dict[str, Any]:
+    age = now - child.started if child.pid else 0.0
+    kind = "front end" if child.kind == "frontend" else child.kind
+    return _process(kind, child.name, child.pid, child.state.value, age, message=child.why, **more)
+
+
+def _frontend(frontend: FrontEnd, now: float) -> dict[str, Any]:
+    engine = frontend.stats.get("engine")
+    return _child(frontend, now, incarnation=frontend.incarnation, stats=engine if isinstance(engine, dict) else {})
+
+
+def _manager(generation: Generation, now: float) -> dict[str, Any]:
+    return _child(
+        generation.manager,
+        now,
+        group=generation.config.name,
+        generation=generation.number,
+        stage=generation.stage.value,
+        language=generation.config.language,
+        user=generation.identity.user,
+    )
+
+
+def _worker(generation: Generation, worker: Worker, now: float) -> dict[str, Any]:
+    page = worker.page.read()
+    # The page is the worker's own account; "ready" is what its manager has said.
+    state = page.state_name if worker.ready or page.state_name != "ready" else "starting"
+    return _process(
+        "worker",
+        str(worker.number),
+        worker.pid,
+        state,
+        now - worker.started,
+        group=generation.config.name,
+        generation=generation.number,
+        worker=worker.incarnation,
+        requests=page.requests,
+        errors=page.errors,
+        slots=worker.page.slots,
+        busy=page.busy,
+        queued=page.queued,
+    )
+
+
+def _group(role: GroupRole, frontends: FrontEnds) -> dict[str, Any]:
+    generations = role.generations()
+    workers = [worker.page.read() for one in generations for worker in one.workers.values()]
+    return {
+        "name": role.name,
+        "language": role.config.language,
+        "user": role.identity.user if role.identity is not None else None,
+        "state": role.state.value,
+        "message": role.message,
+        "generation": role.current.number if role.current is not None else None,
+        "generations": [{"generation": one.number, "stage": one.stage.value} for one in generations],
+        "requests": sum(page.requests for page in workers) + sum(one.requests for one in generations),
+        "busy": sum(page.busy for page in workers),
+        "slots": sum(len(page.slot) for page in workers),
+        "queued": sum(_queued(one, role.name) for one in frontends.alive()),
+    }
+
+
+def _queued(frontend: FrontEnd, group: str) -> int:
+    groups = frontend.stats.get("groups")
+    entry = groups.get(group) if isinstance(groups, dict) else None
+    queued = entry.get("queued", 0) if isinstance(entry, dict) else 0
+    return queued if isinstance(queued, int) else 0

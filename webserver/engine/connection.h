@@ -129,6 +129,10 @@ void connection_linger(struct connection *c);
 void connection_listen(struct connection *c, bool input);
 void connection_expect_output(struct connection *c, bool output);
 
+/* ---- connections.c */
+/* After a connection has closed: EVENT_EMPTY, once, when engine_drain was asked and it was the last. */
+void connections_tell_when_empty(struct engine *e);
+
 /* ---- reading.c: each says whether connection_drive should go on */
 bool head_step(struct connection *c);
 bool body_step(struct connection *c);

@@ -7,7 +7,7 @@
 
 /* Make the queues for the limits as they are now. 0 or -1. */
 int deadlines_make(struct engine *e);
-/* connection.c: the grace of engine_drain is over. */
+/* connections.c: the grace of engine_drain is over. */
 void connections_drain_idle(struct engine *e);
 /* listener.c */
 int reserve_open(void);

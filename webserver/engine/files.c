@@ -214,6 +214,12 @@ static bool same_time(struct timespec a, struct timespec b)
 	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
+static bool same_state(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mode == b->st_mode &&
+	       same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
+}
+
 /* Two writes within one tick of the file system's clock leave the same time: a file that was young is read again. */
 static bool unchanged(const struct file *f, const struct opened *o, enum file_kind kind)
 {
@@ -221,9 +227,15 @@ static bool unchanged(const struct file *f, const struct opened *o, enum file_ki
 		return false;
 	if (kind == FILE_MISSING || kind == FILE_REFUSED)
 		return f->error == o->error;
-	return !f->young && f->state.st_dev == o->state.st_dev && f->state.st_ino == o->state.st_ino &&
-	       f->state.st_size == o->state.st_size && f->state.st_mode == o->state.st_mode &&
-	       same_time(f->state.st_mtim, o->state.st_mtim) && same_time(f->state.st_ctim, o->state.st_ctim);
+	return !f->young && same_state(&f->state, &o->state);
+}
+
+/* Content that is read when it is sent may have been written to since: the answer's head would promise another size.
+   One system call, where there will be a sendfile anyway. */
+static bool as_described(const struct file *f)
+{
+	struct stat now;
+	return f->fd < 0 || (fstat(f->fd, &now) == 0 && same_state(&f->state, &now));
 }
 
 /* ---- a regular file's answer fields and content */
@@ -367,7 +379,7 @@ struct file *files_find(engine *e, const struct root *root, struct engine_text p
 	struct statics *s = e->statics;
 	uint64_t hash = hash_bytes(&s->key, root->opened * 2 + probe, path.data, path.size);
 	struct file *f = find(s, root->opened, path, probe, hash);
-	if (f != NULL && e->now_ns - f->checked_ns < FILES_RECHECK_NS) {
+	if (f != NULL && e->now_ns - f->checked_ns < FILES_RECHECK_NS && as_described(f)) {
 		e->stats.files_hit++;
 		list_remove(&f->order);
 		list_append(&s->shelves[f->shelf], &f->order);

@@ -7,15 +7,15 @@
 /* timers.c: call back what has expired by e->now_ns. */
 void timers_run(struct engine *e);
 
-/* connection.c: connections that have something to do without a descriptor saying so. True: some are left. */
+/* connections.c: connections that have something to do without a descriptor saying so. True: some are left. */
 bool connections_turn(struct engine *e);
-/* connection.c: give the memory of closed connections back; nothing on the stack may point to one. */
+/* connections.c: give the memory of closed connections back; nothing on the stack may point to one. */
 void connections_sweep(struct engine *e);
-/* connection.c: the limits have changed. */
+/* deadlines.c: the limits have changed. */
 void connections_limits(struct engine *e);
-/* connection.c: stop keeping alive. */
+/* connections.c: stop keeping alive. */
 void connections_drain(struct engine *e);
-/* connection.c: engine_free begins: end every request, close every connection. */
+/* connections.c: engine_free begins: end every request, close every connection. */
 void connections_close(struct engine *e);
 
 /* loop.c: read the clocks. Calls from Python do this first, since the turn may be long over. */

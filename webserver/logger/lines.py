@@ -16,8 +16,12 @@ ENTRY_LIMIT = 512 * 1024  # bytes of an entry: what a worker logs at once at mos
 MARK = " [continued]"
 LEVELS = ("error", "warning", "notice")
 
-# Control characters could forge lines or play with a terminal.
-_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), 127) if number not in (9,)}
+# Control characters could forge lines or play with a terminal: C0 but tab, DEL, C1; and what some viewers break lines at.
+_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(9), *range(10, 32), *range(127, 160))} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+_WORD_LIMIT = 256  # letters of a site's name or request's id
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,15 @@ def formatted(entry: Entry, time: str, source: str, pid: int) -> str:
     if pid:
         head += f" {pid}"
     if entry.site:
-        head += f" site={_clean(entry.site)}"
+        head += f" site={_word(entry.site)}"
     if entry.request:
-        head += f" request={_clean(entry.request)}"
-    return "".join(f"{head}: {_clean(line)}\n" for line in entry.text.split("\n"))
+        head += f" request={_word(entry.request)}"
+    return "".join(f"{head}: {_clean(line)}\n" for line in entry.text.rstrip("\n").split("\n"))
+
+
+def _word(text: str) -> str:
+    """What stands before the colon must not look like the end of it."""
+    return _clean(text[:_WORD_LIMIT]).replace(" ", "\\x20").replace(":", "\\x3a")
 
 
 def _clean(text: str) -> str:

@@ -1,184 +1,278 @@
-"""The logger's loop: pipes in, files out, and what it and the supervisor tell each other.
+"""The logger: reads every pipe that the supervisor hands over and writes the log files, which it alone owns.
 
-Each pipe gets a bounded part of each turn, so that a loud group does not silence the others. When the supervisor asks
-it to, or is dead, the logger reads every pipe to its end and goes.
+One loop. A turn takes a bounded amount from each pipe that has something, so that a loud group does not silence the
+others, and then writes what came in batches. It makes no writer wait: what the disk does not take is dropped and
+counted. When the supervisor asks it to, or is dead, it reads every pipe to its end and goes.
 """
 
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
+import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from webserver.logger.lines import Entry, Splitter, formatted
-from webserver.logger.outputs import Output, OutputError
-from webserver.wire.control import Control, ControlError, close_all
+from webserver.logger.output import OpenError, Output, open_log
+from webserver.wire.control import Control, ControlClosed, ControlError, ControlFull, close_all
 
-READ = 65536  # bytes of one pipe in one turn
-RETRY_MS = 1000  # between attempts to write to a file that could not be written
-LAST_WORDS = 10.0  # seconds that pipes may stay open after the supervisor's death
+READ_SIZE = 65536  # bytes from one pipe in one turn
+DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
+ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
 
 
-@dataclass
+@dataclass(eq=False)
 class Pipe:
-    number: int
+    id: int
     fd: int
     kind: str  # error, access
     source: str
     pid: int = 0
     splitter: Splitter = field(default_factory=Splitter)
-    rest: bytes = b""  # access: a line that has not ended
+    carry: bytes = b""  # of an access line
 
 
 class Logger:
-    """`run` returns the exit status."""
+    """See the module. `run` returns the exit status."""
 
-    def __init__(self, control: Control, record: dict[str, Any]) -> None:
-        """Raises OutputError."""
-        self._control: Control | None = control
-        self._errors = Output(record["error_log"])
-        self._access = Output(record["access_log"])
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._stamp = Stamp()
         self._pipes: dict[int, Pipe] = {}
+        self._error: Output = Output("", 2, self._note)
+        self._access: Output | None = None
+        self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
         self._draining = False
-        self._end = 0.0
-        self._poll = select.poll()
-        self._poll.register(control.fileno(), select.POLLIN)
-        self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
-        self._poll.register(self._wake, select.POLLIN)
-        self._second = -1
-        self._stamp = ""
+        self._drain_until = 0.0
+        self._closed: list[int] = []  # pipes whose end the supervisor has not been told
+        self._notes: list[str] = []
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, _only_wake)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(control, selectors.EVENT_READ)
 
     def run(self) -> int:
-        while not (self._draining and not self._pipes):
-            stuck = self._errors.stuck or self._access.stuck
-            events = self._poll.poll(RETRY_MS if stuck or self._end else None)
-            for fd, _ in events:
-                if self._control is not None and fd == self._control.fileno():
-                    self._obey()
-                elif fd == self._wake:
-                    # TERM: the supervisor's death. Its end of the control connection says so too.
-                    os.read(self._wake, 4096)
-                    self._last_words()
-                elif fd in self._pipes:
-                    self._read(self._pipes[fd])
-            self._errors.flush()
-            self._access.flush()
-            if self._end and time.monotonic() > self._end:
-                break
-        self._errors.close()
-        self._access.close()
+        while not self._finished():
+            for key, _ in self._selector.select(self._wait(time.monotonic())):
+                if key.fileobj is self._control:
+                    self._orders()
+                elif key.fileobj is self._wake:
+                    self._wake.recv(4096)
+                    self._drain()
+                elif key.data.fd in self._pipes:
+                    self._read(key.data)
+            self._write_notes()
+            self._flush()
+            self._tell_closed()
+        for pipe in list(self._pipes.values()):
+            self._end(pipe)
+        self._write_notes()
+        for output in self._outputs():
+            output.close(time.monotonic())
         return 0
 
-    def _last_words(self) -> None:
-        self._draining = True
-        if not self._end:
-            self._end = time.monotonic() + LAST_WORDS
+    def _outputs(self) -> list[Output]:
+        return [self._error] if self._access is None else [self._error, self._access]
 
-    def _obey(self) -> None:
-        assert self._control is not None
-        try:
-            received = self._control.receive()
-        except BlockingIOError:
-            return
-        except ControlError as error:
-            self._say("error", str(error))
-            return
-        if received is None:
-            self._poll.unregister(self._control.fileno())
-            self._control.close()
-            self._control = None
-            self._last_words()
-            return
-        message, fds = received
+    def _flush(self) -> None:
+        now = time.monotonic()
+        for output in self._outputs():
+            output.flush(now)
+
+    def _wait(self, now: float) -> float | None:
+        """Seconds until something is to be done without being told."""
+        times = [output.retry_at for output in self._outputs() if output.waits]
+        if self._draining:
+            times.append(self._drain_until)
+        if self._closed:
+            times.append(now + 0.05)
+        return max(0.0, min(times) - now) if times else None
+
+    def _finished(self) -> bool:
+        return self._draining and (not self._pipes or time.monotonic() >= self._drain_until)
+
+    # Orders
+
+    def _orders(self) -> None:
+        while True:
+            try:
+                received = self._control.receive()
+            except BlockingIOError:
+                return
+            except (ControlError, OSError) as error:
+                self._note(f"control: {error}")
+                received = None
+            if received is None:
+                # The supervisor is dead and soon all others: what they said last is still to be written.
+                self._selector.unregister(self._control)
+                self._drain()
+                return
+            message, fds = received
+            try:
+                self._order(message, fds)
+            except (KeyError, TypeError, ValueError) as error:
+                self._note(f"control: wrong packet {message['op']!r}: {error!r}")
+            close_all(fds.values())
+
+    def _order(self, message: dict[str, Any], fds: dict[str, int]) -> None:
         op = message["op"]
         if op == "pipe":
-            label = message["label"]
-            fd = fds.pop("pipe")
-            os.set_blocking(fd, False)
-            self._pipes[fd] = Pipe(message["id"], fd, label["kind"], label["source"], label.get("pid", 0))
-            self._poll.register(fd, select.POLLIN)
+            self._add_pipe(int(message["id"]), message["label"], fds.pop("pipe"))
         elif op == "name":
             for pipe in self._pipes.values():
-                if pipe.number == message["id"]:
-                    pipe.pid = message["pid"]
-        elif op == "reopen":
-            self._reopen()
+                if pipe.id == message["id"]:
+                    pipe.pid = int(message["pid"])
         elif op == "record":
             self._use(message["record"])
+        elif op == "reopen":
+            self._reopen()
         elif op == "drain":
-            self._draining = True
+            self._drain()
         else:
-            self._say("error", f"the logger was asked for {op!r}, which it does not know")
-        close_all(fds.values())
+            raise ValueError("unknown op")
 
-    def _reopen(self) -> None:
-        for output in (self._errors, self._access):
-            try:
-                output.reopen()
-            except OutputError as error:
-                self._say("error", str(error))
+    def _add_pipe(self, number: int, label: dict[str, Any], fd: int) -> None:
+        os.set_blocking(fd, False)
+        pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
+        self._pipes[fd] = pipe
+        self._selector.register(fd, selectors.EVENT_READ, pipe)
 
     def _use(self, record: dict[str, Any]) -> None:
-        """Other files, all or none."""
+        """Log where the record says; told in the answer if that cannot be done, and then nothing changes."""
         try:
-            errors = Output(record["error_log"])
-            access = Output(record["access_log"])
-        except OutputError as error:
-            self._tell({"op": "failed", "message": str(error)})
+            error = self._open(record["error_log"], {"stderr": 2})
+            try:
+                access = None if record["access_log"] == "off" else self._open(record["access_log"], {"stdout": 1})
+            except OpenError:
+                error.close(time.monotonic())
+                raise
+        except OpenError as problem:
+            if self._error.path == "" and record["error_log"] != "stderr":
+                self._unopened = record
+            self._tell({"op": "failed", "message": f"{problem} (the logger runs as uid {os.geteuid()})"})
             return
-        self._errors.close()
-        self._access.close()
-        self._errors, self._access = errors, access
+        before, now = self._outputs(), time.monotonic()
+        self._error, self._access, self._unopened = error, access, None
+        for output in before:
+            output.close(now)
         self._tell({"op": "ready"})
+
+    def _open(self, where: str, standard: dict[str, int]) -> Output:
+        if where in standard:
+            return Output("", standard[where], self._note)
+        return Output(where, open_log(where), self._note)
+
+    def _reopen(self) -> None:
+        if self._unopened is not None:
+            self._use(self._unopened)
+            return
+        for output in self._outputs():
+            try:
+                output.reopen(time.monotonic())
+            except OpenError as problem:
+                self._note(f"{problem}; the file that is open is kept")
+
+    def _drain(self) -> None:
+        self._draining = True
+        self._drain_until = time.monotonic() + DRAIN_WAIT
+
+    # Pipes
 
     def _read(self, pipe: Pipe) -> None:
         try:
-            data = os.read(pipe.fd, READ)
+            data = os.read(pipe.fd, READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if pipe.kind == "access":
-            whole, end, rest = (pipe.rest + data).rpartition(b"\n")
-            pipe.rest = rest[:READ]
-            if not data and rest:
-                whole, end = whole + end + rest, b"\n"
-            if end:
-                self._access.put(whole + end)
-        else:
-            for entry in pipe.splitter.feed(data) if data else pipe.splitter.end():
-                self._put(entry, pipe.source, pipe.pid)
         if not data:
-            self._poll.unregister(pipe.fd)
-            del self._pipes[pipe.fd]
-            os.close(pipe.fd)
-            self._tell({"op": "closed", "id": pipe.number})
+            self._end(pipe)
+            return
+        if self._draining:
+            self._drain_until = time.monotonic() + DRAIN_WAIT
+        if pipe.kind == "access":
+            self._access_lines(pipe, data)
+        else:
+            self._entries(pipe.splitter.feed(data), pipe.source, pipe.pid)
 
-    def _say(self, level: str, text: str) -> None:
-        self._put(Entry(level, text), "logger", os.getpid())
+    def _end(self, pipe: Pipe) -> None:
+        if pipe.kind == "access":
+            if pipe.carry:
+                self._access_lines(pipe, b"\n")
+        else:
+            self._entries(pipe.splitter.end(), pipe.source, pipe.pid)
+        self._selector.unregister(pipe.fd)
+        os.close(pipe.fd)
+        del self._pipes[pipe.fd]
+        self._closed.append(pipe.id)
 
-    def _put(self, entry: Entry, source: str, pid: int) -> None:
-        line = formatted(entry, self._now(), source, pid)
-        self._errors.put(line.encode("utf-8", "backslashreplace"))
+    def _access_lines(self, pipe: Pipe, data: bytes) -> None:
+        """Whole lines only: several pipes end in one file."""
+        end = data.rfind(b"\n") + 1
+        if not end and len(pipe.carry) + len(data) < ACCESS_CARRY:
+            pipe.carry += data
+            return
+        end = end or len(data)
+        whole, pipe.carry = pipe.carry + data[:end], data[end:]
+        if self._access is not None:
+            self._access.write(whole, whole.count(b"\n"), time.monotonic())
 
-    def _now(self) -> str:
-        """Local time with milliseconds, as "2026-11-22 23:40:13.123"."""
-        now = time.time()
+    def _entries(self, entries: Iterable[Entry], source: str, pid: int) -> None:
+        stamp = self._stamp.text(time.time())
+        for entry in entries:
+            lines = formatted(entry, stamp, source, pid).encode("utf-8", "backslashreplace")
+            self._error.write(lines, lines.count(b"\n"), time.monotonic())
+
+    # What the logger itself has to say
+
+    def _note(self, text: str) -> None:
+        # Not written from here: this may be called from within a write.
+        self._notes.append(text)
+
+    def _write_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        self._entries((Entry("error", text) for text in notes), "logger", os.getpid())
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        try:
+            self._control.send(message)
+        except (ControlClosed, ControlFull):
+            pass
+
+    def _tell_closed(self) -> None:
+        while self._closed:
+            try:
+                self._control.send({"op": "closed", "id": self._closed[0]})
+            except ControlFull:
+                return
+            except ControlClosed:
+                self._closed.clear()
+                return
+            self._closed.pop(0)
+
+
+class Stamp:
+    """Local time with milliseconds, as "2026-11-22 23:40:13.123"; the seconds' part is made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self, now: float) -> str:
         second = int(now)
         if second != self._second:
             self._second = second
-            self._stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self._stamp}.{int((now - second) * 1000):03d}"
+            self._text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{self._text}.{int((now - second) * 1000):03d}"
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        if self._control is None:
-            return
-        try:
-            self._control.send(message)
-        except ControlError:
-            pass  # it is dead or very slow; "closed" only lets it close its own end sooner
+
+def _only_wake(number: int, frame: object) -> None:
+    """Signals only queue: the wake-up descriptor has told the loop."""

@@ -79,7 +79,7 @@ def parent(pid: int) -> int:
 
 def test_front_ends_and_supervisor_load_no_language(all_kinds: Server) -> None:
     """S2, S24: no application code and no language where the network is."""
-    accepting = [*all_kinds.pids("frontend"), *all_kinds.pids("supervisor"), *all_kinds.pids("logger")]
+    accepting = [*all_kinds.pids("front end"), *all_kinds.pids("supervisor"), *all_kinds.pids("logger")]
     assert len(accepting) == 4
     all_kinds.get("/shop/")
     all_kinds.get("/pid.php")
@@ -113,7 +113,7 @@ def test_one_manager_for_each_group_and_workers_are_its_children(all_kinds: Serv
         assert title(manager) == f"webserver: manager {group}"
         assert {title(pid) for pid in workers} == {f"webserver: worker {group} {n}" for n in range(count)}
     assert title(supervisor) == "webserver: supervisor"
-    assert {title(pid) for pid in all_kinds.pids("frontend")} == {"webserver: front end 0", "webserver: front end 1"}
+    assert {title(pid) for pid in all_kinds.pids("front end")} == {"webserver: front end 0", "webserver: front end 1"}
 
 
 def test_group_has_its_own_environment_and_nothing_of_the_supervisor(all_kinds: Server) -> None:
@@ -187,12 +187,12 @@ def test_static_files_need_no_group(server: Server) -> None:
     server.start()
     answer = server.get("/")
     assert (answer.status, answer.body, answer.field("Content-Type")) == (200, b"static", "text/html")
-    assert {process["kind"] for process in server.status()["processes"]} == {"supervisor", "frontend", "logger"}
+    assert {process["kind"] for process in server.status()["processes"]} == {"supervisor", "front end", "logger"}
 
 
 def test_front_end_knows_no_secrets_of_groups(all_kinds: Server) -> None:
     """S38: front ends have what maps URLs to groups, not the groups' environment."""
-    for pid in all_kinds.pids("frontend"):
+    for pid in all_kinds.pids("front end"):
         with open(f"/proc/{pid}/maps") as regions, open(f"/proc/{pid}/mem", "rb") as memory:
             for line in regions:
                 words = line.split()

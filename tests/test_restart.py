@@ -240,10 +240,10 @@ def busy(server: Server, group: str) -> int:
 
 
 def test_dead_front_end_is_replaced(loaded: Server) -> None:
-    loaded.allow("frontend", "SIGKILL")
-    victim = loaded.pids("frontend")[0]
+    loaded.allow("front end", "SIGKILL")
+    victim = loaded.pids("front end")[0]
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: len(set(loaded.pids("frontend")) - {victim}) == 2, "the front end was not replaced")
+    wait_until(lambda: len(set(loaded.pids("front end")) - {victim}) == 2, "the front end was not replaced")
     for _ in range(40):
         assert loaded.get("/shop/").status == 200
         assert loaded.get("/plain/").status == 200

@@ -139,6 +139,8 @@ def start(limits: dict[str, Any]) -> tuple[subprocess.Popen[str], int]:
     )
     assert process.stdout is not None
     port = process.stdout.readline()
+    if not port:
+        stop(process)
     assert port, "http_server.py did not start"
     return process, int(port)
 
@@ -147,5 +149,5 @@ def stop(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.close()
-    assert process.wait(20) == 0
     process.stdout.close()
+    assert process.wait(20) == 0

@@ -1,6 +1,8 @@
 """The engine alone, behind a socket, with a few green handlers: what the tests of HTTP speak to.
 
-Run as a program: `http_server.py OPTIONS`, JSON on the command line. Prints its port; drains when it reads a line; ends when its standard input does.
+Run as a program: `http_server.py OPTIONS`, JSON on the command line: limits of the engine, times in seconds;
+"descriptors": RLIMIT_NOFILE; "unix": a path to listen on as well. Prints its port; drains when it reads a line; ends
+when its standard input does.
 The engine is driven as the front end drives it, from one readable descriptor, but by an epoll set instead of a hub.
 
     any path    reads the body, says "METHOD PATH QUERY HOST BODY-SIZE", and " seen" if it sees a field it must not
@@ -14,6 +16,7 @@ The engine is driven as the front end drives it, from one readable descriptor, b
 from __future__ import annotations
 
 import json
+import resource
 import select
 import socket
 import sys
@@ -174,10 +177,20 @@ class Program:
 
 
 def main() -> None:
-    program = Program(json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})
+    options = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    descriptors, path = options.pop("descriptors", 0), options.pop("unix", "")
+    program = Program(options)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     if lib.engine_listen(program.engine, 1, listener.fileno(), socket.AF_INET, listener.getsockname()[1]) != 0:
         raise SystemExit("engine_listen")
+    if path:
+        local = socket.socket(socket.AF_UNIX)
+        local.bind(path)
+        local.listen(64)
+        if lib.engine_listen(program.engine, 2, local.fileno(), socket.AF_UNIX, 0) != 0:
+            raise SystemExit("engine_listen")
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     print(listener.getsockname()[1], flush=True)
     try:
         program.serve()

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cffi import FFI
+from hypothesis import settings
 
 ENGINE = Path(__file__).resolve().parent.parent.parent / "webserver" / "engine"
 SOURCES = ["ranges.c", "dates.c", "conditions.c", "escape.c", "table.c", "hosts.c", "decisions.c", "paths.c"]
+
+# The first call compiles, and the machine may be busy: time is not what these tests are about.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 CDEF = """
 struct engine_text { const char *data; size_t size; };

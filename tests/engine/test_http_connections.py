@@ -1,5 +1,7 @@
-"""Connections of the engine: time limits, ends of every kind, backpressure, draining, limits. No test sleeps: each waits
-for what the server does, with short limits where it is a limit that is tested."""
+"""Connections of the engine: time limits, ends of every kind, backpressure, draining, limits.
+
+No test sleeps: each waits for what the server does, with short limits where it is a limit that is tested.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,6 +402,36 @@ def test_connection_limit_makes_others_wait() -> None:
         first.sock.close()
         third.sock.settimeout(20)
         assert third.answer()
+
+
+def test_out_of_descriptors_refuses_and_recovers() -> None:
+    with served(descriptors=30) as server:
+        streams = [server.connect() for _ in range(60)]
+        refused = 0
+        for stream in streams:
+            stream.sock.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                assert stream.rest() == b""
+                refused += 1
+        assert refused > 0
+        server.disconnect()
+        assert server.ask("/") == b"GET / - example.org 0"
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "web.sock")
+    with served(unix=path) as server:
+        sock = socket.socket(socket.AF_UNIX)
+        server.sockets.append(sock)
+        sock.settimeout(20)
+        sock.connect(path)
+        stream = Stream(sock)
+        stream.send(request("/a") + request("/hang"))
+        answer = stream.answer()
+        assert answer is not None
+        assert answer.body == b"GET /a - example.org 0"
+        sock.close()
+        closed_reaches(server, 1)
 
 
 def test_drain_answers_the_next_request_and_ends() -> None:

@@ -45,7 +45,8 @@ def expectation(name: str) -> Expectation:
             says.append(value.encode())
         else:
             assert line.startswith("#"), f"{name}.expect: {line}"
-    assert statuses and end in ("open", "close"), name
+    assert statuses, name
+    assert end in ("open", "close"), name
     return Expectation(statuses, end, says)
 
 

@@ -316,7 +316,7 @@ void access_record(struct request *r)
 		.id = r->id,
 		.duration_ns = e->now_ns > r->arrived_ns ? e->now_ns - r->arrived_ns : 0,
 		.wall_ns = e->now_wall_ns,
-		.complete = r->reply_complete,
+		.complete = r->reply_complete && reply_queued(r) == 0,
 	};
 	find_fields(r, &w);
 	size_t strangers = w.method.size + w.target.size + w.host.size + w.referer.size + w.agent.size;

@@ -17,6 +17,8 @@
 #include "reply.h"
 #include "transport.h"
 
+/* Heads and pieces of body that one connection gets done before the next connection's turn. */
+#define STEPS 32
 /* After an answer that closes: what the client may still send before it has seen the answer. */
 #define LINGER_BYTES (16U << 20)
 
@@ -229,8 +231,13 @@ void connection_drive(struct connection *c)
 		return;
 	list_remove(&c->due);
 	c->driving = true;
-	while (c->phase != PHASE_CLOSED && !c->broken && step[c->phase](c))
-		continue;
+	unsigned steps = 0;
+	while (c->phase != PHASE_CLOSED && !c->broken && step[c->phase](c)) {
+		if (++steps < STEPS)
+			continue;
+		connection_later(c); /* others have their turn before a client that never stops */
+		break;
+	}
 	c->driving = false;
 	if (c->broken)
 		connection_close(c);

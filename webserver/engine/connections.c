@@ -24,6 +24,11 @@ bool connections_turn(struct engine *e)
 	return !list_empty(&cs->due);
 }
 
+bool connections_due(const struct engine *e)
+{
+	return !list_empty(&e->connections->due);
+}
+
 void connections_sweep(struct engine *e)
 {
 	struct connections *cs = e->connections;

@@ -166,6 +166,7 @@ int engine_run(engine *e, struct engine_event *events, int max)
 		timers_run(e);
 		more = connections_turn(e);
 		more |= channel_turn(e);
+		more |= connections_due(e); /* what the channel has let go on */
 		if (e->now_ns >= end)
 			break;
 		/* One ready descriptor is what a quiet server sees: asking again would only find nothing. */

@@ -9,6 +9,7 @@ void timers_run(struct engine *e);
 
 /* connections.c: connections that have something to do without a descriptor saying so. True: some are left. */
 bool connections_turn(struct engine *e);
+bool connections_due(const struct engine *e); /* there are connections to be driven */
 /* connections.c: give the memory of closed connections back; nothing on the stack may point to one. */
 void connections_sweep(struct engine *e);
 /* deadlines.c: the limits have changed. */

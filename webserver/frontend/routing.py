@@ -20,6 +20,9 @@ from .sites import Numbers, compile_sites
 
 _SYMLINKS = {"deny": 0, "owner": 1, "allow": 2}
 _DOTFILES = 4
+# Until its configuration comes, which is before the first request for it.
+EARLY_QUEUE = 1000
+EARLY_TIMEOUT = 30.0
 _FAILED = Decision(NO_SITE, (Choice(Kind.STATUS, 500),))
 
 
@@ -60,6 +63,8 @@ class Routing:
         self._table = SiteTable([])
         self._sites: dict[int, Site] = {}
         self._groups: dict[str, Group] = {}
+        self._early: set[str] = set()
+        self._removed: set[str] = set()
         self._mime: dict[str, str] = {}
         self._hosts: dict[int, tuple[str, ...]] = {}
         engine.site(NO_SITE, "-", "", 0)
@@ -83,6 +88,7 @@ class Routing:
                 )
         gone_groups = set(self._groups) - {group.name for group in config.groups}
         self._groups = {group.name: group for group in config.groups}
+        self._early -= set(self._groups)
         compiled = compile_sites(config, self.sites, self.groups)
         changed = [number for number, site in compiled.sites.items() if self._sites.get(number) != site]
         for number in changed:
@@ -101,8 +107,25 @@ class Routing:
             for number in changed:
                 lib.engine_site_forget(engine.native, number)
         self._hosts = hosts
-        for name in gone_groups:
-            lib.engine_group_close(engine.native, self.groups.of(name))
+        self._removed = (self._removed | gone_groups) - set(self._groups)
+
+    def group_number(self, name: str) -> int:
+        """The group's number; one that the configuration in force does not have yet is made, with usual limits.
+
+        A new group's first generation is bound before the configuration that routes to it comes into force.
+        """
+        known = self.groups.known(name)
+        if name not in self._groups and name not in self._early:
+            self._early.add(name)
+            known = self.groups.of(name)
+            self._engine.group(known, name, EARLY_QUEUE, EARLY_TIMEOUT, 0)
+        return self.groups.of(name) if known is None else known
+
+    def forget_group(self, name: str) -> None:
+        """Its last generation is closed here: if no configuration has it any more, nor does the engine."""
+        if name in self._removed:
+            self._removed.discard(name)
+            lib.engine_group_close(self._engine.native, self.groups.of(name))
 
     def group_names(self) -> list[str]:
         return list(self._groups)

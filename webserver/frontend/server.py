@@ -120,7 +120,7 @@ class FrontEnd:
                 close_all(fds.values())
 
     def _order_generation(self, message: dict[str, Any], fds: Fds) -> None:
-        group = self._routing.groups.of(message["group"])
+        group = self._routing.group_number(message["group"])
         try:
             path = self._channels.open(
                 group,
@@ -157,7 +157,10 @@ class FrontEnd:
             self._tell({"op": "drained", **_named(message)})
 
     def _order_close_generation(self, message: dict[str, Any], fds: Fds) -> None:
-        self._channels.close(self._routing.groups.of(message["group"]), message["generation"])
+        number = self._routing.groups.of(message["group"])
+        self._channels.close(number, message["generation"])
+        if not self._channels.of_group(number):
+            self._routing.forget_group(message["group"])
 
     def _order_config(self, message: dict[str, Any], fds: Fds) -> None:
         config = Config.from_record(message["record"])

@@ -16,7 +16,7 @@ ENTRY_LIMIT = 512 * 1024  # bytes of an entry: what a worker logs at once at mos
 MARK = " [continued]"
 LEVELS = ("error", "warning", "notice")
 
-# Control characters could forge lines or play with a terminal: C0 but tab, DEL, C1; and what some viewers break lines at.
+# Control characters could forge lines or play with a terminal: C0 but tab, DEL, C1; and what some take for line ends.
 _ESCAPES = {number: f"\\x{number:02x}" for number in (*range(9), *range(10, 32), *range(127, 160))} | {
     0x2028: "\\u2028",
     0x2029: "\\u2029",

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from webserver.config import Config
+from webserver.config import Config, Group
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.listeners import Listeners, Socket
@@ -61,8 +61,9 @@ class FrontEnds:
         self._ending = False
         self._drained: Callable[[], None] = lambda: None
         self._config_number = 0
-        self._config_waiting: Callable[[], None] | None = None
-        self.config = config  # in force; what a new front end gets
+        self._config_waiting: list[tuple[int, Callable[[], None]]] = []
+        self._guests: list[Group] = []  # groups that are known besides: not yet, or no longer, in the configuration
+        self.config = config  # in force
         self.all = [
             FrontEnd("frontend", str(ordinal), ordinal=ordinal) for ordinal in range(config.server.frontends)
         ]
@@ -85,13 +86,26 @@ class FrontEnds:
     def send(self, frontend: FrontEnd, message: dict[str, Any], fds: dict[str, int] | None = None) -> None:
         self._nursery.send(frontend, message, fds)
 
-    def configure(self, config: Config, done: Callable[[], None]) -> None:
-        """Give all a new configuration; `done` when each has taken it or is gone."""
+    def configure(
+        self, config: Config, done: Callable[[], None], welcome: Iterable[Group] = (), dismiss: Iterable[Group] = ()
+    ) -> None:
+        """Put a configuration into force; `done` when each front end has taken it or is gone.
+
+        Groups to `welcome` become known though no site uses them: before their first generation, or until their last
+        has gone and they are dismissed.
+        """
+        gone = list(dismiss)
+        self._guests = [one for one in self._guests if not any(one is other for other in gone)] + list(welcome)
         self.config = config
         self._config_number += 1
-        self._config_waiting = done
-        self.send_all({"op": "config", "generation": self._config_number, "record": public(config)})
+        self._config_waiting.append((self._config_number, done))
+        self.send_all({"op": "config", "generation": self._config_number, "record": public(self._with_guests())})
         self._loop.soon(self._check_configured)
+
+    def _with_guests(self) -> Config:
+        """What front ends are to know."""
+        groups = {group.name: group for group in (*self._guests, *self.config.groups)}
+        return replace(self.config, groups=tuple(groups.values()))
 
     def listen(self, add: list[Socket], remove: list[int]) -> None:
         """New listening sockets, and ids of old ones. Ours are closed by the caller afterwards."""
@@ -138,7 +152,7 @@ class FrontEnds:
         record = frontend_record(
             frontend.ordinal,
             frontend.incarnation,
-            self.config,
+            self._with_guests(),
             [one.to_record() for one in sockets[: FD_LIMIT - 1]],
             self._listeners.accepted_by(frontend.ordinal, alive),
             self.groups.records(),
@@ -192,9 +206,10 @@ class FrontEnds:
             self.groups.frontend_says(child, message)
 
     def _check_configured(self) -> None:
-        waiting = self._config_waiting
-        if waiting is not None and all(one.configured >= self._config_number for one in self.alive()):
-            self._config_waiting = None
+        taken = min((one.configured for one in self.alive()), default=self._config_number)
+        done = [entry for entry in self._config_waiting if entry[0] <= taken]
+        self._config_waiting = [entry for entry in self._config_waiting if entry[0] > taken]
+        for _, waiting in done:
             waiting()
 
     def _ended(self, child: Child, ending: Ending) -> None:
@@ -210,7 +225,7 @@ class FrontEnds:
             self._journal.error(f"{child.label} {ending.cause}; it is not tried again")
             self._nursery.door.change(child, State.FAILED, ending.cause)
         else:
-            if ending.code or ending.signal:
+            if ending.state is not State.STOPPING and (ending.code or ending.signal):
                 self._journal.error(f"{child.label} {ending.cause} while it was {ending.state.value}")
             self._nursery.door.change(child, State.GONE, ending.cause)
         child.why = ending.cause

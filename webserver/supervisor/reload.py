@@ -74,12 +74,18 @@ class Reload:
         elif self._plan.logs:
             self._logs.configure(self._after.logs, self._logs_opened)
         else:
-            self._start_groups()
+            self._welcome()
 
     def _logs_opened(self, problem: str) -> None:
         if problem:
             self._errors.append(problem)
             self._undo()
+        else:
+            self._welcome()
+
+    def _welcome(self) -> None:
+        if self._plan.added:
+            self._frontends.configure(self._before, self._start_groups, welcome=self._plan.added)
         else:
             self._start_groups()
 
@@ -107,6 +113,8 @@ class Reload:
         for name in self._started:
             self._groups.roles[name].stop_now("the reload failed")
             self._groups.remove(name, lambda: None)
+        if self._plan.added:
+            self._frontends.configure(self._before, _nothing, dismiss=self._plan.added)
         if self._plan.logs:
             self._logs.configure(self._before.logs, self._logs_undone)
         else:
@@ -123,7 +131,11 @@ class Reload:
         self._done(self._errors, [])
 
     def _commit(self) -> None:
-        self._frontends.configure(self._after, self._configured)
+        # A group that goes is known to front ends until its last request is answered.
+        self._removed = {group.name: group for group in self._before.groups if group.name in self._plan.removed}
+        self._frontends.configure(
+            self._after, self._configured, welcome=self._removed.values(), dismiss=self._plan.added
+        )
 
     def _configured(self) -> None:
         add = [one for listen in self._plan.listen for one in self._listeners.addresses[listen].sockets]
@@ -138,13 +150,21 @@ class Reload:
         for name in self._replaced:
             self._groups.roles[name].commit(waiting.one)
         for name in self._plan.removed:
-            self._groups.remove(name, waiting.one)
+            self._groups.remove(name, partial(self._group_gone, waiting, name))
         changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
         self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
         waiting.one()
 
+    def _group_gone(self, waiting: Waiting, name: str) -> None:
+        self._frontends.configure(self._frontends.config, _nothing, dismiss=[self._removed[name]])
+        waiting.one()
+
     def _finished(self, left: int) -> None:
         self._done([], [f"{left} old group generations still finish their requests"] if left else [])
+
+
+def _nothing() -> None:
+    """Nobody waits for this."""
 
 
 class Waiting:

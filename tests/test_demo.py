@@ -165,8 +165,8 @@ def test_source_of_scripts_is_never_served(demonstration: tuple[str, subprocess.
         try:
             assert "<?php" not in visitor.open(path)
         except urllib.error.HTTPError as error:
-            assert "<?php" not in error.read().decode()
-            error.close()
+            with error:
+                assert "<?php" not in error.read().decode()
 
 
 def test_interrupt_ends_it_within_a_second(demonstration: tuple[str, subprocess.Popen[bytes]]) -> None:

@@ -136,11 +136,14 @@ class Engine:
         native.gather = decision.gather
         set_text(native.prefix, decision.prefix, keep)
         set_text(native.extension, decision.extension, keep)
-        native.except_prefixes, kept = texts(decision.except_prefixes)
-        keep.append((native.except_prefixes, kept))
+        # The arrays themselves must be held too: a struct's field does not own what it points to.
+        prefixes, kept = texts(decision.except_prefixes)
+        native.except_prefixes = prefixes
+        keep += [prefixes, kept]
         native.except_prefix_count = len(decision.except_prefixes)
-        native.except_extensions, kept = texts(decision.except_extensions)
-        keep.append((native.except_extensions, kept))
+        extensions, kept = texts(decision.except_extensions)
+        native.except_extensions = extensions
+        keep += [extensions, kept]
         native.except_extension_count = len(decision.except_extensions)
         choices = ffi.new("struct engine_choice[]", len(decision.choices))
         for place, choice in zip(choices, decision.choices, strict=True):

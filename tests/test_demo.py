@@ -126,11 +126,11 @@ def test_mediawiki(demonstration: tuple[str, subprocess.Popen[bytes]]) -> None:
         title="Special:UserLogin",
     )
     words = f"Written at {time.time_ns()}."
-    page = visitor.open("php/index.php?title=Sandbox&action=edit")
+    page = visitor.open("php/index.php?title=Main_Page&action=edit")
     names = ("wpStarttime", "wpEdittime", "editRevId", "wpEditToken", "model", "format", "wpUltimateParam", "wpSection")
     values = {name: hidden(page, name) for name in names if f'name="{name}"' in page}
-    page = visitor.post("php/index.php?title=Sandbox&action=submit", wpTextbox1=words, wpSave="Save", **values)
-    assert words in visitor.open("php/index.php?title=Sandbox")
+    page = visitor.post("php/index.php?title=Main_Page&action=submit", wpTextbox1=words, wpSave="Save", **values)
+    assert words in visitor.open("php/index.php?title=Main_Page")
     page = visitor.open("php/index.php?title=Special:Upload")
     content = picture(time.time_ns())
     boundary = "----frontier"

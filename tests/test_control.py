@@ -205,10 +205,13 @@ def test_records_that_could_stop_or_hurt_the_reader(raw: tuple[socket.socket, Co
 
 def test_a_peer_that_does_not_read(ends: tuple[Control, Control]) -> None:
     sent = 0
-    with pytest.raises(ControlFull):
-        while True:
+    try:
+        while sent < 100_000:
             ends[0].send({"op": "x", "number": sent})
             sent += 1
+    except ControlFull:
+        pass
+    assert sent < 100_000
     assert sent > 10
     # Nothing is lost and nothing is there that was refused.
     numbers = []

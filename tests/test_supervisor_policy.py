@@ -38,7 +38,7 @@ def test_tables_are_whole(table: dict[State, frozenset[State]] | dict[Stage, fro
     """Every state is in the table, can be reached, and leads to an end."""
     kind = type(next(iter(table)))
     assert set(table) == set(kind)
-    first, last = list(table)[0], [state for state, following in table.items() if not following]
+    first, last = next(iter(table)), [state for state, following in table.items() if not following]
     assert len(last) == 1
     reached = {first}
     for _ in table:

@@ -152,7 +152,8 @@ def test_a_descriptor_may_be_where_another_belongs() -> None:
         code = "import os; os.write(4, b'x'); os.fstat(5); os._exit(os.path.exists('/proc/self/fd/6'))"
         argv = (sys.executable, "-I", "-c", code)
         # A circle: each wants the other's number.
-        report, status = run(record(argv=argv, descriptors={0: null, 2: 2, writer: reader, reader: writer, 4: writer, 5: null}))
+        circle = {0: null, 2: 2, writer: reader, reader: writer, 4: writer, 5: null}
+        report, status = run(record(argv=argv, descriptors=circle))
         assert report is True
         assert status == 0 or {reader, writer} & {6}
         assert os.read(reader, 1) == b"x"

@@ -10,6 +10,9 @@
 
 #include "worker.h"
 
+#define SHORT_NS 200000u /* 0.2 ms */
+#define LOOK_AFTER 16    /* short requests run before the socket is looked at again: cancels may lie in it */
+
 int slot_open(struct slot *slot, struct worker *worker, unsigned number)
 {
 	struct wire_identity identity = {WIRE_ROLE_SLOT, WIRE_VERSION, (uint16_t)number, worker->generation,
@@ -226,7 +229,10 @@ static void run(struct slot *slot, struct entry *entry)
 	host->plugin->handle(host->state, slot->plugin_thread, call);
 	answer_conclude(call);
 	body_end(call);
-	recall_end(&slot->recall, slot->page, clock_ns(), call->answer.status >= 500 || call->answer.aborted);
+	uint64_t end = clock_ns();
+	recall_end(&slot->recall, slot->page, end, call->answer.status >= 500 || call->answer.aborted);
+	/* Looking for more costs a system call; a run of short requests is worth fewer looks than one for each. */
+	slot->unlooked = end - now < SHORT_NS ? slot->unlooked + 1 : LOOK_AFTER;
 	call->head.serial = 0;
 	zmq_msg_close(&call->message);
 }
@@ -280,7 +286,10 @@ void slot_run(struct slot *slot)
 		update_frontends(slot);
 		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
 			leave(slot);
-		slot_drain(slot);
+		if (slot->queue.count == 0 || slot->unlooked >= LOOK_AFTER) {
+			slot->unlooked = 0;
+			slot_drain(slot);
+		}
 		if (queue_take(&slot->queue, &entry)) {
 			run(slot, &entry);
 			continue;

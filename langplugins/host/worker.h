@@ -135,6 +135,7 @@ struct slot {
 	struct wire_slot *page;
 	unsigned frontends_seen;
 	bool leaving;
+	unsigned unlooked; /* requests run since the socket was looked at */
 	struct langplugin_call call;
 };
 

@@ -14,13 +14,13 @@ from channel.wire import ffi, lib
 from serving import directory, wait_until
 
 
-@pytest.fixture()
+@pytest.fixture
 def place() -> Iterator[Path]:
     with directory() as path:
         yield path
 
 
-@pytest.fixture()
+@pytest.fixture
 def group(place: Path) -> Iterator[Group]:
     one = Group(place)
     yield one
@@ -51,7 +51,14 @@ def test_probe_is_answered(group: Group) -> None:
 
 def test_variables_are_joined(group: Group) -> None:
     slots = group.start()
-    fields = (("Host", "h"), ("Cookie", "a=1"), ("X-Two", "1"), ("Cookie", "b=2"), ("x-two", "2"), ("Content-Type", "t"))
+    fields = (
+        ("Host", "h"),
+        ("Cookie", "a=1"),
+        ("X-Two", "1"),
+        ("Cookie", "b=2"),
+        ("x-two", "2"),
+        ("Content-Type", "t"),
+    )
     _, body = group.answer(slots[0], request_block(group.next_serial(), 0, "/variables", fields=fields))
     lines = dict(line.split(": ", 1) for line in body.decode().splitlines())
     # The double does not number the names that fields.h knows, so each is made as one that is not known.

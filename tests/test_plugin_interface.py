@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import zmq
 from serving import TREE, Server, wait_until
-
 from webserver.engine._engine import ffi, lib
 
 PLUGINS = ("echo", "python", "php")
@@ -39,7 +38,9 @@ def test_plugins_link_to_nothing_of_the_server(name: str) -> None:
 
 def test_the_main_loop_is_the_host_s(server: Server) -> None:
     """S19: an idle worker waits in the worker host, not in its language."""
-    server.file("app.wsgi", "def application(environ, start_response):\n    start_response('200 OK', [])\n    return []\n")
+    server.file(
+        "app.wsgi", "def application(environ, start_response):\n    start_response('200 OK', [])\n    return []\n"
+    )
     server.write(ECHO.replace("language = echo", "language = python\napplication = app.wsgi"))
     server.start()
     server.get("/")

@@ -10,7 +10,7 @@ from channel.frontend import Group, bare, request_block
 from channel.wire import lib
 from serving import directory, wait_until
 
-APPLICATION = '''
+APPLICATION = """
 import io, os, sys, tempfile, threading
 from wsgiref.validate import validator
 
@@ -133,17 +133,17 @@ def application(environ, start_response):
     name = environ["PATH_INFO"].strip("/")
     chosen = globals()[name.removeprefix("valid/")]
     return (validator(chosen) if name.startswith("valid/") else chosen)(environ, start_response)
-'''
+"""
 
 
-@pytest.fixture()
+@pytest.fixture
 def place() -> Iterator[Path]:
     with directory() as path:
         (path / "app.wsgi").write_text(APPLICATION)
         yield path
 
 
-@pytest.fixture()
+@pytest.fixture
 def group(place: Path) -> Iterator[Group]:
     one = Group(place, "python", settings=(("application", str(place / "app.wsgi")), ("arguments", "first")))
     yield one

@@ -96,7 +96,7 @@ class Load:
             connection.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def loaded(server: Server) -> Server:
     server.file("app.wsgi", WSGI % "first")
     server.file("public/index.html", "static")

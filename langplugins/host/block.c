@@ -64,19 +64,20 @@ static void join(struct arena *arena, struct langplugin_variable *variable, stru
 	arena->at += size + 1;
 }
 
-static struct langplugin_variable *same(struct langplugin_variable *variables, size_t count, unsigned known,
-                                        struct langplugin_text name)
+static struct langplugin_variable *same(
+	struct langplugin_variable *variables, size_t count, unsigned known, struct langplugin_text name)
 {
 	for (size_t i = 0; i < count; i++) {
 		if (known ? variables[i].known == known
-		          : variables[i].name.size == name.size && memcmp(variables[i].name.data, name.data, name.size) == 0)
+			  : variables[i].name.size == name.size &&
+					memcmp(variables[i].name.data, name.data, name.size) == 0)
 			return &variables[i];
 	}
 	return NULL;
 }
 
 static size_t read_variables(struct arena *arena, const struct wire_field *wire, const struct langplugin_field *fields,
-                             size_t count, struct langplugin_variable *variables)
+	size_t count, struct langplugin_variable *variables)
 {
 	size_t made = 0;
 	uint64_t seen[(WIRE_KNOWN_COUNT + 63) / 64] = {0};
@@ -140,7 +141,7 @@ static bool repeats(const struct wire_field *wire, size_t count, const char *mes
 		}
 		for (size_t k = 0; k < i; k++)
 			if (wire[k].known == 0 && wire[k].name_size == wire[i].name_size &&
-			    strncasecmp(message + wire[k].name, message + wire[i].name, wire[i].name_size) == 0)
+				strncasecmp(message + wire[k].name, message + wire[i].name, wire[i].name_size) == 0)
 				return true;
 	}
 	return false;
@@ -155,7 +156,7 @@ bool block_read(struct block *block, const void *message, size_t size)
 		return false;
 	memcpy(&head, message, sizeof(head));
 	if (head.head.size != size || head.head.kind != WIRE_REQUEST ||
-	    !wire_fields_ok(message, size, head.fields, head.field_count))
+		!wire_fields_ok(message, size, head.fields, head.field_count))
 		return false;
 	for (unsigned i = 0; i < WIRE_TEXTS; i++)
 		if (!wire_span_ok(head.text[i], size))
@@ -182,11 +183,20 @@ bool block_read(struct block *block, const void *message, size_t size)
 		enum wire_text from;
 		struct langplugin_text *to;
 	} texts_of[] = {
-		{WIRE_METHOD, &to->method}, {WIRE_TARGET, &to->target}, {WIRE_PATH, &to->path}, {WIRE_QUERY, &to->query},
-		{WIRE_SCRIPT_NAME, &to->script_name}, {WIRE_PATH_INFO, &to->path_info},
-		{WIRE_SCRIPT_FILENAME, &to->script_filename}, {WIRE_DOCUMENT_ROOT, &to->document_root},
-		{WIRE_HOST, &to->host}, {WIRE_SERVER_NAME, &to->server_name}, {WIRE_SCHEME, &to->scheme},
-		{WIRE_REMOTE_ADDR, &to->remote_addr}, {WIRE_SERVER_ADDR, &to->server_addr}, {WIRE_SITE, &to->site},
+		{WIRE_METHOD, &to->method},
+		{WIRE_TARGET, &to->target},
+		{WIRE_PATH, &to->path},
+		{WIRE_QUERY, &to->query},
+		{WIRE_SCRIPT_NAME, &to->script_name},
+		{WIRE_PATH_INFO, &to->path_info},
+		{WIRE_SCRIPT_FILENAME, &to->script_filename},
+		{WIRE_DOCUMENT_ROOT, &to->document_root},
+		{WIRE_HOST, &to->host},
+		{WIRE_SERVER_NAME, &to->server_name},
+		{WIRE_SCHEME, &to->scheme},
+		{WIRE_REMOTE_ADDR, &to->remote_addr},
+		{WIRE_SERVER_ADDR, &to->server_addr},
+		{WIRE_SITE, &to->site},
 		{WIRE_REQUEST_ID, &to->request_id},
 	};
 	for (size_t i = 0; i < sizeof(texts_of) / sizeof(texts_of[0]); i++) {
@@ -204,8 +214,8 @@ bool block_read(struct block *block, const void *message, size_t size)
 	to->remote_port = keep_number(&arena, head.remote_port);
 	to->server_port = keep_number(&arena, head.server_port);
 	to->protocol = head.version == 10   ? (struct langplugin_text){"HTTP/1.0", 8}
-	               : head.version == 20 ? (struct langplugin_text){"HTTP/2", 6}
-	                                    : (struct langplugin_text){"HTTP/1.1", 8};
+		       : head.version == 20 ? (struct langplugin_text){"HTTP/2", 6}
+					    : (struct langplugin_text){"HTTP/1.1", 8};
 	to->head = (head.head.flags & WIRE_HEAD) != 0;
 	to->content_length = head.content_length > INT64_MAX ? -1 : (int64_t)head.content_length;
 	to->chunked = to->content_length < 0;

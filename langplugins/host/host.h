@@ -36,7 +36,7 @@ struct host_frontend {
 enum host_order_kind {
 	HOST_FRONTENDS = 1, /* the front ends are now these */
 	HOST_RETIRE = 2,    /* orderly end */
-	HOST_DUMP = 3       /* write every thread's stack to the log; the process is about to be killed */
+	HOST_DUMP = 3	    /* write every thread's stack to the log; the process is about to be killed */
 };
 
 struct host_order {
@@ -55,12 +55,12 @@ struct host_report {
 };
 
 struct host_options {
-	uint32_t size;       /* sizeof(struct host_options) */
-	int32_t page;        /* memfd of WIRE_PAGE_SIZE(threads) bytes or more */
+	uint32_t size;	     /* sizeof(struct host_options) */
+	int32_t page;	     /* memfd of WIRE_PAGE_SIZE(threads) bytes or more */
 	int32_t control;     /* SOCK_SEQPACKET to the manager */
 	int32_t manager;     /* its pid */
 	uint32_t generation; /* of the group */
-	uint32_t count;      /* of frontend */
+	uint32_t count;	     /* of frontend */
 	uint64_t worker;     /* incarnation */
 	const char *title;   /* process title */
 	const char *name;    /* short name, 15 bytes */
@@ -74,7 +74,7 @@ struct host;
  * count pairs. Returns NULL after writing a message that names what is wrong.
  */
 HOST_PUBLIC struct host *host_open(const char *plugin, const struct langplugin_setting *settings, size_t count,
-                                   int processes, int threads, char *message, size_t size);
+	int processes, int threads, char *message, size_t size);
 
 /* 0, or -1 and a message. */
 HOST_PUBLIC int host_preload(struct host *host, char *message, size_t size);

@@ -31,7 +31,7 @@ static void answer_recall(struct worker *worker, struct wire_frontend from, cons
 	}
 	bool back = recall_ask(&worker->slot[head->slot].recall, from.ordinal, head->serial);
 	link_say_head(&worker->keeper.link, from, WIRE_VERDICT, head->serial, head->request, head->slot,
-	              back ? WIRE_GIVEN_BACK : WIRE_STARTED);
+		back ? WIRE_GIVEN_BACK : WIRE_STARTED);
 }
 
 static void cancel(struct worker *worker, struct wire_frontend from, const struct wire_head *head)
@@ -90,7 +90,7 @@ static bool listen_to_manager(struct worker *worker)
 		if ((size_t)size < needed)
 			continue;
 		if (order.kind == HOST_FRONTENDS && order.count <= WIRE_FRONTENDS &&
-		    (size_t)size >= needed + order.count * sizeof(order.frontend[0])) {
+			(size_t)size >= needed + order.count * sizeof(order.frontend[0])) {
 			pthread_mutex_lock(&worker->mutex);
 			worker->frontends.count = order.count;
 			memcpy(worker->frontends.item, order.frontend, order.count * sizeof(order.frontend[0]));
@@ -116,8 +116,8 @@ void *keeper_run(void *argument)
 		listen_to_frontends(worker);
 		if (atomic_load(&worker->finished))
 			break;
-		struct pollfd fds[] = {{keeper->link.descriptor, POLLIN, 0}, {worker->control, POLLIN, 0},
-			{keeper->wake, POLLIN, 0}};
+		struct pollfd fds[] = {
+			{keeper->link.descriptor, POLLIN, 0}, {worker->control, POLLIN, 0}, {keeper->wake, POLLIN, 0}};
 		if (poll(fds, 3, -1) < 0)
 			continue;
 		if (fds[2].revents) {

@@ -9,16 +9,15 @@
 #include "log.h"
 
 /*
- * Reconnecting is off: a front end's address is never used twice, so a connection that has broken is over, and a new one
- * made behind our back would not begin with a hello. ZMQ_IMMEDIATE stays off, so that the hello, sent right after
+ * Reconnecting is off: a front end's address is never used twice, so a connection that has broken is over, and a new
+ * one made behind our back would not begin with a hello. ZMQ_IMMEDIATE stays off, so that the hello, sent right after
  * connect, is the first thing in the pipe. Mandatory routing makes a lost connection an error instead of silence.
  */
 static const struct {
 	int name;
 	int value;
 } integer_options[] = {
-	{ZMQ_RECONNECT_IVL, -1},
-	{ZMQ_ROUTER_MANDATORY, 1},
+	{ZMQ_RECONNECT_IVL, -1}, {ZMQ_ROUTER_MANDATORY, 1},
 	{ZMQ_LINGER, 10000}, /* ms: for goodbye and last answers when the front end is slow */
 	{ZMQ_SNDHWM, 4096},  /* messages; bytes are bounded by credit */
 	{ZMQ_RCVHWM, 1024},  /* messages; more than WIRE_PLACED requests and a window of full pieces */
@@ -44,8 +43,8 @@ int link_open(struct link *link, void *context, const struct wire_identity *iden
 		if (zmq_setsockopt(link->socket, integer_options[i].name, &integer_options[i].value, sizeof(int)))
 			return -1;
 	if (zmq_setsockopt(link->socket, ZMQ_MAXMSGSIZE, &limit, sizeof(limit)) ||
-	    zmq_setsockopt(link->socket, ZMQ_ROUTING_ID, identity, sizeof(*identity)) ||
-	    zmq_getsockopt(link->socket, ZMQ_FD, &link->descriptor, &size))
+		zmq_setsockopt(link->socket, ZMQ_ROUTING_ID, identity, sizeof(*identity)) ||
+		zmq_getsockopt(link->socket, ZMQ_FD, &link->descriptor, &size))
 		return -1;
 	return 0;
 }
@@ -65,9 +64,9 @@ static void meet(struct link *link, struct peer *peer, const struct host_fronten
 	peer->name.incarnation = frontend->incarnation;
 	snprintf(peer->endpoint, sizeof(peer->endpoint), "ipc://%.*s", HOST_PATH - 1, frontend->path);
 	if (zmq_setsockopt(link->socket, ZMQ_CONNECT_ROUTING_ID, &peer->name, sizeof(peer->name)) ||
-	    zmq_connect(link->socket, peer->endpoint)) {
-		log_format(NULL, LP_ERROR, "cannot connect to front end %u at %s: %s", frontend->ordinal, frontend->path,
-		           zmq_strerror(zmq_errno()));
+		zmq_connect(link->socket, peer->endpoint)) {
+		log_format(NULL, LP_ERROR, "cannot connect to front end %u at %s: %s", frontend->ordinal,
+			frontend->path, zmq_strerror(zmq_errno()));
 		memset(peer, 0, sizeof(*peer));
 		return;
 	}
@@ -192,7 +191,7 @@ int link_say(struct link *link, struct wire_frontend to, const void *data, size_
 }
 
 int link_say_head(struct link *link, struct wire_frontend to, uint32_t kind, uint64_t serial, uint32_t request,
-                  unsigned slot, unsigned flags)
+	unsigned slot, unsigned flags)
 {
 	struct wire_head head = {.kind = kind, .size = sizeof(head), .serial = serial, .request = request};
 

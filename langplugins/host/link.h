@@ -18,7 +18,7 @@ struct frontends {
 
 struct peer {
 	struct wire_frontend name; /* role 0: nobody has this ordinal */
-	bool closed;               /* has sent WIRE_CLOSED: no request follows */
+	bool closed;		   /* has sent WIRE_CLOSED: no request follows */
 	char endpoint[HOST_PATH + 8];
 };
 
@@ -32,9 +32,9 @@ struct link {
 /* What link_receive returns. */
 enum link_got {
 	LINK_NOTHING = 0,
-	LINK_FRAME = 1,   /* from and head are set, message is the caller's; head.size is the message's size */
-	LINK_BROKEN = 2,  /* one message that breaks the rules: thrown away, to be counted */
-	LINK_STRAY = 3    /* from a front end that is no longer in the list: thrown away */
+	LINK_FRAME = 1,	 /* from and head are set, message is the caller's; head.size is the message's size */
+	LINK_BROKEN = 2, /* one message that breaks the rules: thrown away, to be counted */
+	LINK_STRAY = 3	 /* from a front end that is no longer in the list: thrown away */
 };
 
 int link_open(struct link *link, void *context, const struct wire_identity *identity, uint32_t slots);
@@ -53,7 +53,7 @@ void link_finish(struct link *link, zmq_msg_t *message);
 /* A message that is a bare head (or a larger struct that begins with one): LP_OK, LP_AGAIN, LP_GONE. */
 int link_say(struct link *link, struct wire_frontend to, const void *data, size_t size);
 int link_say_head(struct link *link, struct wire_frontend to, uint32_t kind, uint64_t serial, uint32_t request,
-                  unsigned slot, unsigned flags);
+	unsigned slot, unsigned flags);
 void link_close(struct link *link);
 
 #endif

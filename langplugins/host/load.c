@@ -31,7 +31,8 @@ static void call_log(struct langplugin_call *call, int level, const char *text, 
 {
 	static const struct langplugin_text none = {"", 0};
 
-	log_entry(level, call ? call->block.request.request_id : none, call ? call->block.request.site : none, text, size);
+	log_entry(level, call ? call->block.request.request_id : none, call ? call->block.request.site : none, text,
+		size);
 }
 
 static const struct langplugin_host functions = {
@@ -71,7 +72,7 @@ static const char *objection(const struct langplugin *plugin)
 }
 
 struct host *host_open(const char *path, const struct langplugin_setting *settings, size_t count, int processes,
-                       int threads, char *message, size_t size)
+	int threads, char *message, size_t size)
 {
 	/* Global, since extensions of Perl and PHP expect their interpreter's symbols there. */
 	void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);

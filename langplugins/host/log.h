@@ -10,7 +10,6 @@
 /* request and site may be empty texts. From any thread. */
 void log_entry(int level, struct langplugin_text request, struct langplugin_text site, const char *text, size_t size);
 /* call may be NULL. */
-void log_format(struct langplugin_call *call, int level, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+void log_format(struct langplugin_call *call, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -31,7 +31,8 @@ static bool add(struct recall *recall, uint64_t serial)
 		for (unsigned i = 0; i < recall->count; i++) {
 			bool old = false;
 			for (unsigned k = 0; k < WIRE_FRONTENDS; k++)
-				old |= recall->started[k] >> 40 == recall->set[i] >> 40 && recall->started[k] >= recall->set[i];
+				old |= recall->started[k] >> 40 == recall->set[i] >> 40 &&
+				       recall->started[k] >= recall->set[i];
 			if (!old)
 				recall->set[kept++] = recall->set[i];
 		}

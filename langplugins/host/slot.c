@@ -10,13 +10,13 @@
 
 #include "worker.h"
 
-#define SHORT_NS 200000u /* 0.2 ms */
-#define LOOK_AFTER 16    /* short requests run before the socket is looked at again: cancels may lie in it */
+#define SHORT_NS   200000u /* 0.2 ms */
+#define LOOK_AFTER 16	   /* short requests run before the socket is looked at again: cancels may lie in it */
 
 int slot_open(struct slot *slot, struct worker *worker, unsigned number)
 {
-	struct wire_identity identity = {WIRE_ROLE_SLOT, WIRE_VERSION, (uint16_t)number, worker->generation,
-		worker->incarnation};
+	struct wire_identity identity = {
+		WIRE_ROLE_SLOT, WIRE_VERSION, (uint16_t)number, worker->generation, worker->incarnation};
 
 	slot->worker = worker;
 	slot->number = number;
@@ -25,9 +25,9 @@ int slot_open(struct slot *slot, struct worker *worker, unsigned number)
 	recall_open(&slot->recall);
 	slot->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return slot->wake < 0 || answer_open(&slot->call.answer) ||
-	               link_open(&slot->link, worker->context, &identity, worker->slots)
-	           ? -1
-	           : 0;
+			       link_open(&slot->link, worker->context, &identity, worker->slots)
+		       ? -1
+		       : 0;
 }
 
 int slot_start(struct slot *slot)
@@ -56,7 +56,7 @@ bool call_over(struct langplugin_call *call)
 		return true;
 	/* The front end died: told by the manager through the keeper. */
 	if (atomic_load_explicit(&slot->worker->frontends_version, memory_order_acquire) != slot->frontends_seen &&
-	    !worker_has(slot->worker, call->from)) {
+		!worker_has(slot->worker, call->from)) {
 		atomic_store(&call->cancelled, 1);
 		return true;
 	}
@@ -207,7 +207,8 @@ static void run(struct slot *slot, struct entry *entry)
 		slot->worker->page->protocol_errors += !valid;
 		recall_skip(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial);
 		/* The front end waits for this to see the slot free. */
-		link_say_head(&slot->link, entry->from, WIRE_ABORT, entry->head.serial, entry->head.request, slot->number, 0);
+		link_say_head(
+			&slot->link, entry->from, WIRE_ABORT, entry->head.serial, entry->head.request, slot->number, 0);
 		forget(call, entry);
 		return;
 	}
@@ -217,7 +218,7 @@ static void run(struct slot *slot, struct entry *entry)
 		if (begin == BEGIN_STALE) {
 			slot->worker->page->protocol_errors++;
 			link_say_head(&slot->link, entry->from, WIRE_ABORT, entry->head.serial, entry->head.request,
-			              slot->number, 0);
+				slot->number, 0);
 		}
 		forget(call, entry);
 		return;

@@ -13,7 +13,7 @@
 extern char **environ;
 
 #define ARG_START 48 /* proc(5), fields of /proc/self/stat */
-#define ENV_END 51
+#define ENV_END	  51
 
 /* Fields ARG_START to ENV_END; false: unknown. */
 static int find(unsigned long where[4])

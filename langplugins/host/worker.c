@@ -68,7 +68,7 @@ bool worker_has(struct worker *worker, struct wire_frontend name)
 	pthread_mutex_lock(&worker->mutex);
 	for (unsigned i = 0; i < worker->frontends.count; i++)
 		found |= worker->frontends.item[i].ordinal == name.ordinal &&
-		         worker->frontends.item[i].incarnation == name.incarnation;
+			 worker->frontends.item[i].incarnation == name.incarnation;
 	pthread_mutex_unlock(&worker->mutex);
 	return found;
 }

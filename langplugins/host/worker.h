@@ -7,7 +7,7 @@
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
- *   answer.c  a call's answer; body.c its request body; block.c its head
+ *   answer.c  a call's answer; head.c its head; body.c its request body; block.c its head
  *   link.c    a ROUTER socket and its front ends; log.c; title.c
  *
  * Owners: a slot is its own thread's, but for struct recall (its mutex) and call.cancelled (atomic). The list of front
@@ -25,9 +25,9 @@
 #include "link.h"
 #include "log.h"
 
-#define QUEUE_ROOM 256   /* requests that have come and not begun; front ends place WIRE_PLACED at most */
+#define QUEUE_ROOM  256 /* requests that have come and not begun; front ends place WIRE_PLACED at most */
 #define RECALL_ROOM 256
-#define GATHER 65536     /* answer bytes that are gathered before they are sent */
+#define GATHER	    65536 /* answer bytes that are gathered before they are sent */
 
 struct host {
 	void *library;
@@ -67,8 +67,8 @@ void pieces_free(struct piece *first);
 /* ---- recall.c */
 struct recall {
 	pthread_mutex_t mutex;
-	uint64_t started[WIRE_FRONTENDS];  /* what the page's started[] is a copy of */
-	uint64_t set[RECALL_ROOM];         /* serials that will not be begun: given back or cancelled */
+	uint64_t started[WIRE_FRONTENDS]; /* what the page's started[] is a copy of */
+	uint64_t set[RECALL_ROOM];	  /* serials that will not be begun: given back or cancelled */
 	unsigned count;
 	uint64_t running;
 };
@@ -91,13 +91,13 @@ struct answer {
 	bool gone;     /* client, deadline or front end */
 	bool aborted, told_surplus;
 	uint16_t status;
-	int64_t length;  /* declared; -1: not */
-	uint64_t given;  /* body bytes that the plugin has written */
-	uint64_t sent;   /* body bytes that have left */
-	uint64_t limit;  /* credit */
-	char *head;      /* struct wire_response, fields, texts; kept from request to request */
+	int64_t length; /* declared; -1: not */
+	uint64_t given; /* body bytes that the plugin has written */
+	uint64_t sent;	/* body bytes that have left */
+	uint64_t limit; /* credit */
+	char *head;	/* struct wire_response, fields, texts; kept from request to request */
 	size_t head_size, head_room;
-	char *gathered;  /* GATHER bytes */
+	char *gathered; /* GATHER bytes */
 	size_t gathered_size;
 };
 
@@ -106,7 +106,7 @@ struct body {
 	struct piece *first, *final;
 	const char *data; /* what is left of the current part */
 	size_t left;
-	bool whole;       /* the last piece has come */
+	bool whole; /* the last piece has come */
 	uint64_t received, consumed, granted;
 	struct piece *spare;
 };
@@ -181,12 +181,16 @@ void slot_sleep(struct slot *slot, int milliseconds);
 bool call_over(struct langplugin_call *call); /* client or front end gone */
 
 /* answer.c, body.c: the functions that plugins call */
+/* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what
+   the call says and a Content-Length may change. LP_OK or LP_INVALID. */
+int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct langplugin_text reason,
+	const struct langplugin_field *fields, size_t count, int64_t *length);
 int answer_open(struct answer *answer);
 void answer_begin(struct langplugin_call *call);
 void answer_conclude(struct langplugin_call *call);
 void answer_close(struct answer *answer);
 int answer_respond(struct langplugin_call *call, int status, struct langplugin_text reason,
-                   const struct langplugin_field *fields, size_t count, int64_t content_length);
+	const struct langplugin_field *fields, size_t count, int64_t content_length);
 int answer_unrespond(struct langplugin_call *call);
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
 int answer_flush(struct langplugin_call *call, int flags);

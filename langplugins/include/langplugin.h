@@ -40,7 +40,7 @@ struct langplugin_text {
 
 /* A CGI variable made of a request field; fields of one name are joined (", "; Cookie: "; "). */
 struct langplugin_variable {
-	struct langplugin_text name;  /* "HTTP_ACCEPT", "CONTENT_TYPE" */
+	struct langplugin_text name; /* "HTTP_ACCEPT", "CONTENT_TYPE" */
 	struct langplugin_text value;
 	unsigned known; /* below host->known_count: name is host->known[known], the same for each request; else 0 */
 };
@@ -62,16 +62,17 @@ struct langplugin_request {
 	const struct langplugin_field *fields; /* as they came, in order */
 	size_t field_count;
 	int64_t content_length; /* -1: not known beforehand (chunked) */
-	int head;               /* method is HEAD */
-	int chunked;            /* content_length is -1 and a body follows */
+	int head;		/* method is HEAD */
+	int chunked;		/* content_length is -1 and a body follows */
 };
 
 enum langplugin_result {
 	LP_OK = 0,
-	LP_AGAIN = -1,    /* LP_NOWAIT was asked and it would wait */
-	LP_GONE = -2,     /* the client is gone, or the deadline has passed: stop */
-	LP_INVALID = -3,  /* an argument breaks a rule of HTTP, or a call came in the wrong order: a bug in the application */
-	LP_FAILED = -4    /* the system failed; errno says how */
+	LP_AGAIN = -1, /* LP_NOWAIT was asked and it would wait */
+	LP_GONE = -2,  /* the client is gone, or the deadline has passed: stop */
+	LP_INVALID =
+		-3, /* an argument breaks a rule of HTTP, or a call came in the wrong order: a bug in the application */
+	LP_FAILED = -4 /* the system failed; errno says how */
 };
 
 enum langplugin_flags {
@@ -89,26 +90,25 @@ struct langplugin_host {
 	uint32_t major, minor;
 	unsigned known_count;
 	const struct langplugin_text *known; /* CGI names by number; index 0 is empty */
-	int threads;           /* of this worker */
-	int processes;         /* of this group */
+	int threads;			     /* of this worker */
+	int processes;			     /* of this group */
 
 	const struct langplugin_request *(*request)(struct langplugin_call *call);
 
 	/*
-	 * Read request body. Returns bytes read (> 0), 0 at its end, or LP_AGAIN, LP_GONE. May wait. The first call lets
-	 * a waiting client send (100 Continue).
+	 * Read request body. Returns bytes read (> 0), 0 at its end, or LP_AGAIN, LP_GONE. May wait. The first call
+	 * lets a waiting client send (100 Continue).
 	 */
 	ssize_t (*read)(struct langplugin_call *call, void *buffer, size_t size, int flags);
 
 	/*
 	 * Begin the answer. Once for each call. Field names and values are checked (LP_INVALID); connection fields
-	 * (Connection, Keep-Alive, Transfer-Encoding, Upgrade, Trailer, TE) are refused with LP_INVALID. content_length -1:
-	 * taken from a Content-Length field if there is one, else not known. Nothing is sent before the first write,
-	 * flush or the end.
-	 * reason may be empty.
+	 * (Connection, Keep-Alive, Transfer-Encoding, Upgrade, Trailer, TE) are refused with LP_INVALID. content_length
+	 * -1: taken from a Content-Length field if there is one, else not known. Nothing is sent before the first
+	 * write, flush or the end. reason may be empty.
 	 */
 	int (*respond)(struct langplugin_call *call, int status, struct langplugin_text reason,
-	               const struct langplugin_field *fields, size_t count, int64_t content_length);
+		const struct langplugin_field *fields, size_t count, int64_t content_length);
 
 	/* Take back a respond() of which nothing has been sent. LP_INVALID if it has. */
 	int (*unrespond)(struct langplugin_call *call);
@@ -138,8 +138,8 @@ struct langplugin_host {
 	void (*finish)(struct langplugin_call *call);
 
 	/*
-	 * One entry of the group's error log, may hold newlines; with the request's id if call is not NULL. Never waits:
-	 * what does not fit is dropped and counted.
+	 * One entry of the group's error log, may hold newlines; with the request's id if call is not NULL. Never
+	 * waits: what does not fit is dropped and counted.
 	 */
 	void (*log)(struct langplugin_call *call, int level, const char *text, size_t size);
 
@@ -151,8 +151,8 @@ struct langplugin_host {
 };
 
 enum langplugin_handled {
-	LP_DONE = 0,    /* the answer is complete */
-	LP_PENDING = 1  /* the plugin calls finish() later; only with LANGPLUGIN_ASYNC */
+	LP_DONE = 0,   /* the answer is complete */
+	LP_PENDING = 1 /* the plugin calls finish() later; only with LANGPLUGIN_ASYNC */
 };
 
 /* A setting of the group's file, by its name there: "application", "ini.memory_limit", "environment.HOME" ... */
@@ -163,7 +163,7 @@ struct langplugin_setting {
 
 enum langplugin_traits {
 	LANGPLUGIN_SINGLE_THREAD = 1, /* threads > 1 is refused */
-	LANGPLUGIN_MAIN_THREAD = 2,   /* handle() of slot 0 must be on the process's main thread; always so at present */
+	LANGPLUGIN_MAIN_THREAD = 2, /* handle() of slot 0 must be on the process's main thread; always so at present */
 	LANGPLUGIN_ASYNC = 4
 };
 
@@ -180,7 +180,7 @@ struct langplugin {
 	 * as the process. Returns 0, or -1 after writing a message that names what is wrong and where.
 	 */
 	int (*open)(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
-	            void **state, char *message, size_t message_size);
+		void **state, char *message, size_t message_size);
 
 	/* In the manager, after open: load the modules or the application named by `preload`. May be NULL. As open. */
 	int (*preload)(void *state, char *message, size_t message_size);
@@ -188,7 +188,8 @@ struct langplugin {
 	/* In a new worker, on its main thread, before any other thread exists. Loads the application. As open. */
 	int (*after_fork)(void *state, char *message, size_t message_size);
 
-	/* On each thread that will call handle(), before the first; *thread is given to handle(). May be NULL. 0 or -1. */
+	/* On each thread that will call handle(), before the first; *thread is given to handle(). May be NULL. 0 or -1.
+	 */
 	int (*thread_start)(void *state, void **thread);
 	void (*thread_stop)(void *state, void *thread);
 

@@ -74,14 +74,14 @@ static const zend_function_entry functions[] = {
 /* clang-format on */
 
 zend_module_entry webserver_php_module = {
-        STANDARD_MODULE_HEADER,
-        "webserver",
-        functions,
-        NULL,
-        NULL,
-        NULL,
-        NULL,
-        NULL,
-        "1.0",
-        STANDARD_MODULE_PROPERTIES,
+	STANDARD_MODULE_HEADER,
+	"webserver",
+	functions,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	NULL,
+	"1.0",
+	STANDARD_MODULE_PROPERTIES,
 };

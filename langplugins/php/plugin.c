@@ -38,7 +38,7 @@ static int add_ini(struct plugin *plugin, const char *name, const char *value, c
 }
 
 static int read_settings(struct plugin *plugin, const struct langplugin_setting *settings, size_t count, char *message,
-        size_t message_size)
+	size_t message_size)
 {
 	for (size_t i = 0; i < count; i++) {
 		const char *name = settings[i].name, *value = settings[i].value;
@@ -72,7 +72,7 @@ static void forget(struct plugin *plugin)
 }
 
 static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
-        void **state, char *message, size_t message_size)
+	void **state, char *message, size_t message_size)
 {
 	if (host->threads > 1)
 		return say(message, message_size, "php: %s", "this PHP is not thread-safe: set threads = 1");
@@ -112,7 +112,7 @@ static bool compile_script(const char *path)
 	ZVAL_STRING(&argument, path);
 	ZVAL_UNDEF(&result);
 	bool done = call_user_function(NULL, NULL, &function, &result, 1, &argument) == SUCCESS && !EG(exception) &&
-	        Z_TYPE(result) == IS_TRUE;
+		    Z_TYPE(result) == IS_TRUE;
 	if (EG(exception))
 		zend_clear_exception();
 	zval_ptr_dtor(&result);
@@ -138,12 +138,14 @@ static int plugin_preload(void *state, char *message, size_t message_size)
 	char *at = NULL;
 	for (char *path = strtok_r(list, ":", &at); path && !result; path = strtok_r(NULL, ":", &at)) {
 		volatile bool done = false;
-		zend_try {
+		zend_try
+		{
 			done = compile_script(path);
 		}
 		zend_end_try();
 		if (!done)
-			result = say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)", path);
+			result = say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)",
+				path);
 	}
 	php_request_shutdown(NULL);
 	SG(request_info).no_headers = 0;
@@ -200,8 +202,8 @@ static void describe(struct run *run)
 	SG(request_info).content_type = variable(request, "CONTENT_TYPE");
 	SG(request_info).content_length = request->content_length > 0 ? (zend_long)request->content_length : 0;
 	SG(request_info).proto_num = request->protocol.size && request->protocol.data[request->protocol.size - 1] == '0'
-	        ? 1000
-	        : 1001;
+					     ? 1000
+					     : 1001;
 	SG(request_info).argc = 0;
 	SG(request_info).argv = NULL;
 	SG(request_info).cookie_data = NULL;
@@ -221,7 +223,8 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 		return LP_DONE;
 	}
 	volatile bool started = false;
-	zend_first_try {
+	zend_first_try
+	{
 		describe(&run);
 		if (php_request_startup() == SUCCESS) {
 			started = true;
@@ -262,17 +265,17 @@ static void plugin_close(void *state)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-        .magic = LANGPLUGIN_MAGIC,
-        .major = LANGPLUGIN_MAJOR,
-        .minor = LANGPLUGIN_MINOR,
-        .size = sizeof(struct langplugin),
-        .traits = LANGPLUGIN_SINGLE_THREAD,
-        .name = "php",
-        .version = PHP_VERSION,
-        .open = plugin_open,
-        .preload = plugin_preload,
-        .after_fork = plugin_after_fork,
-        .handle = plugin_handle,
-        .dump = trace_dump,
-        .close = plugin_close,
+	.magic = LANGPLUGIN_MAGIC,
+	.major = LANGPLUGIN_MAJOR,
+	.minor = LANGPLUGIN_MINOR,
+	.size = sizeof(struct langplugin),
+	.traits = LANGPLUGIN_SINGLE_THREAD,
+	.name = "php",
+	.version = PHP_VERSION,
+	.open = plugin_open,
+	.preload = plugin_preload,
+	.after_fork = plugin_after_fork,
+	.handle = plugin_handle,
+	.dump = trace_dump,
+	.close = plugin_close,
 };

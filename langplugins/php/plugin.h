@@ -27,9 +27,9 @@
 
 struct plugin {
 	const struct langplugin_host *host;
-	char *application; /* the script that answers everything; NULL: the requested file */
-	char *preload;     /* scripts to compile before the fork, ":" between them; NULL: none */
-	char *ini;         /* the group's ini values as php.ini text */
+	char *application;   /* the script that answers everything; NULL: the requested file */
+	char *preload;	     /* scripts to compile before the fork, ":" between them; NULL: none */
+	char *ini;	     /* the group's ini values as php.ini text */
 	zend_string **names; /* CGI names by the host's numbers, made once, kept for ever */
 	HashTable user_ini;  /* directory -> struct user_ini */
 	bool started;

@@ -70,7 +70,8 @@ static void flush(void *context)
 /* Fields that belong to the connection, which is not the application's; the server sets them itself. */
 static bool is_connection_field(struct langplugin_text name)
 {
-	static const char *const names[] = {"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer"};
+	static const char *const names[] = {
+		"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer"};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (strlen(names[i]) == name.size && strncasecmp(names[i], name.data, name.size) == 0)
 			return true;
@@ -97,7 +98,7 @@ static int send_headers(sapi_headers_struct *headers)
 	int status = headers->http_response_code ? headers->http_response_code : 200;
 	zend_llist_position at;
 	for (sapi_header_struct *h = zend_llist_get_first_ex(&headers->headers, &at); h;
-	        h = zend_llist_get_next_ex(&headers->headers, &at)) {
+		h = zend_llist_get_next_ex(&headers->headers, &at)) {
 		const char *colon = memchr(h->header, ':', h->header_len);
 		if (!colon || colon == h->header)
 			continue;
@@ -188,23 +189,23 @@ static void ini_defaults(HashTable *hash)
 }
 
 sapi_module_struct webserver_sapi = {
-        /* opcache refuses to run under a name that it does not know; php-fpm's promises are kept in functions.c */
-        .name = "fpm-fcgi",
-        .pretty_name = "webserver",
-        .startup = startup,
-        .shutdown = php_module_shutdown_wrapper,
-        .activate = activate,
-        .ub_write = ub_write,
-        .flush = flush,
-        .getenv = get_env,
-        .sapi_error = php_error,
-        .send_headers = send_headers,
-        .read_post = read_post,
-        .read_cookies = read_cookies,
-        .register_server_variables = register_variables,
-        .log_message = log_message,
-        .default_post_reader = NULL,
-        .treat_data = NULL,
-        .php_ini_ignore_cwd = 1,
-        .ini_defaults = ini_defaults,
+	/* opcache refuses to run under a name that it does not know; php-fpm's promises are kept in functions.c */
+	.name = "fpm-fcgi",
+	.pretty_name = "webserver",
+	.startup = startup,
+	.shutdown = php_module_shutdown_wrapper,
+	.activate = activate,
+	.ub_write = ub_write,
+	.flush = flush,
+	.getenv = get_env,
+	.sapi_error = php_error,
+	.send_headers = send_headers,
+	.read_post = read_post,
+	.read_cookies = read_cookies,
+	.register_server_variables = register_variables,
+	.log_message = log_message,
+	.default_post_reader = NULL,
+	.treat_data = NULL,
+	.php_ini_ignore_cwd = 1,
+	.ini_defaults = ini_defaults,
 };

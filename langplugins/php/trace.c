@@ -25,8 +25,8 @@ void trace_dump(void *state, int fd)
 		const char *name = function->common.function_name ? ZSTR_VAL(function->common.function_name) : "main";
 		const char *class = function->common.scope ? ZSTR_VAL(function->common.scope->name) : "";
 		if (function->type == ZEND_USER_FUNCTION && frame->opline && function->op_array.filename)
-			dprintf(fd, "  %s:%u %s%s%s()\n", ZSTR_VAL(function->op_array.filename), frame->opline->lineno, class,
-			        *class ? "::" : "", name);
+			dprintf(fd, "  %s:%u %s%s%s()\n", ZSTR_VAL(function->op_array.filename), frame->opline->lineno,
+				class, *class ? "::" : "", name);
 		else
 			dprintf(fd, "  [internal] %s%s%s()\n", class, *class ? "::" : "", name);
 	}

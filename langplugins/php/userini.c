@@ -66,7 +66,7 @@ void userini_activate(struct run *run)
 	zend_long now = (zend_long)sapi_get_request_time();
 	size_t at = size; /* a script outside the document root has its own directory's file only */
 	if (root.size && root.size <= size && memcmp(directory, root.data, root.size) == 0 &&
-	        (directory[root.size] == '/' || directory[root.size] == 0))
+		(directory[root.size] == '/' || directory[root.size] == 0))
 		at = root.size;
 	for (;;) {
 		char saved = directory[at];

@@ -6,7 +6,8 @@
 
 int variables_make(struct plugin *plugin)
 {
-	/* Names come back with each request by number; making their strings once spares an allocation and a hash each. */
+	/* Names come back with each request by number; making their strings once spares an allocation and a hash each.
+	 */
 	unsigned count = plugin->host->known_count;
 	plugin->names = calloc(count ? count : 1, sizeof(*plugin->names));
 	if (!plugin->names)
@@ -50,7 +51,7 @@ static void add_named(zval *array, const char *name, size_t name_size, struct la
 }
 
 #define ADD(array, name, value) add_named(array, name, sizeof(name) - 1, value)
-#define LITERAL(text) ((struct langplugin_text){text, sizeof(text) - 1})
+#define LITERAL(text)		((struct langplugin_text){text, sizeof(text) - 1})
 
 static struct langplugin_text joined(struct langplugin_text a, struct langplugin_text b)
 {
@@ -67,21 +68,21 @@ static const struct {
 	size_t offset;
 	bool even_if_empty;
 } from_request[] = {
-        {"QUERY_STRING", offsetof(struct langplugin_request, query), true},
-        {"REQUEST_METHOD", offsetof(struct langplugin_request, method), true},
-        {"SCRIPT_NAME", offsetof(struct langplugin_request, script_name), true},
-        {"REQUEST_URI", offsetof(struct langplugin_request, target), true},
-        {"DOCUMENT_URI", offsetof(struct langplugin_request, path), true},
-        {"DOCUMENT_ROOT", offsetof(struct langplugin_request, document_root), true},
-        {"SERVER_PROTOCOL", offsetof(struct langplugin_request, protocol), true},
-        {"REQUEST_SCHEME", offsetof(struct langplugin_request, scheme), true},
-        {"REMOTE_ADDR", offsetof(struct langplugin_request, remote_addr), true},
-        {"REMOTE_PORT", offsetof(struct langplugin_request, remote_port), true},
-        {"SERVER_ADDR", offsetof(struct langplugin_request, server_addr), true},
-        {"SERVER_PORT", offsetof(struct langplugin_request, server_port), true},
-        {"SERVER_NAME", offsetof(struct langplugin_request, server_name), true},
-        {"PATH_INFO", offsetof(struct langplugin_request, path_info), false},
-        {"REQUEST_ID", offsetof(struct langplugin_request, request_id), false},
+	{"QUERY_STRING", offsetof(struct langplugin_request, query), true},
+	{"REQUEST_METHOD", offsetof(struct langplugin_request, method), true},
+	{"SCRIPT_NAME", offsetof(struct langplugin_request, script_name), true},
+	{"REQUEST_URI", offsetof(struct langplugin_request, target), true},
+	{"DOCUMENT_URI", offsetof(struct langplugin_request, path), true},
+	{"DOCUMENT_ROOT", offsetof(struct langplugin_request, document_root), true},
+	{"SERVER_PROTOCOL", offsetof(struct langplugin_request, protocol), true},
+	{"REQUEST_SCHEME", offsetof(struct langplugin_request, scheme), true},
+	{"REMOTE_ADDR", offsetof(struct langplugin_request, remote_addr), true},
+	{"REMOTE_PORT", offsetof(struct langplugin_request, remote_port), true},
+	{"SERVER_ADDR", offsetof(struct langplugin_request, server_addr), true},
+	{"SERVER_PORT", offsetof(struct langplugin_request, server_port), true},
+	{"SERVER_NAME", offsetof(struct langplugin_request, server_name), true},
+	{"PATH_INFO", offsetof(struct langplugin_request, path_info), false},
+	{"REQUEST_ID", offsetof(struct langplugin_request, request_id), false},
 };
 
 static struct langplugin_text text_at(const struct langplugin_request *request, size_t offset)

@@ -4,15 +4,17 @@
  */
 #include "plugin.h"
 
-#define KEYS(X)                                                                                                        \
-	X(REQUEST_METHOD) X(REQUEST_URI) X(SCRIPT_NAME) X(PATH_INFO) X(QUERY_STRING) X(SERVER_NAME) X(SERVER_PORT)     \
+/* clang-format off */
+#define KEYS(X) \
+	X(REQUEST_METHOD) X(REQUEST_URI) X(SCRIPT_NAME) X(PATH_INFO) X(QUERY_STRING) X(SERVER_NAME) X(SERVER_PORT) \
 	X(SERVER_PROTOCOL) X(REMOTE_ADDR) X(REMOTE_PORT) X(DOCUMENT_ROOT) X(SCRIPT_FILENAME) X(REQUEST_SCHEME)
+/* clang-format on */
 
 enum key {
 #define X(name) KEY_##name,
 	KEYS(X)
 #undef X
-	KEY_HTTPS,
+		KEY_HTTPS,
 	KEY_URL_SCHEME,
 	KEY_INPUT,
 	KEY_ERRORS,
@@ -27,13 +29,13 @@ static int make_keys(void)
 {
 	static const char *const names[KEY_COUNT] = {
 #define X(name) #name,
-	        KEYS(X)
+		KEYS(X)
 #undef X
-	                "HTTPS",
-	        "wsgi.url_scheme",
-	        "wsgi.input",
-	        "wsgi.errors",
-	        "webserver.request_id",
+			"HTTPS",
+		"wsgi.url_scheme",
+		"wsgi.input",
+		"wsgi.errors",
+		"webserver.request_id",
 	};
 	for (int i = 0; i < KEY_COUNT; i++)
 		if (!keys[i] && !(keys[i] = PyUnicode_InternFromString(names[i])))
@@ -59,13 +61,13 @@ int environ_make(struct plugin *plugin)
 	if (!common || !plugin->empty || make_keys())
 		return -1;
 	if (set_new(common, "wsgi.version", Py_BuildValue("(ii)", 1, 0)) ||
-	        set_new(common, "wsgi.multithread", PyBool_FromLong(host->threads > 1)) ||
-	        set_new(common, "wsgi.multiprocess", PyBool_FromLong(host->processes > 1)) ||
-	        set_new(common, "wsgi.run_once", PyBool_FromLong(0)) ||
-	        set_new(common, "wsgi.input_terminated", PyBool_FromLong(1)) ||
-	        PyDict_SetItemString(common, "wsgi.file_wrapper", (PyObject *)&file_wrapper_type) ||
-	        set_new(common, "SERVER_SOFTWARE", PyUnicode_FromString("webserver")) ||
-	        set_new(common, "GATEWAY_INTERFACE", PyUnicode_FromString("CGI/1.1")))
+		set_new(common, "wsgi.multithread", PyBool_FromLong(host->threads > 1)) ||
+		set_new(common, "wsgi.multiprocess", PyBool_FromLong(host->processes > 1)) ||
+		set_new(common, "wsgi.run_once", PyBool_FromLong(0)) ||
+		set_new(common, "wsgi.input_terminated", PyBool_FromLong(1)) ||
+		PyDict_SetItemString(common, "wsgi.file_wrapper", (PyObject *)&file_wrapper_type) ||
+		set_new(common, "SERVER_SOFTWARE", PyUnicode_FromString("webserver")) ||
+		set_new(common, "GATEWAY_INTERFACE", PyUnicode_FromString("CGI/1.1")))
 		return -1;
 	plugin->names = PyMem_Calloc(host->known_count ? host->known_count : 1, sizeof(PyObject *));
 	if (!plugin->names)
@@ -100,7 +102,7 @@ static PyObject *remembered(struct plugin *plugin, enum remembered_as as, struct
 	PyObject *last = plugin->last[as].text;
 
 	if (last && (size_t)PyUnicode_GET_LENGTH(last) == value.size &&
-	        memcmp(PyUnicode_1BYTE_DATA(last), value.data, value.size) == 0)
+		memcmp(PyUnicode_1BYTE_DATA(last), value.data, value.size) == 0)
 		return Py_NewRef(last);
 	PyObject *now = text(plugin, value);
 	if (now) {
@@ -168,8 +170,8 @@ PyObject *environ_of(struct thread *thread, struct langplugin_call *call)
 	if (!environ)
 		return NULL;
 	if (put_request(plugin, environ, request) || put_fields(plugin, environ, request) ||
-	        put(environ, keys[KEY_INPUT], input_take(thread, call, request->content_length)) ||
-	        put(environ, keys[KEY_ERRORS], errors_take(thread, call))) {
+		put(environ, keys[KEY_INPUT], input_take(thread, call, request->content_length)) ||
+		put(environ, keys[KEY_ERRORS], errors_take(thread, call))) {
 		Py_DECREF(environ);
 		return NULL;
 	}

@@ -96,19 +96,19 @@ static void errors_dealloc(PyObject *self)
 }
 
 static PyMethodDef errors_methods[] = {
-        {"write", errors_write, METH_O, "write(text)"},
-        {"writelines", errors_writelines, METH_O, "writelines(texts)"},
-        {"flush", errors_flush, METH_NOARGS, "flush()"},
-        {NULL, NULL, 0, NULL},
+	{"write", errors_write, METH_O, "write(text)"},
+	{"writelines", errors_writelines, METH_O, "writelines(texts)"},
+	{"flush", errors_flush, METH_NOARGS, "flush()"},
+	{NULL, NULL, 0, NULL},
 };
 
 PyTypeObject errors_type = {
-        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Errors",
-        .tp_basicsize = sizeof(struct errors),
-        .tp_dealloc = errors_dealloc,
-        .tp_flags = Py_TPFLAGS_DEFAULT,
-        .tp_doc = "The group's error log (wsgi.errors).",
-        .tp_methods = errors_methods,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Errors",
+	.tp_basicsize = sizeof(struct errors),
+	.tp_dealloc = errors_dealloc,
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_doc = "The group's error log (wsgi.errors).",
+	.tp_methods = errors_methods,
 };
 
 PyObject *errors_take(struct thread *thread, struct langplugin_call *call)

@@ -61,23 +61,23 @@ static void wrapper_dealloc(PyObject *self)
 }
 
 static PyMethodDef wrapper_methods[] = {
-        {"close", wrapper_close, METH_NOARGS, "close the file"},
-        {NULL, NULL, 0, NULL},
+	{"close", wrapper_close, METH_NOARGS, "close the file"},
+	{NULL, NULL, 0, NULL},
 };
 
 PyTypeObject file_wrapper_type = {
-        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.FileWrapper",
-        .tp_basicsize = sizeof(struct file_wrapper),
-        .tp_dealloc = wrapper_dealloc,
-        .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-        .tp_doc = "FileWrapper(filelike, blksize=65536): a file as an answer (wsgi.file_wrapper).",
-        .tp_traverse = wrapper_traverse,
-        .tp_clear = wrapper_clear,
-        .tp_iter = PyObject_SelfIter,
-        .tp_iternext = wrapper_next,
-        .tp_methods = wrapper_methods,
-        .tp_init = wrapper_init,
-        .tp_new = PyType_GenericNew,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.FileWrapper",
+	.tp_basicsize = sizeof(struct file_wrapper),
+	.tp_dealloc = wrapper_dealloc,
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.tp_doc = "FileWrapper(filelike, blksize=65536): a file as an answer (wsgi.file_wrapper).",
+	.tp_traverse = wrapper_traverse,
+	.tp_clear = wrapper_clear,
+	.tp_iter = PyObject_SelfIter,
+	.tp_iternext = wrapper_next,
+	.tp_methods = wrapper_methods,
+	.tp_init = wrapper_init,
+	.tp_new = PyType_GenericNew,
 };
 
 int file_wrapper_descriptor(struct file_wrapper *wrapper, int64_t *offset)
@@ -87,7 +87,7 @@ int file_wrapper_descriptor(struct file_wrapper *wrapper, int64_t *offset)
 	PyObject *number = NULL, *position = NULL;
 
 	if (!wrapper->file || !PyObject_HasAttrString(wrapper->file, "fileno") ||
-	        !PyObject_HasAttrString(wrapper->file, "tell"))
+		!PyObject_HasAttrString(wrapper->file, "tell"))
 		return -1;
 	/* The position that the program sees: a buffered reader's descriptor is ahead of it. */
 	number = PyObject_CallMethod(wrapper->file, "fileno", NULL);

@@ -20,8 +20,7 @@ static ssize_t fetch(struct input *input, char *to, size_t size)
 		return 0;
 	ssize_t got = input->host->read(input->call, to, size, LP_NOWAIT);
 	if (got == LP_AGAIN) {
-		Py_BEGIN_ALLOW_THREADS
-		got = input->host->read(input->call, to, size, 0);
+		Py_BEGIN_ALLOW_THREADS got = input->host->read(input->call, to, size, 0);
 		Py_END_ALLOW_THREADS
 	}
 	if (got == 0)
@@ -204,21 +203,22 @@ static void input_dealloc(PyObject *self)
 }
 
 static PyMethodDef input_methods[] = {
-        {"read", (PyCFunction)(void (*)(void))input_read, METH_FASTCALL, "read(size=-1) -> bytes"},
-        {"readline", (PyCFunction)(void (*)(void))input_readline, METH_FASTCALL, "readline(size=-1) -> bytes"},
-        {"readlines", (PyCFunction)(void (*)(void))input_readlines, METH_FASTCALL, "readlines(hint=-1) -> list of bytes"},
-        {NULL, NULL, 0, NULL},
+	{"read", (PyCFunction)(void (*)(void))input_read, METH_FASTCALL, "read(size=-1) -> bytes"},
+	{"readline", (PyCFunction)(void (*)(void))input_readline, METH_FASTCALL, "readline(size=-1) -> bytes"},
+	{"readlines", (PyCFunction)(void (*)(void))input_readlines, METH_FASTCALL,
+		"readlines(hint=-1) -> list of bytes"},
+	{NULL, NULL, 0, NULL},
 };
 
 PyTypeObject input_type = {
-        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Input",
-        .tp_basicsize = sizeof(struct input),
-        .tp_dealloc = input_dealloc,
-        .tp_flags = Py_TPFLAGS_DEFAULT,
-        .tp_doc = "The request's body (wsgi.input).",
-        .tp_iter = PyObject_SelfIter,
-        .tp_iternext = input_next,
-        .tp_methods = input_methods,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Input",
+	.tp_basicsize = sizeof(struct input),
+	.tp_dealloc = input_dealloc,
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_doc = "The request's body (wsgi.input).",
+	.tp_iter = PyObject_SelfIter,
+	.tp_iternext = input_next,
+	.tp_methods = input_methods,
 };
 
 PyObject *input_take(struct thread *thread, struct langplugin_call *call, int64_t length)

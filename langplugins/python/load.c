@@ -2,9 +2,9 @@
 #include "plugin.h"
 
 __asm__(".pushsection .rodata\n"
-        "loader_source: .incbin \"langplugins/python/loader.py\"\n"
-        ".byte 0\n"
-        ".popsection\n");
+	"loader_source: .incbin \"langplugins/python/loader.py\"\n"
+	".byte 0\n"
+	".popsection\n");
 extern const char loader_source[] __attribute__((visibility("hidden")));
 
 static PyObject *loader_call(struct plugin *plugin, const char *name, PyObject *arguments)
@@ -30,8 +30,9 @@ int load_begin(struct plugin *plugin)
 	PyObject *file = PyUnicode_FromString("<webserver>");
 
 	plugin->loader = PyDict_New();
-	if (!code || !file || !plugin->loader || PyDict_SetItemString(plugin->loader, "__builtins__", PyEval_GetBuiltins()) ||
-	        PyDict_SetItemString(plugin->loader, "__file__", file)) {
+	if (!code || !file || !plugin->loader ||
+		PyDict_SetItemString(plugin->loader, "__builtins__", PyEval_GetBuiltins()) ||
+		PyDict_SetItemString(plugin->loader, "__file__", file)) {
 		Py_XDECREF(code);
 		Py_XDECREF(file);
 		return -1;
@@ -41,8 +42,9 @@ int load_begin(struct plugin *plugin)
 	Py_DECREF(code);
 	if (done(result))
 		return -1;
-	return done(loader_call(plugin, "begin", Py_BuildValue("(zOOz)", plugin->directory, plugin->python_path,
-	        plugin->arguments, plugin->application)));
+	return done(loader_call(plugin, "begin",
+		Py_BuildValue(
+			"(zOOz)", plugin->directory, plugin->python_path, plugin->arguments, plugin->application)));
 }
 
 int load_preload(struct plugin *plugin)
@@ -60,8 +62,8 @@ int load_application(struct plugin *plugin)
 
 PyObject *load_requested(struct plugin *plugin, const struct langplugin_request *request)
 {
-	PyObject *path = PyUnicode_DecodeFSDefaultAndSize(request->script_filename.data,
-	        (Py_ssize_t)request->script_filename.size);
+	PyObject *path = PyUnicode_DecodeFSDefaultAndSize(
+		request->script_filename.data, (Py_ssize_t)request->script_filename.size);
 
 	return path ? loader_call(plugin, "requested", Py_BuildValue("(N)", path)) : NULL;
 }

@@ -7,7 +7,7 @@
 
 /* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. */
 extern const char *_Py_DumpTracebackThreads(int fd, PyInterpreterState *interpreter, PyThreadState *current)
-        __attribute__((weak));
+	__attribute__((weak));
 
 static int add(PyObject *list, const char *value)
 {
@@ -57,11 +57,11 @@ static int make_types(void)
 }
 
 static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
-        void **state, char *message, size_t message_size)
+	void **state, char *message, size_t message_size)
 {
 	if (PY_VERSION_HEX >> 16 != Py_Version >> 16) {
 		snprintf(message, message_size, "python: the plugin was built for Python %d.%d, the interpreter is %s",
-		        PY_MAJOR_VERSION, PY_MINOR_VERSION, Py_GetVersion());
+			PY_MAJOR_VERSION, PY_MINOR_VERSION, Py_GetVersion());
 		return -1;
 	}
 	struct plugin *plugin = calloc(1, sizeof(*plugin));
@@ -69,7 +69,8 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 		return -1;
 	plugin->host = host;
 	PyGILState_STATE gil = PyGILState_Ensure();
-	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) || load_begin(plugin);
+	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) ||
+		     load_begin(plugin);
 	if (result)
 		load_report(plugin, NULL, message, message_size);
 	PyGILState_Release(gil);
@@ -150,18 +151,18 @@ static void plugin_close(void *state)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-        .magic = LANGPLUGIN_MAGIC,
-        .major = LANGPLUGIN_MAJOR,
-        .minor = LANGPLUGIN_MINOR,
-        .size = sizeof(struct langplugin),
-        .name = "python",
-        .version = PY_VERSION,
-        .open = plugin_open,
-        .preload = plugin_preload,
-        .after_fork = plugin_after_fork,
-        .thread_start = thread_start,
-        .thread_stop = thread_stop,
-        .handle = plugin_handle,
-        .dump = plugin_dump,
-        .close = plugin_close,
+	.magic = LANGPLUGIN_MAGIC,
+	.major = LANGPLUGIN_MAJOR,
+	.minor = LANGPLUGIN_MINOR,
+	.size = sizeof(struct langplugin),
+	.name = "python",
+	.version = PY_VERSION,
+	.open = plugin_open,
+	.preload = plugin_preload,
+	.after_fork = plugin_after_fork,
+	.thread_start = thread_start,
+	.thread_stop = thread_stop,
+	.handle = plugin_handle,
+	.dump = plugin_dump,
+	.close = plugin_close,
 };

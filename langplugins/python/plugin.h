@@ -40,14 +40,14 @@ enum remembered_as {
 
 struct plugin {
 	const struct langplugin_host *host;
-	char *application, *directory;   /* application NULL: the requested file */
+	char *application, *directory;		     /* application NULL: the requested file */
 	PyObject *python_path, *arguments, *preload; /* lists of str */
-	PyObject *loader;      /* loader.py's names */
-	PyObject *callable;    /* the application; NULL before it is loaded, and in script mode */
-	PyObject *environ;     /* what all requests have in common */
-	PyObject **names;      /* CGI names by the host's numbers */
-	PyObject *empty;       /* "" */
-	struct remembered last[REMEMBERED]; /* under the interpreter's lock */
+	PyObject *loader;			     /* loader.py's names */
+	PyObject *callable;			     /* the application; NULL before it is loaded, and in script mode */
+	PyObject *environ;			     /* what all requests have in common */
+	PyObject **names;			     /* CGI names by the host's numbers */
+	PyObject *empty;			     /* "" */
+	struct remembered last[REMEMBERED];	     /* under the interpreter's lock */
 };
 
 /* One slot's thread. */
@@ -62,13 +62,12 @@ struct thread {
 
 /* ---- response.c */
 struct response {
-	PyObject_HEAD
-	const struct langplugin_host *host;
+	PyObject_HEAD const struct langplugin_host *host;
 	struct langplugin_call *call; /* NULL: the request is over */
 	PyObject *status, *fields;    /* as start_response was given them; NULL: not called yet */
 	PyObject *start, *write;      /* start_response and write, bound to this */
-	bool sent;                    /* the head has been given to the host */
-	bool gone;                    /* the client is */
+	bool sent;		      /* the head has been given to the host */
+	bool gone;		      /* the client is */
 };
 extern PyTypeObject response_type;
 struct response *response_take(struct thread *thread, struct langplugin_call *call);
@@ -79,11 +78,10 @@ int response_write(struct response *response, const char *data, size_t size, boo
 
 /* ---- input.c, errors.c, filewrapper.c */
 struct input {
-	PyObject_HEAD
-	const struct langplugin_host *host;
+	PyObject_HEAD const struct langplugin_host *host;
 	struct langplugin_call *call;
 	int64_t length; /* -1: not known */
-	char *buffer;   /* what readline has read too much */
+	char *buffer;	/* what readline has read too much */
 	size_t at, size;
 	bool ended;
 };
@@ -92,8 +90,7 @@ PyObject *input_take(struct thread *thread, struct langplugin_call *call, int64_
 void input_detach(PyObject *input);
 
 struct errors {
-	PyObject_HEAD
-	const struct langplugin_host *host;
+	PyObject_HEAD const struct langplugin_host *host;
 	struct langplugin_call *call;
 	PyObject *partial; /* a line that has not ended; str or NULL */
 };
@@ -102,8 +99,7 @@ PyObject *errors_take(struct thread *thread, struct langplugin_call *call);
 void errors_detach(PyObject *errors);
 
 struct file_wrapper {
-	PyObject_HEAD
-	PyObject *file;
+	PyObject_HEAD PyObject *file;
 	Py_ssize_t block;
 };
 extern PyTypeObject file_wrapper_type;

@@ -20,7 +20,8 @@ static int64_t length_of(PyObject *parts)
 static int send_part(struct response *response, PyObject *part, bool flush)
 {
 	if (!PyBytes_Check(part)) {
-		PyErr_Format(PyExc_TypeError, "the application's answer must be bytes, not %.100s", Py_TYPE(part)->tp_name);
+		PyErr_Format(
+			PyExc_TypeError, "the application's answer must be bytes, not %.100s", Py_TYPE(part)->tp_name);
 		return -1;
 	}
 	/* PEP: the head goes with the first bytes that are not empty. */
@@ -53,10 +54,9 @@ static int send_file(struct response *response, int fd, int64_t offset)
 		return -1;
 	if (response->gone)
 		return 1;
-	Py_BEGIN_ALLOW_THREADS
-	result = response->host->send_file(response->call, fd, offset, -1);
-	Py_END_ALLOW_THREADS
-	if (result == LP_FAILED) {
+	Py_BEGIN_ALLOW_THREADS result = response->host->send_file(response->call, fd, offset, -1);
+	Py_END_ALLOW_THREADS if (result == LP_FAILED)
+	{
 		PyErr_SetFromErrno(PyExc_OSError);
 		return -1;
 	}
@@ -120,8 +120,8 @@ static int close_result(PyObject *result)
 	return nothing ? 0 : -1;
 }
 
-static void answer_error(struct plugin *plugin, struct response *response, struct langplugin_call *call, int status,
-        const char *text)
+static void answer_error(
+	struct plugin *plugin, struct response *response, struct langplugin_call *call, int status, const char *text)
 {
 	const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
 	size_t size = strlen(text);
@@ -139,7 +139,7 @@ static void answer_error(struct plugin *plugin, struct response *response, struc
 static void answer_missing(struct plugin *plugin, struct langplugin_call *call)
 {
 	if (PyErr_ExceptionMatches(PyExc_FileNotFoundError) || PyErr_ExceptionMatches(PyExc_NotADirectoryError) ||
-	        PyErr_ExceptionMatches(PyExc_IsADirectoryError)) {
+		PyErr_ExceptionMatches(PyExc_IsADirectoryError)) {
 		PyErr_Clear();
 		answer_error(plugin, NULL, call, 404, "Not Found\n");
 		return;
@@ -158,7 +158,8 @@ static void run(struct thread *thread, struct langplugin_call *call, PyObject *a
 
 	if (environ) {
 		PyObject *arguments[] = {NULL, environ, response->start};
-		PyObject *result = PyObject_Vectorcall(application, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+		PyObject *result = PyObject_Vectorcall(
+			application, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 		if (result) {
 			sent = send_result(response, result);
 			if (close_result(result))
@@ -187,7 +188,7 @@ int request_run(struct thread *thread, struct langplugin_call *call)
 
 	PyEval_RestoreThread(thread->python);
 	PyObject *application = plugin->callable ? Py_NewRef(plugin->callable)
-	                                         : load_requested(plugin, plugin->host->request(call));
+						 : load_requested(plugin, plugin->host->request(call));
 	if (application) {
 		run(thread, call, application);
 		Py_DECREF(application);

@@ -5,7 +5,8 @@
 static bool bytes_of(PyObject *text, struct langplugin_text *to, const char *what)
 {
 	if (!PyUnicode_Check(text)) {
-		PyErr_Format(PyExc_TypeError, "start_response: %s must be str, not %.100s", what, Py_TYPE(text)->tp_name);
+		PyErr_Format(
+			PyExc_TypeError, "start_response: %s must be str, not %.100s", what, Py_TYPE(text)->tp_name);
 		return false;
 	}
 	if (PyUnicode_READY(text))
@@ -25,18 +26,20 @@ static int status_of(PyObject *status, struct langplugin_text *reason)
 	if (!bytes_of(status, &text, "the status"))
 		return -1;
 	if (text.size < 3 || text.data[0] < '1' || text.data[0] > '9' || !Py_ISDIGIT(text.data[1]) ||
-	        !Py_ISDIGIT(text.data[2]) || (text.size > 3 && text.data[3] != ' ')) {
+		!Py_ISDIGIT(text.data[2]) || (text.size > 3 && text.data[3] != ' ')) {
 		PyErr_Format(PyExc_ValueError, "start_response: the status must be like '200 OK', not %R", status);
 		return -1;
 	}
-	*reason = text.size > 4 ? (struct langplugin_text){text.data + 4, text.size - 4} : (struct langplugin_text){"", 0};
+	*reason = text.size > 4 ? (struct langplugin_text){text.data + 4, text.size - 4}
+				: (struct langplugin_text){"", 0};
 	return (text.data[0] - '0') * 100 + (text.data[1] - '0') * 10 + (text.data[2] - '0');
 }
 
 static int check_fields(PyObject *fields)
 {
 	if (!PyList_Check(fields)) {
-		PyErr_Format(PyExc_TypeError, "start_response: the headers must be a list, not %.100s", Py_TYPE(fields)->tp_name);
+		PyErr_Format(PyExc_TypeError, "start_response: the headers must be a list, not %.100s",
+			Py_TYPE(fields)->tp_name);
 		return -1;
 	}
 	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(fields); i++) {
@@ -47,7 +50,7 @@ static int check_fields(PyObject *fields)
 			return -1;
 		}
 		if (!bytes_of(PyTuple_GET_ITEM(field, 0), &unused, "a header's name") ||
-		        !bytes_of(PyTuple_GET_ITEM(field, 1), &unused, "a header's value"))
+			!bytes_of(PyTuple_GET_ITEM(field, 1), &unused, "a header's value"))
 			return -1;
 	}
 	return 0;
@@ -60,20 +63,23 @@ static PyObject *start_response(PyObject *self, PyObject *const *args, Py_ssize_
 	PyObject *information = count > 2 ? args[2] : NULL;
 	Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
 
-	if (named == 1 && count == 2 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "exc_info") == 0)
+	if (named == 1 && count == 2 &&
+		PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), "exc_info") == 0)
 		information = args[2];
 	else if (named || count < 2 || count > 3)
-		return PyErr_Format(PyExc_TypeError, "start_response(status, headers, exc_info=None) was called with %zd arguments",
-		        count + named);
+		return PyErr_Format(PyExc_TypeError,
+			"start_response(status, headers, exc_info=None) was called with %zd arguments", count + named);
 	if (!response->call)
 		return PyErr_Format(PyExc_RuntimeError, "start_response of a request that is over");
 	if (information && information != Py_None) {
 		if (response->sent) {
 			/* PEP: too late for an error page; the error itself goes on. */
 			if (!PyTuple_Check(information) || PyTuple_GET_SIZE(information) != 3)
-				return PyErr_Format(PyExc_TypeError, "start_response: exc_info must be a tuple of three");
-			PyErr_Restore(Py_NewRef(PyTuple_GET_ITEM(information, 0)), Py_NewRef(PyTuple_GET_ITEM(information, 1)),
-			        Py_NewRef(PyTuple_GET_ITEM(information, 2)));
+				return PyErr_Format(
+					PyExc_TypeError, "start_response: exc_info must be a tuple of three");
+			PyErr_Restore(Py_NewRef(PyTuple_GET_ITEM(information, 0)),
+				Py_NewRef(PyTuple_GET_ITEM(information, 1)),
+				Py_NewRef(PyTuple_GET_ITEM(information, 2)));
 			return NULL;
 		}
 	} else if (response->fields) {
@@ -108,16 +114,17 @@ static PyObject *response_write_method(PyObject *self, PyObject *data)
 /* Which of the fields the host did not take, and why, for the author of the application. */
 static void explain(struct response *response, const struct langplugin_field *fields, Py_ssize_t count)
 {
-	static const char *const connection[] = {"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer",
-	        "proxy-connection"};
+	static const char *const connection[] = {
+		"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "proxy-connection"};
 
 	for (Py_ssize_t i = 0; i < count; i++) {
 		PyObject *field = PyList_GET_ITEM(response->fields, i);
 		for (size_t k = 0; k < sizeof(connection) / sizeof(connection[0]); k++)
 			if (strlen(connection[k]) == fields[i].name.size &&
-			        PyOS_strnicmp(connection[k], fields[i].name.data, (Py_ssize_t)fields[i].name.size) == 0) {
-				PyErr_Format(PyExc_AssertionError, "start_response: %R belongs to the connection, which is the server's",
-				        field);
+				PyOS_strnicmp(connection[k], fields[i].name.data, (Py_ssize_t)fields[i].name.size) ==
+					0) {
+				PyErr_Format(PyExc_AssertionError,
+					"start_response: %R belongs to the connection, which is the server's", field);
 				return;
 			}
 		for (size_t k = 0; k < fields[i].value.size; k++)
@@ -176,15 +183,13 @@ int response_write(struct response *response, const char *data, size_t size, boo
 		return 1;
 	int result = size ? host->write(response->call, data, size, LP_NOWAIT) : LP_OK;
 	if (result == LP_AGAIN) {
-		Py_BEGIN_ALLOW_THREADS
-		result = host->write(response->call, data, size, 0);
+		Py_BEGIN_ALLOW_THREADS result = host->write(response->call, data, size, 0);
 		Py_END_ALLOW_THREADS
 	}
 	if (result == LP_OK && flush) {
 		result = host->flush(response->call, LP_NOWAIT);
 		if (result == LP_AGAIN) {
-			Py_BEGIN_ALLOW_THREADS
-			result = host->flush(response->call, 0);
+			Py_BEGIN_ALLOW_THREADS result = host->flush(response->call, 0);
 			Py_END_ALLOW_THREADS
 		}
 	}
@@ -193,7 +198,7 @@ int response_write(struct response *response, const char *data, size_t size, boo
 }
 
 static PyMethodDef start_method = {"start_response", (PyCFunction)(void (*)(void))start_response,
-        METH_FASTCALL | METH_KEYWORDS, "start_response(status, headers, exc_info=None) -> write"};
+	METH_FASTCALL | METH_KEYWORDS, "start_response(status, headers, exc_info=None) -> write"};
 static PyMethodDef write_method = {"write", response_write_method, METH_O, "write(data)"};
 
 static int response_traverse(PyObject *self, visitproc visit, void *arg)
@@ -226,13 +231,13 @@ static void response_dealloc(PyObject *self)
 }
 
 PyTypeObject response_type = {
-        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Response",
-        .tp_basicsize = sizeof(struct response),
-        .tp_dealloc = response_dealloc,
-        .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-        .tp_doc = "One request's answer.",
-        .tp_traverse = response_traverse,
-        .tp_clear = response_clear,
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Response",
+	.tp_basicsize = sizeof(struct response),
+	.tp_dealloc = response_dealloc,
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.tp_doc = "One request's answer.",
+	.tp_traverse = response_traverse,
+	.tp_clear = response_clear,
 };
 
 static struct response *make(void)
@@ -256,8 +261,10 @@ struct response *response_take(struct thread *thread, struct langplugin_call *ca
 {
 	struct response *response = (struct response *)thread->response;
 
-	/* References of its own: the thread's and two bound methods'. More, or a method that is known elsewhere: kept. */
-	if (!response || Py_REFCNT(response) != 3 || Py_REFCNT(response->start) != 1 || Py_REFCNT(response->write) != 1) {
+	/* References of its own: the thread's and two bound methods'. More, or a method that is known elsewhere: kept.
+	 */
+	if (!response || Py_REFCNT(response) != 3 || Py_REFCNT(response->start) != 1 ||
+		Py_REFCNT(response->write) != 1) {
 		Py_XDECREF(response);
 		response = make();
 		thread->response = (PyObject *)response;

@@ -323,5 +323,3 @@ class Group:
             self.context.term()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
-
-

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from http_client import Answer, Stream
-
 from webserver.engine._engine import ffi, lib
 
 WAIT_SECONDS = 10
@@ -47,7 +46,9 @@ class Pumped:
 class EngineHost:
     """One engine that listens on 127.0.0.1. `decide` maps (method, host, path) to the arguments of a decision."""
 
-    def __init__(self, decide: Callable[[bytes, bytes, bytes], Rule], access_fd: int = -1, json_log: bool = False) -> None:
+    def __init__(
+        self, decide: Callable[[bytes, bytes, bytes], Rule], access_fd: int = -1, json_log: bool = False
+    ) -> None:
         self.keep: list[Any] = []
         self.rule = decide
         self.asked: list[tuple[bytes, bytes, bytes]] = []
@@ -103,7 +104,9 @@ class EngineHost:
 
     def turn(self, sock: socket.socket, write: bool = False) -> None:
         """Wait until the engine or the client can go on, then let the engine run."""
-        ready, writable, _ = select.select([lib.engine_fd(self.engine), sock], [sock] if write else [], [], WAIT_SECONDS)
+        ready, writable, _ = select.select(
+            [lib.engine_fd(self.engine), sock], [sock] if write else [], [], WAIT_SECONDS
+        )
         assert ready or writable, "nothing happened"
         if lib.engine_fd(self.engine) not in [r if isinstance(r, int) else -1 for r in ready]:
             return

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 from static_host import WAIT_SECONDS, EngineHost, records
-
 from webserver.engine._engine import lib
 
 COMBINED = re.compile(
-    r'^(?P<remote>\S+) - - \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] '
+    r"^(?P<remote>\S+) - - \[(?P<time>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
     r'"(?P<request>(?:[^"\\]|\\x[0-9a-f]{2})*)" (?P<status>\d{3}|-) (?P<bytes>\d+) '
     r'"(?P<referer>(?:[^"\\]|\\x[0-9a-f]{2})*)" "(?P<agent>(?:[^"\\]|\\x[0-9a-f]{2})*)"$'
 )

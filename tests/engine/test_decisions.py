@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pure_static import pure, text
 from static_host import EngineHost
-
 from webserver.engine._engine import lib
 
 EXACT, PREFIX = 1, 2
@@ -189,7 +188,9 @@ def test_long_paths(size: int) -> None:
 
 @pytest.fixture
 def host() -> Iterator[EngineHost]:
-    one = EngineHost(lambda method, host, path: RULES[path.split(b"/")[1]] | {"prefix": b"/" + path.split(b"/")[1] + b"/"})
+    one = EngineHost(
+        lambda method, host, path: RULES[path.split(b"/")[1]] | {"prefix": b"/" + path.split(b"/")[1] + b"/"}
+    )
     one.root(1, "/nonexistent")
     yield one
     one.close()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from static_host import EngineHost
-
 from webserver.engine._engine import ffi, lib
 
 BIG = bytes(range(256)) * 4096  # 1 MiB: not kept in memory

@@ -6,7 +6,7 @@ import email.utils
 import json
 import re
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -71,9 +71,9 @@ def test_dates_there_and_back(seconds: int) -> None:
     out, back = ffi.new("char[30]"), ffi.new("int64_t *")
     lib.date_format(seconds, out)
     written = ffi.string(out)
-    assert written.decode() == email.utils.format_datetime(datetime.fromtimestamp(seconds, timezone.utc), usegmt=True)
+    assert written.decode() == email.utils.format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
     assert lib.date_parse(written, 29, NOW, back) and back[0] == seconds
-    when = datetime.fromtimestamp(seconds, timezone.utc)
+    when = datetime.fromtimestamp(seconds, UTC)
     asctime = time.asctime(when.utctimetuple()).encode()
     if when.year >= 1000:
         assert lib.date_parse(asctime, len(asctime), NOW, back) and back[0] == seconds
@@ -82,7 +82,7 @@ def test_dates_there_and_back(seconds: int) -> None:
 @given(st.integers(0, NOW + 40 * 365 * 86400))
 def test_two_digit_years(seconds: int) -> None:
     ffi, lib = pure()
-    when = datetime.fromtimestamp(seconds, timezone.utc)
+    when = datetime.fromtimestamp(seconds, UTC)
     if when.year <= 1978:  # more than 50 years ago seen from NOW: the digits mean the next century
         return
     value, back = when.strftime("%A, %d-%b-%y %H:%M:%S GMT").encode(), ffi.new("int64_t *")
@@ -129,7 +129,7 @@ def test_combined_escaping(value: bytes, room: int) -> None:
     out = ffi.new("char[512]")
     size = lib.escape_combined(out, 512, value, len(value)) - out
     written = bytes(ffi.buffer(out, size))
-    assert re.fullmatch(rb'(?:[ -!#-\[\]-~]|\\x[0-9a-f]{2})*', written)
+    assert re.fullmatch(rb"(?:[ -!#-\[\]-~]|\\x[0-9a-f]{2})*", written)
     assert written.decode("unicode_escape").encode("latin-1") == value
     short = lib.escape_combined(out, room, value, len(value)) - out
     assert short <= room

@@ -17,8 +17,8 @@ import time
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, TREE)
 
-from webserver.wire.control import Control  # noqa: E402  # the path is set above
-from webserver.wire.title import set_title  # noqa: E402
+from webserver.wire.control import Control  # the path is set above
+from webserver.wire.title import set_title
 
 faulthandler.register(signal.SIGUSR2)
 control = Control.from_descriptor(int(sys.argv[2]))

@@ -11,8 +11,8 @@ import time
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, TREE)
 
-from webserver.wire.control import Control, close_all  # noqa: E402  # the path is set above
-from webserver.wire.title import set_title  # noqa: E402
+from webserver.wire.control import Control, close_all  # the path is set above
+from webserver.wire.title import set_title
 
 control = Control.from_descriptor(int(sys.argv[2]))
 message, _ = control.receive()

@@ -89,7 +89,14 @@ def measure(options: argparse.Namespace) -> int:
         complaints = context.complaints
         context.check_ports()
         run = rounds.Run(
-            context, store, timed, extra, tuple(options.servers), options.rounds, options.seconds, random.Random(options.seed)
+            context,
+            store,
+            timed,
+            extra,
+            tuple(options.servers),
+            options.rounds,
+            options.seconds,
+            random.Random(options.seed),
         )
         try:
             run.whole()

@@ -68,9 +68,7 @@ def _serve(path: str, foreground: bool) -> int:
     return _background(loaded, path)
 
 
-def _supervise(
-    loaded: object, path: str, stream: int, on_ready: Callable[[], None], error_log_is_ours: bool
-) -> int:
+def _supervise(loaded: object, path: str, stream: int, on_ready: Callable[[], None], error_log_is_ours: bool) -> int:
     from webserver.config import Config
     from webserver.supervisor.server import Supervisor
     from webserver.wire.title import set_title

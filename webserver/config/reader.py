@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import Any
 
-from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]  # it has no stubs
+from configobj import ConfigObj, ConfigObjError
 
 from webserver.config import lines
 from webserver.config.errors import ConfigError, Place, suggestion

@@ -4,11 +4,12 @@
  * combined   remote - - [day/month/year:time zone] "request line" status bytes "referer" "user agent"
  * json       one object a line, with host, site, group, duration and request id besides
  *
- * A request that was refused has a record like any other. One that got no answer at all (the client went away first) has
- * the status "-", 0 in JSON. "complete" in JSON is false for an answer that was cut off. bytes counts the answer's
+ * A request that was refused has a record like any other. One that got no answer at all (the client went away first)
+ * has the status "-", 0 in JSON. "complete" in JSON is false for an answer that was cut off. bytes counts the answer's
  * content, without its head. The time is when the record was made, as the answer ended.
  *
- * Nobody waits for the log. What does not fit is dropped, whole lines, counted in the statistics and told once a minute.
+ * Nobody waits for the log. What does not fit is dropped, whole lines, counted in the statistics and told once a
+ * minute.
  */
 #define _GNU_SOURCE /* F_SETPIPE_SZ, tm_gmtoff */
 #include <fcntl.h>
@@ -23,27 +24,27 @@
 #include "fields.h"
 #include "pipe.h"
 
-#define BUFFER (1u << 20)         /* only what a slow reader leaves is ever touched */
-#define BATCH (32u << 10)         /* written at the end of a turn from this size on */
-#define DELAY_NS UINT64_C(1000000000)
-#define RETRY_NS UINT64_C(5000000)
-#define REPORT_NS UINT64_C(60000000000)
-#define FIELD 8192u               /* bytes of one value that are logged */
-#define FIXED_PART 2048u          /* bytes of a record beside the strangers' values: numbers, names, time */
-#define NAME 100u                 /* bytes of a site's or group's name */
-#define FAREWELL_MS 200           /* that the last records are given when the engine ends */
+#define BUFFER	    (1u << 20)	/* only what a slow reader leaves is ever touched */
+#define BATCH	    (32u << 10) /* written at the end of a turn from this size on */
+#define DELAY_NS    UINT64_C(1000000000)
+#define RETRY_NS    UINT64_C(5000000)
+#define REPORT_NS   UINT64_C(60000000000)
+#define FIELD	    8192u /* bytes of one value that are logged */
+#define FIXED_PART  2048u /* bytes of a record beside the strangers' values: numbers, names, time */
+#define NAME	    100u  /* bytes of a site's or group's name */
+#define FAREWELL_MS 200	  /* that the last records are given when the engine ends */
 
 struct access_log {
 	struct line_pipe pipe;
 	bool json;
 	struct timer timer;
 	struct timer_queue *delay;
-	uint64_t retry_ns;     /* the pipe was full: not before then */
-	uint64_t dropped;      /* not told yet */
+	uint64_t retry_ns; /* the pipe was full: not before then */
+	uint64_t dropped;  /* not told yet */
 	uint64_t reported_ns;
-	int64_t second;        /* that the texts below are for */
-	char local[32];        /* 22/Nov/2026:23:59:59 +0000 */
-	char utc[24];          /* 2026-11-22T23:59:59 */
+	int64_t second; /* that the texts below are for */
+	char local[32]; /* 22/Nov/2026:23:59:59 +0000 */
+	char utc[24];	/* 2026-11-22T23:59:59 */
 };
 
 /* ---- writing */
@@ -53,7 +54,7 @@ static void report(engine *e, struct access_log *log)
 	if (log->dropped == 0 || (log->reported_ns != 0 && e->now_ns - log->reported_ns < REPORT_NS))
 		return;
 	log_entry(e, LOG_LEVEL_WARNING, NULL, "access log: %llu records dropped, the logger does not keep up",
-	          (unsigned long long)log->dropped);
+		(unsigned long long)log->dropped);
 	log->dropped = 0;
 	log->reported_ns = e->now_ns;
 }
@@ -129,8 +130,8 @@ void access_free(engine *e)
 
 static void set_time(struct access_log *log, int64_t now)
 {
-	static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-	                                   "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+	static const char months[12][4] = {
+		"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 	time_t seconds = (time_t)now;
 	struct tm local, utc;
 	if (log->second == now)
@@ -141,12 +142,12 @@ static void set_time(struct access_log *log, int64_t now)
 	unsigned zone = (unsigned)labs(local.tm_gmtoff) / 60;
 	/* The remainders tell the compiler that nothing outgrows its place. */
 	snprintf(log->local, sizeof log->local, "%02u/%s/%04u:%02u:%02u:%02u %c%02u%02u", (unsigned)local.tm_mday % 100,
-	         months[(unsigned)local.tm_mon % 12], (unsigned)(local.tm_year + 1900) % 10000,
-	         (unsigned)local.tm_hour % 100, (unsigned)local.tm_min % 100, (unsigned)local.tm_sec % 100,
-	         local.tm_gmtoff < 0 ? '-' : '+', zone / 60 % 100, zone % 60);
+		months[(unsigned)local.tm_mon % 12], (unsigned)(local.tm_year + 1900) % 10000,
+		(unsigned)local.tm_hour % 100, (unsigned)local.tm_min % 100, (unsigned)local.tm_sec % 100,
+		local.tm_gmtoff < 0 ? '-' : '+', zone / 60 % 100, zone % 60);
 	snprintf(log->utc, sizeof log->utc, "%04u-%02u-%02uT%02u:%02u:%02u", (unsigned)(utc.tm_year + 1900) % 10000,
-	         (unsigned)(utc.tm_mon + 1) % 100, (unsigned)utc.tm_mday % 100, (unsigned)utc.tm_hour % 100,
-	         (unsigned)utc.tm_min % 100, (unsigned)utc.tm_sec % 100);
+		(unsigned)(utc.tm_mon + 1) % 100, (unsigned)utc.tm_mday % 100, (unsigned)utc.tm_hour % 100,
+		(unsigned)utc.tm_min % 100, (unsigned)utc.tm_sec % 100);
 }
 
 typedef char *escape_function(char *out, size_t room, const char *data, size_t size);
@@ -312,7 +313,9 @@ void access_record(struct request *r)
 		.version = r->version,
 		.status = r->status,
 		/* What was given to the answer, unless the client cannot have had that much. */
-		.bytes = r->is_head ? 0 : r->reply_body < r->bytes_out ? r->reply_body : r->bytes_out,
+		.bytes = r->is_head			? 0
+			 : r->reply_body < r->bytes_out ? r->reply_body
+							: r->bytes_out,
 		.id = r->id,
 		.duration_ns = e->now_ns > r->arrived_ns ? e->now_ns - r->arrived_ns : 0,
 		.wall_ns = e->now_wall_ns,

@@ -15,14 +15,42 @@
 /* RFC 9110, section 5.6.2: bit 0, may be in a token. Section 5.5: bit 1, may be in a field value. */
 static const uint8_t characters[256] = {
 	['\t'] = 2,
-	[' '] = 2, ['!'] = 3, ['"'] = 2, ['#'] = 3, ['$'] = 3, ['%'] = 3, ['&'] = 3, ['\''] = 3, ['('] = 2, [')'] = 2,
-	['*'] = 3, ['+'] = 3, [','] = 2, ['-'] = 3, ['.'] = 3, ['/'] = 2,
+	[' '] = 2,
+	['!'] = 3,
+	['"'] = 2,
+	['#'] = 3,
+	['$'] = 3,
+	['%'] = 3,
+	['&'] = 3,
+	['\''] = 3,
+	['('] = 2,
+	[')'] = 2,
+	['*'] = 3,
+	['+'] = 3,
+	[','] = 2,
+	['-'] = 3,
+	['.'] = 3,
+	['/'] = 2,
 	['0' ... '9'] = 3,
-	[':'] = 2, [';'] = 2, ['<'] = 2, ['='] = 2, ['>'] = 2, ['?'] = 2, ['@'] = 2,
+	[':'] = 2,
+	[';'] = 2,
+	['<'] = 2,
+	['='] = 2,
+	['>'] = 2,
+	['?'] = 2,
+	['@'] = 2,
 	['A' ... 'Z'] = 3,
-	['['] = 2, ['\\'] = 2, [']'] = 2, ['^'] = 3, ['_'] = 3, ['`'] = 3,
+	['['] = 2,
+	['\\'] = 2,
+	[']'] = 2,
+	['^'] = 3,
+	['_'] = 3,
+	['`'] = 3,
 	['a' ... 'z'] = 3,
-	['{'] = 2, ['|'] = 3, ['}'] = 2, ['~'] = 3,
+	['{'] = 2,
+	['|'] = 3,
+	['}'] = 2,
+	['~'] = 3,
 	[0x80 ... 0xff] = 2,
 };
 
@@ -37,8 +65,14 @@ static bool all(const char *data, size_t size, uint8_t bit)
 
 /* Fields that are the engine's, whoever writes them. */
 static const struct engine_text framing[] = {
-	TEXT("te"), TEXT("trailer"), TEXT("upgrade"), TEXT("connection"), TEXT("keep-alive"), TEXT("content-length"),
-	TEXT("proxy-connection"), TEXT("transfer-encoding"),
+	TEXT("te"),
+	TEXT("trailer"),
+	TEXT("upgrade"),
+	TEXT("connection"),
+	TEXT("keep-alive"),
+	TEXT("content-length"),
+	TEXT("proxy-connection"),
+	TEXT("transfer-encoding"),
 };
 
 static bool is_framing(struct engine_text name)
@@ -170,17 +204,19 @@ void answer_credit(struct exchange *x, uint64_t queued)
 		return;
 	uint64_t waits = in_file(x, queued), memory = queued > waits ? queued - waits : 0;
 	uint64_t over = memory > e->limits.spool_memory ? memory - e->limits.spool_memory : 0;
-	uint64_t limit = x->answer.received - (over < x->answer.received ? over : x->answer.received) + WIRE_RESPONSE_WINDOW;
+	uint64_t limit = x->answer.received - (over < x->answer.received ? over : x->answer.received) +
+			 WIRE_RESPONSE_WINDOW;
 	if (limit < x->answer.limit + WIRE_RESPONSE_WINDOW / 2)
 		return;
 	struct wire_credit credit = {
-		.head = {
-			.kind = WIRE_CREDIT,
-			.size = sizeof(credit),
-			.serial = x->serial,
-			.request = x->index,
-			.slot = s->number,
-		},
+		.head =
+			{
+				.kind = WIRE_CREDIT,
+				.size = sizeof(credit),
+				.serial = x->serial,
+				.request = x->index,
+				.slot = s->number,
+			},
 		.limit = limit,
 	};
 	zmq_msg_t message;
@@ -234,7 +270,7 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 	memcpy(&response, data, sizeof(response));
 	bool last = response.head.flags & WIRE_LAST;
 	if (!head_ok(&response, data, size) || response.status < 200 || response.status > 999 ||
-	    response.body.size > WIRE_RESPONSE_WINDOW || (count = take_fields(c, data, size, &response)) < 0)
+		response.body.size > WIRE_RESPONSE_WINDOW || (count = take_fields(c, data, size, &response)) < 0)
 		return false;
 	/* Free at once: what waits is placed in this turn. */
 	if (last)
@@ -264,7 +300,7 @@ bool answer_inform(struct exchange *x, const char *data, size_t size)
 	memcpy(&response, data, sizeof(response));
 	/* 100 is ours to say, and 101 is no interim answer. */
 	if (!head_ok(&response, data, size) || response.status < 102 || response.status > 199 ||
-	    (count = take_fields(c, data, size, &response)) < 0)
+		(count = take_fields(c, data, size, &response)) < 0)
 		return false;
 	if (reply_inform(x->request, response.status, c->fields, (size_t)count) == 0) {
 		x->flush = true;
@@ -279,8 +315,8 @@ bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_
 
 	memcpy(&piece, data, sizeof(piece));
 	bool last = piece.head.flags & WIRE_LAST;
-	if (!wire_span_ok(piece.data, size) || piece.offset != x->answer.received || piece.data.size > x->answer.limit ||
-	    piece.offset > x->answer.limit - piece.data.size)
+	if (!wire_span_ok(piece.data, size) || piece.offset != x->answer.received ||
+		piece.data.size > x->answer.limit || piece.offset > x->answer.limit - piece.data.size)
 		return false;
 	if (last)
 		answer_over(x);

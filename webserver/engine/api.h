@@ -32,19 +32,19 @@ struct engine_limits {
 	uint32_t max_head;    /* bytes of request line and fields together */
 	uint32_t max_line;    /* bytes of the request target, and of one field */
 	uint32_t max_fields;
-	uint32_t decisions;     /* entries of the decision table */
-	uint32_t files;         /* entries of the open-file cache */
-	uint64_t spool_memory;  /* bytes of one answer kept in memory */
-	uint64_t spool_limit;   /* bytes of one answer kept in its file */
-	uint32_t gather;        /* a body up to this many bytes arrives whole before a worker is taken */
+	uint32_t decisions;    /* entries of the decision table */
+	uint32_t files;	       /* entries of the open-file cache */
+	uint64_t spool_memory; /* bytes of one answer kept in memory */
+	uint64_t spool_limit;  /* bytes of one answer kept in its file */
+	uint32_t gather;       /* a body up to this many bytes arrives whole before a worker is taken */
 };
 
 struct engine_options {
 	uint32_t ordinal, incarnation, frontends;
-	int access_fd;              /* -1: no access log; non-blocking */
-	uint32_t access_json;       /* else combined */
+	int access_fd;	      /* -1: no access log; non-blocking */
+	uint32_t access_json; /* else combined */
 	const char *spool_directory;
-	const char *server;         /* value of the Server field; "" for none */
+	const char *server; /* value of the Server field; "" for none */
 	struct engine_limits limits;
 };
 
@@ -52,7 +52,7 @@ enum engine_event_kind {
 	EVENT_NONE = 0,
 	EVENT_DECIDE = 1,   /* token: no decision is known; answer with engine_decide */
 	EVENT_GREEN = 2,    /* token, number: this request is for green handler `number` */
-	EVENT_BODY = 3,     /* token: engine_read has something, or the end */
+	EVENT_BODY = 3,	    /* token: engine_read has something, or the end */
 	EVENT_WRITABLE = 4, /* token: engine_write takes more */
 	EVENT_CLOSED = 5,   /* token: a request given to Python has ended (client gone, timed out) */
 	EVENT_SERVING = 6,  /* group, generation, worker: answered the probe */
@@ -60,7 +60,7 @@ enum engine_event_kind {
 	EVENT_WANTED = 8,   /* group, number: so many requests wait and no slot is there; at most one a second */
 	EVENT_BROKEN = 9,   /* group, generation, text: broke the protocol; its connections must be closed */
 	EVENT_EMPTY = 10,   /* engine_drain was asked and the last connection is gone */
-	EVENT_LEFT = 11     /* group, generation, worker: said goodbye on every slot */
+	EVENT_LEFT = 11	    /* group, generation, worker: said goodbye on every slot */
 };
 
 struct engine_event {
@@ -74,14 +74,14 @@ struct engine_event {
 };
 
 enum engine_choice_kind {
-	CHOICE_FILE = 1,      /* target: root id; the path after `strip` bytes below that root; next choice if not there */
-	CHOICE_GROUP = 2,     /* target: group id; script name is the path's first `strip` bytes without the last "/" */
-	CHOICE_SCRIPT = 3,    /* target: group id; `script` is the root's path; the script ends with the first segment that
-	                         ends in the decision's extension; next choice if strip is beyond the path */
-	CHOICE_INTERNAL = 4,  /* `script` is a path: route again with it (query kept) */
-	CHOICE_STATUS = 5,    /* target: a status; the engine's own page for it */
-	CHOICE_FIXED = 6,     /* target: a response registered with engine_fixed */
-	CHOICE_GREEN = 7      /* target: number of a green handler; told by EVENT_GREEN */
+	CHOICE_FILE = 1,   /* target: root id; the path after `strip` bytes below that root; next choice if not there */
+	CHOICE_GROUP = 2,  /* target: group id; script name is the path's first `strip` bytes without the last "/" */
+	CHOICE_SCRIPT = 3, /* target: group id; `script` is the root's path; the script ends with the first segment that
+			      ends in the decision's extension; next choice if strip is beyond the path */
+	CHOICE_INTERNAL = 4, /* `script` is a path: route again with it (query kept) */
+	CHOICE_STATUS = 5,   /* target: a status; the engine's own page for it */
+	CHOICE_FIXED = 6,    /* target: a response registered with engine_fixed */
+	CHOICE_GREEN = 7     /* target: number of a green handler; told by EVENT_GREEN */
 };
 
 struct engine_choice {
@@ -93,18 +93,18 @@ struct engine_choice {
 };
 
 enum engine_scope {
-	SCOPE_ONCE = 0,   /* for this request only */
-	SCOPE_EXACT = 1,  /* this host and path */
-	SCOPE_PREFIX = 2  /* this host and each path that begins with `prefix`, but for the exceptions */
+	SCOPE_ONCE = 0,	 /* for this request only */
+	SCOPE_EXACT = 1, /* this host and path */
+	SCOPE_PREFIX = 2 /* this host and each path that begins with `prefix`, but for the exceptions */
 };
 
 struct engine_decision {
 	uint32_t site;
 	uint32_t scope;
-	uint32_t method_only;            /* nonzero: only for this request's method */
-	uint32_t gather;                 /* nonzero: the whole body is received before a worker is taken */
-	struct engine_text prefix;       /* ends with "/"; a prefix of this request's path */
-	struct engine_text extension;    /* "" or ".php": holds for paths with a segment that ends so (SCOPE_PREFIX) */
+	uint32_t method_only;	      /* nonzero: only for this request's method */
+	uint32_t gather;	      /* nonzero: the whole body is received before a worker is taken */
+	struct engine_text prefix;    /* ends with "/"; a prefix of this request's path */
+	struct engine_text extension; /* "" or ".php": holds for paths with a segment that ends so (SCOPE_PREFIX) */
 	const struct engine_text *except_prefixes; /* longer prefixes that have decisions of their own */
 	size_t except_prefix_count;
 	const struct engine_text *except_extensions; /* extensions that have decisions of their own */
@@ -116,9 +116,9 @@ struct engine_decision {
 enum engine_request_text {
 	REQUEST_METHOD = 0,
 	REQUEST_TARGET = 1,
-	REQUEST_PATH = 2,   /* decoded */
+	REQUEST_PATH = 2, /* decoded */
 	REQUEST_QUERY = 3,
-	REQUEST_HOST = 4,   /* lower case, no port */
+	REQUEST_HOST = 4, /* lower case, no port */
 	REQUEST_REMOTE = 5,
 	REQUEST_ID = 6
 };
@@ -152,9 +152,9 @@ int engine_site(engine *e, uint32_t id, const char *name, const char *document_r
 void engine_site_forget(engine *e, uint32_t id);
 void engine_forget_all(engine *e);
 int engine_root(engine *e, uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
-                size_t index_count, const struct engine_text *scripts, size_t script_count);
-int engine_fixed(engine *e, uint32_t id, int status, const struct engine_field *fields, size_t count,
-                 struct engine_text body);
+	size_t index_count, const struct engine_text *scripts, size_t script_count);
+int engine_fixed(
+	engine *e, uint32_t id, int status, const struct engine_field *fields, size_t count, struct engine_text body);
 int engine_mime(engine *e, const char *extension, const char *type);
 
 /* Decisions. */
@@ -163,8 +163,8 @@ struct engine_text engine_request_field(engine *e, uint64_t token, const char *n
 int engine_decide(engine *e, uint64_t token, const struct engine_decision *decision);
 
 /* Green-thread answers. */
-int engine_respond(engine *e, uint64_t token, int status, const struct engine_field *fields, size_t count,
-                   int64_t content_length);
+int engine_respond(
+	engine *e, uint64_t token, int status, const struct engine_field *fields, size_t count, int64_t content_length);
 /* Takes all (ENGINE_OK) or nothing (ENGINE_FULL: wait for EVENT_WRITABLE). */
 int engine_write(engine *e, uint64_t token, const char *data, size_t size);
 int engine_finish(engine *e, uint64_t token);
@@ -184,7 +184,7 @@ int engine_group_close(engine *e, uint32_t group);
 /* zmq_socket: a bound ROUTER of the caller's, already configured; fd: its ZMQ_FD. The caller closes it after
    engine_generation_close. */
 int engine_generation(engine *e, uint32_t group, uint32_t generation, void *zmq_socket, int fd, uint32_t workers,
-                      uint32_t slots_per_worker);
+	uint32_t slots_per_worker);
 int engine_generation_drain(engine *e, uint32_t group, uint32_t generation);
 int engine_generation_close(engine *e, uint32_t group, uint32_t generation);
 /* Takes the descriptor. */

@@ -113,11 +113,11 @@ static uint16_t flags_of(const struct exchange *x, size_t body_size)
 {
 	const struct request *r = x->request;
 	bool whole = x->upload == UPLOAD_NONE || x->upload == UPLOAD_WHOLE ||
-	             (x->upload == UPLOAD_FILE && body_size == x->body.received);
+		     (x->upload == UPLOAD_FILE && body_size == x->body.received);
 
 	return (uint16_t)((whole ? WIRE_LAST : 0) | (r->is_head ? WIRE_HEAD : 0) | (r->upgrade ? WIRE_UPGRADE : 0) |
-	                  (r->te_trailers ? WIRE_TRAILERS : 0) |
-	                  (x->upload == UPLOAD_STREAM && r->expect && !r->continued ? WIRE_EXPECT : 0));
+			  (r->te_trailers ? WIRE_TRAILERS : 0) |
+			  (x->upload == UPLOAD_STREAM && r->expect && !r->continued ? WIRE_EXPECT : 0));
 }
 
 int block_write(const struct exchange *x, char *to, size_t head_size, size_t body_size, uint16_t slot, uint64_t serial)
@@ -138,8 +138,8 @@ int block_write(const struct exchange *x, char *to, size_t head_size, size_t bod
 	block->head.flags = flags_of(x, body_size);
 	/* A body that was gathered has a length, also if the client did not say it. */
 	block->content_length = x->upload == UPLOAD_NONE     ? 0
-	                        : x->upload == UPLOAD_STREAM ? r->content_length
-	                                                     : x->body.received;
+				: x->upload == UPLOAD_STREAM ? r->content_length
+							     : x->body.received;
 	block->response_window = WIRE_RESPONSE_WINDOW;
 	block->arrived_ns = r->arrived_ns;
 	block->deadline_ns = x->deadline_ns;

@@ -2,9 +2,8 @@
  * Request bodies.
  *
  *   whole    small: received before a worker is taken, and rides in the block
- *   file     a route that gathers: received before a worker is taken, in memory up to limits.gather, then in an unlinked
- *            file; streamed to the worker from there
- *   stream   goes to the worker as it comes, within the worker's credit
+ *   file     a route that gathers: received before a worker is taken, in memory up to limits.gather, then in an
+ * unlinked file; streamed to the worker from there stream   goes to the worker as it comes, within the worker's credit
  *
  * A worker that reads slowly gives no credit, so no room is given to the connection, which then stops reading: TCP does
  * the rest. A body that nobody asks for, because the answer came first, is not read.
@@ -16,7 +15,7 @@
 
 #include "channel.h"
 
-#define GATHER_ROOM 262144ull             /* asked for at a time when a body goes to a file */
+#define GATHER_ROOM 262144ull /* asked for at a time when a body goes to a file */
 
 /* A body up to this size fits into the block. */
 static size_t gather_limit(const struct exchange *x)
@@ -150,7 +149,8 @@ void body_want(struct exchange *x)
 		return;
 	}
 	uint64_t more = to - x->body.wanted;
-	/* Small steps would only make small reads; the first byte is always asked for, since somebody may wait for 100. */
+	/* Small steps would only make small reads; the first byte is always asked for, since somebody may wait for 100.
+	 */
 	if (x->body.wanted > 0 && more < WIRE_BODY_WINDOW / 4 && to < length && x->body.wanted > x->body.received)
 		return;
 	x->body.wanted = to;
@@ -219,7 +219,7 @@ static int send_piece(struct exchange *x, size_t size, bool last)
 	zmq_msg_t message;
 
 	if (make_piece(x, &message, size, last) < 0 ||
-	    channel_send(x->slot->worker->generation, &x->slot->identity, &message) < 0)
+		channel_send(x->slot->worker->generation, &x->slot->identity, &message) < 0)
 		return -1;
 	x->body.sent += size;
 	x->body.closed = last;
@@ -240,7 +240,7 @@ void body_forward(struct exchange *x)
 	struct slot *s = x->slot;
 
 	if (x->upload < UPLOAD_FILE || s == NULL || x->body.closed || x->state == EXCHANGE_RECALLED ||
-	    x->state == EXCHANGE_ABANDONED || s->full_until_ns > exchange_engine(x)->now_ns)
+		x->state == EXCHANGE_ABANDONED || s->full_until_ns > exchange_engine(x)->now_ns)
 		return;
 	while (!x->body.closed) {
 		uint64_t size = waits(x), room = x->body.limit > x->body.sent ? x->body.limit - x->body.sent : 0;
@@ -257,7 +257,8 @@ void body_forward(struct exchange *x)
 			s->full_until_ns = exchange_engine(x)->now_ns + LOOK_NS;
 			channel_retry(x);
 		} else if (errno == EIO) {
-			exchange_fail(x, 500, 0, "group \"%s\": the gathered body could not be read back", x->group->name);
+			exchange_fail(
+				x, 500, 0, "group \"%s\": the gathered body could not be read back", x->group->name);
 		}
 		return; /* or the worker is gone: its end is judged when it has been told */
 	}

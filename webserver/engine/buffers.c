@@ -11,7 +11,7 @@ static unsigned class_of(size_t size)
 {
 	unsigned class = 0;
 	while (((size_t)BUFFER_SMALLEST << class) < size)
-		class++;
+		class ++;
 	return class;
 }
 
@@ -47,7 +47,7 @@ void buffer_give(struct buffers *b, char *data, size_t size)
 
 void buffers_free(struct buffers *b)
 {
-	for (unsigned class = 0; class < BUFFER_CLASSES; class++) {
+	for (unsigned class = 0; class < BUFFER_CLASSES; class ++) {
 		void *next;
 		for (void *at = b->free[class].first; at != NULL; at = next) {
 			memcpy(&next, at, sizeof(void *));

@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #define BUFFER_SMALLEST 4096
-#define BUFFER_CLASSES 5
-#define BUFFER_LARGEST (BUFFER_SMALLEST << (BUFFER_CLASSES - 1))
+#define BUFFER_CLASSES	5
+#define BUFFER_LARGEST	(BUFFER_SMALLEST << (BUFFER_CLASSES - 1))
 
 struct buffers {
 	struct {

@@ -35,9 +35,10 @@ int channel_send(struct generation *gen, const struct wire_identity *to, zmq_msg
 }
 
 int channel_send_head(struct generation *gen, const struct wire_identity *to, uint32_t kind, uint64_t serial,
-                      uint32_t request, uint16_t slot)
+	uint32_t request, uint16_t slot)
 {
-	struct wire_head head = {.kind = kind, .size = sizeof(head), .serial = serial, .request = request, .slot = slot};
+	struct wire_head head = {
+		.kind = kind, .size = sizeof(head), .serial = serial, .request = request, .slot = slot};
 	zmq_msg_t message;
 
 	if (gen->engine->zmq->msg_init_size(&message, sizeof(head)) < 0) {
@@ -56,8 +57,9 @@ static void due_run(struct exchange *x)
 	if (x->owes & (OWES_CANCEL | OWES_CANCEL_KEEPER))
 		group_cancel(x);
 	if (x->request != NULL && x->failed)
-		exchange_fail(x, 503, 0, "group \"%s\": the request's body could not be kept: the spool directory is full or missing",
-		              x->group->name);
+		exchange_fail(x, 503, 0,
+			"group \"%s\": the request's body could not be kept: the spool directory is full or missing",
+			x->group->name);
 	else if (x->request != NULL && x->state == EXCHANGE_GATHERING && x->body.complete)
 		group_enqueue(x);
 	if (x->request != NULL && x->slot != NULL)
@@ -195,7 +197,7 @@ int channel_make(struct engine *e)
 	e->channel = c;
 	c->engine = e;
 	if (e->options.ordinal >= WIRE_FRONTENDS || e->options.frontends > WIRE_FRONTENDS ||
-	    e->options.incarnation == 0 || e->options.incarnation >> 24 != 0) {
+		e->options.incarnation == 0 || e->options.incarnation >> 24 != 0) {
 		errno = EINVAL;
 		return -1;
 	}

@@ -26,8 +26,9 @@
  *   ZMQ_MAXMSGSIZE WIRE_MESSAGE
  *   ZMQ_SNDHWM, ZMQ_RCVHWM CHANNEL_HIGH_WATER   per connection; what does not fit is tried again, never dropped
  *   ZMQ_LINGER 0, ZMQ_IMMEDIATE 0
- * and the peer's uid must be checked (SO_PEERCRED through the directory's mode and, where libzmq has it, a ZAP handler).
- * The engine counts connections that have spoken; how many were accepted is for Python's socket monitor to watch.
+ * and the peer's uid must be checked (SO_PEERCRED through the directory's mode and, where libzmq has it, a ZAP
+ * handler). The engine counts connections that have spoken; how many were accepted is for Python's socket monitor to
+ * watch.
  */
 #ifndef WEBSERVER_ENGINE_CHANNEL_H
 #define WEBSERVER_ENGINE_CHANNEL_H
@@ -36,20 +37,20 @@
 #include "wire.h"
 #include "zmqlib.h"
 
-#define CHANNEL_HIGH_WATER 256    /* messages; above 32 requests, their bodies' pieces, credits and cancels */
-#define FRAMES_A_TURN 64          /* read from one generation before something else gets its turn: some 0.3 ms */
-#define DUE_A_TURN 256
-#define VIOLATIONS 64             /* broken rules in VIOLATION_WINDOW_NS that one generation may have on its account */
+#define CHANNEL_HIGH_WATER  256 /* messages; above 32 requests, their bodies' pieces, credits and cancels */
+#define FRAMES_A_TURN	    64	/* read from one generation before something else gets its turn: some 0.3 ms */
+#define DUE_A_TURN	    256
+#define VIOLATIONS	    64 /* broken rules in VIOLATION_WINDOW_NS that one generation may have on its account */
 #define VIOLATION_WINDOW_NS 60000000000ull
-#define CONNECTION_SLACK 8        /* connections beyond twice the slots and keepers: workers being replaced */
-#define AHEAD_NS 1000000ull       /* work placed behind a running request, at most */
-#define STUCK_NS 2000000ull       /* a placed request that has not started by then is recalled */
-#define LOOK_NS 10000000ull       /* whoever has a queue looks again: a lost wake-up may cost this much */
-#define LAST_WORDS_NS 200000000ull /* how long a dead worker's connection may stay open (a child holds it) */
-#define RERUNS 3                  /* times that a request is run elsewhere because a worker died before it began */
-#define SMALL_BODY 2048           /* bytes that are copied beside the head rather than kept in their message */
-#define SPOOL_A_TURN 8388608ull   /* bytes written to spool files in one turn */
-#define WORKER_BUCKETS 64
+#define CONNECTION_SLACK    8		 /* connections beyond twice the slots and keepers: workers being replaced */
+#define AHEAD_NS	    1000000ull	 /* work placed behind a running request, at most */
+#define STUCK_NS	    2000000ull	 /* a placed request that has not started by then is recalled */
+#define LOOK_NS		    10000000ull	 /* whoever has a queue looks again: a lost wake-up may cost this much */
+#define LAST_WORDS_NS	    200000000ull /* how long a dead worker's connection may stay open (a child holds it) */
+#define RERUNS		    3	       /* times that a request is run elsewhere because a worker died before it began */
+#define SMALL_BODY	    2048       /* bytes that are copied beside the head rather than kept in their message */
+#define SPOOL_A_TURN	    8388608ull /* bytes written to spool files in one turn */
+#define WORKER_BUCKETS	    64
 
 /* ---- pages.c */
 struct page {
@@ -71,14 +72,15 @@ bool page_runs_since(const struct page_slot *slot, uint64_t now_ns, uint64_t dur
 
 /* ---- spool.c */
 struct spool {
-	int fd;            /* -1: none yet */
+	int fd;		   /* -1: none yet */
 	struct file *file; /* the same descriptor, for reply_file; NULL while only pread is used */
-	uint64_t end;      /* written so far */
-	uint64_t freed;    /* given back to the file system, from the beginning */
+	uint64_t end;	   /* written so far */
+	uint64_t freed;	   /* given back to the file system, from the beginning */
 };
 void spool_init(struct spool *spool);
-bool spool_write(struct engine *e, struct spool *spool, const char *data, size_t size, uint64_t limit); /* all or none */
-struct file *spool_file(struct spool *spool); /* NULL: no memory */
+bool spool_write(
+	struct engine *e, struct spool *spool, const char *data, size_t size, uint64_t limit); /* all or none */
+struct file *spool_file(struct spool *spool);						       /* NULL: no memory */
 void spool_discard(struct spool *spool, uint64_t below); /* bytes below this offset are not needed any more */
 void spool_close(struct spool *spool);
 
@@ -102,39 +104,42 @@ enum owes { OWES_CANCEL = 1, OWES_CANCEL_KEEPER = 2, OWES_CREDIT = 4, OWES_PROBE
 struct exchange {
 	struct request *request; /* NULL: the client is gone */
 	struct group *group;
-	struct slot *slot;       /* NULL: none has it */
-	struct list node;        /* in its group's queue or its slot's exchanges */
-	struct list due;         /* in channel->due: something to do at the end of this turn */
+	struct slot *slot; /* NULL: none has it */
+	struct list node;  /* in its group's queue or its slot's exchanges */
+	struct list due;   /* in channel->due: something to do at the end of this turn */
 	struct timer deadline;
-	uint64_t deadline_ns;    /* 0: none, or not yet begun */
-	uint64_t serial;         /* of the latest placing */
-	uint64_t waits_ns;       /* when it was first queued */
+	uint64_t deadline_ns; /* 0: none, or not yet begun */
+	uint64_t serial;      /* of the latest placing */
+	uint64_t waits_ns;    /* when it was first queued */
 	uint64_t sent_ns;
-	uint64_t avoid;          /* serial behind which it will not be placed again */
-	uint32_t index;          /* the request's, which is another's once the client is gone */
+	uint64_t avoid; /* serial behind which it will not be placed again */
+	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
-	bool answered_head;      /* reply_begin was called */
-	bool failed;             /* its body could not be kept: to be answered 503 */
-	bool flush;              /* reply_* was called and nothing flushed yet */
+	bool answered_head; /* reply_begin was called */
+	bool failed;	    /* its body could not be kept: to be answered 503 */
+	bool flush;	    /* reply_* was called and nothing flushed yet */
 
 	struct engine_text script_name, path_info, script_filename;
 
 	struct {
 		uint64_t received, wanted, sent, limit; /* offsets in the body; limit: the worker's credit */
-		char *buffer;                           /* whole: the body; stream: struct wire_body and what is to be sent */
-		size_t size, capacity;                  /* of body bytes in it */
+		char *buffer;	       /* whole: the body; stream: struct wire_body and what is to be sent */
+		size_t size, capacity; /* of body bytes in it */
 		struct spool spool;
-		bool complete;                          /* its last byte has come */
-		bool closed;                            /* WIRE_LAST has been sent */
+		bool complete; /* its last byte has come */
+		bool closed;   /* WIRE_LAST has been sent */
 	} body;
 
 	struct {
-		uint64_t received, given, limit; /* offsets in the answer's body; given: to reply_*; limit: our credit */
-		uint64_t length;                 /* declared, or UINT64_MAX */
+		uint64_t received, given,
+			limit;	 /* offsets in the answer's body; given: to reply_*; limit: our credit */
+		uint64_t length; /* declared, or UINT64_MAX */
 		struct spool spool;
-		struct { uint64_t from, to; } runs[4]; /* parts of what was given that are in the spool file, in order */
+		struct {
+			uint64_t from, to;
+		} runs[4]; /* parts of what was given that are in the spool file, in order */
 		unsigned run_count;
-		bool discard;                    /* HEAD, 204, 304: body bytes are not passed on */
+		bool discard; /* HEAD, 204, 304: body bytes are not passed on */
 	} answer;
 };
 
@@ -165,14 +170,14 @@ struct group {
 	uint64_t queue_timeout_ns, request_timeout_ns;
 	struct timer_queue *deadlines; /* NULL: no request_timeout */
 	struct list generations;       /* newest first */
-	struct list queue;             /* struct exchange.node */
-	struct list waiting;           /* in channel->waiting while the queue is not empty */
+	struct list queue;	       /* struct exchange.node */
+	struct list waiting;	       /* in channel->waiting while the queue is not empty */
 	uint32_t queued, exchanges;
-	bool look;                     /* something has changed since nothing could be placed */
+	bool look; /* something has changed since nothing could be placed */
 	bool closed;
-	uint64_t wanted_ns;            /* when EVENT_WANTED was last told */
+	uint64_t wanted_ns; /* when EVENT_WANTED was last told */
 	uint64_t requests;
-	uint64_t service_ns;           /* running median of the time in application code; 0: not known yet */
+	uint64_t service_ns; /* running median of the time in application code; 0: not known yet */
 };
 
 struct hello_kept {
@@ -203,27 +208,27 @@ struct generation {
 
 enum slot_state {
 	SLOT_ABSENT = 0, /* no hello yet */
-	SLOT_PROBED,     /* hello was right; the probe is on its way */
+	SLOT_PROBED,	 /* hello was right; the probe is on its way */
 	SLOT_USABLE,
-	SLOT_LEAVING,    /* finishes what it has */
-	SLOT_GONE,       /* said goodbye */
-	SLOT_LOST,       /* its connection is gone; its worker's end has not been told yet */
+	SLOT_LEAVING, /* finishes what it has */
+	SLOT_GONE,    /* said goodbye */
+	SLOT_LOST,    /* its connection is gone; its worker's end has not been told yet */
 	SLOT_STATES
 };
 
 struct slot {
 	struct worker *worker;
 	struct wire_identity identity; /* as it stands before each of its frames */
-	struct list free;      /* in its worker's list while usable and nothing of ours is at it */
-	struct list watched;   /* in channel->watched while it has a placed exchange */
-	struct list owing;     /* in channel->owing while owes is not 0 */
-	struct list exchanges; /* in order of their serials */
-	uint32_t placed;       /* how many */
-	uint32_t recalls;      /* how many of them are recalled */
+	struct list free;	       /* in its worker's list while usable and nothing of ours is at it */
+	struct list watched;	       /* in channel->watched while it has a placed exchange */
+	struct list owing;	       /* in channel->owing while owes is not 0 */
+	struct list exchanges;	       /* in order of their serials */
+	uint32_t placed;	       /* how many */
+	uint32_t recalls;	       /* how many of them are recalled */
 	uint16_t number;
 	uint8_t state, owes;
-	uint64_t full_until_ns; /* the connection took nothing more; not tried before */
-	uint64_t done_ns;       /* when its latest answer came */
+	uint64_t full_until_ns;		      /* the connection took nothing more; not tried before */
+	uint64_t done_ns;		      /* when its latest answer came */
 	uint64_t seen_requests, seen_busy_ns; /* of its page, then */
 };
 
@@ -256,7 +261,7 @@ struct channel {
 	uint32_t share; /* requests that this front end may have at one slot */
 	struct exchange *spare;
 	uint32_t spares;
-	uint64_t spooled;       /* in this turn */
+	uint64_t spooled;	/* in this turn */
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
 	struct field fields[WIRE_FIELDS];
 };
@@ -265,8 +270,8 @@ struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none 
 void group_release_closed(struct engine *e);
 void groups_free(struct engine *e);
 void group_enqueue(struct exchange *x); /* its body is here, or will be streamed: it may be placed */
-void group_sever(struct exchange *x);   /* its request is not its any more; x may be freed */
-void group_cancel(struct exchange *x);  /* tell slot and keeper that nobody waits for the answer */
+void group_sever(struct exchange *x);	/* its request is not its any more; x may be freed */
+void group_cancel(struct exchange *x);	/* tell slot and keeper that nobody waits for the answer */
 
 void queue_append(struct exchange *x); /* may refuse, and end the request */
 void queue_prepend(struct exchange *x);
@@ -304,7 +309,7 @@ void slots_pay(struct engine *e);
 /* ---- channel.c: sending. 0, or -1 with errno: EAGAIN, try later; EHOSTUNREACH, nobody is there. Takes the message. */
 int channel_send(struct generation *gen, const struct wire_identity *to, zmq_msg_t *message);
 int channel_send_head(struct generation *gen, const struct wire_identity *to, uint32_t kind, uint64_t serial,
-                      uint32_t request, uint16_t slot);
+	uint32_t request, uint16_t slot);
 void channel_look_later(struct engine *e);
 void channel_retry(struct exchange *x);
 void channel_watch_later(struct engine *e);
@@ -329,16 +334,16 @@ void answer_credit(struct exchange *x, uint64_t queued);
 void answer_over(struct exchange *x);
 
 /* ---- bodies.c */
-bool body_gathers(struct exchange *x);  /* the body arrives before a worker is taken; sets x->upload */
+bool body_gathers(struct exchange *x); /* the body arrives before a worker is taken; sets x->upload */
 void body_take(struct exchange *x, const char *data, size_t size, bool last);
-void body_want(struct exchange *x);     /* ask the client for as much as may come; may end the request */
-void body_forward(struct exchange *x);  /* send what is there within the credit */
+void body_want(struct exchange *x);    /* ask the client for as much as may come; may end the request */
+void body_forward(struct exchange *x); /* send what is there within the credit */
 void body_placed(struct exchange *x);
 bool body_credit(struct exchange *x, uint64_t limit);
 bool body_kept(const struct exchange *x); /* nothing of it would be missing if it were sent again */
 
 /* ---- block.c */
-size_t block_head_size(const struct exchange *x); /* without body bytes */
+size_t block_head_size(const struct exchange *x);		    /* without body bytes */
 size_t block_body_size(const struct exchange *x, size_t head_size); /* body bytes that ride along */
 /* Writes the block at to, size bytes as head_size + body_size. 0, or -1 if the spool file could not be read. */
 int block_write(const struct exchange *x, char *to, size_t head_size, size_t body_size, uint16_t slot, uint64_t serial);
@@ -346,8 +351,8 @@ int block_write(const struct exchange *x, char *to, size_t head_size, size_t bod
 /* ---- endings.c */
 void ending_begin(struct worker *w);
 void ending_look(struct engine *e);
-/* Nothing more will come from this slot: run elsewhere what had not begun, answer 502 to the rest. may_start: its worker
-   lives and may still begin what it was sent, so that nothing may be run elsewhere. */
+/* Nothing more will come from this slot: run elsewhere what had not begun, answer 502 to the rest. may_start: its
+   worker lives and may still begin what it was sent, so that nothing may be run elsewhere. */
 void ending_judge_slot(struct slot *s, const char *cause, bool may_start);
 
 #endif

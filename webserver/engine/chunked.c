@@ -5,17 +5,17 @@
 #include "http1.h"
 
 enum state {
-	SIZE = 0,       /* first digit of a size, or a further one */
-	EXTENSION,      /* behind ";" */
-	SIZE_LF,        /* the line's CR has been seen */
+	SIZE = 0,  /* first digit of a size, or a further one */
+	EXTENSION, /* behind ";" */
+	SIZE_LF,   /* the line's CR has been seen */
 	DATA,
-	DATA_CR,        /* behind the chunk's last byte */
+	DATA_CR, /* behind the chunk's last byte */
 	DATA_LF,
-	LINE,           /* at the beginning of a trailer, or of the empty line */
+	LINE, /* at the beginning of a trailer, or of the empty line */
 	TRAILER_NAME,
 	TRAILER_VALUE,
 	TRAILER_LF,
-	END_LF,         /* the empty line's CR has been seen */
+	END_LF, /* the empty line's CR has been seen */
 	DONE,
 	BROKEN
 };
@@ -86,8 +86,8 @@ static enum state framing(struct chunked *c, char byte)
 	return BROKEN;
 }
 
-bool chunked_decode(struct chunked *c, char *data, size_t size, uint32_t most, size_t *decoded, size_t *consumed,
-                    bool *last)
+bool chunked_decode(
+	struct chunked *c, char *data, size_t size, uint32_t most, size_t *decoded, size_t *consumed, bool *last)
 {
 	size_t in = 0, out = 0;
 	while (in < size && c->state != DONE) {

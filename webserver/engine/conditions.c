@@ -96,8 +96,8 @@ static enum truth if_match(const struct conditions *c, const struct validators *
 static enum truth if_none_match(const struct conditions *c, const struct validators *v)
 {
 	return c->if_none_match_count == 0
-	           ? ABSENT
-	           : truth(!any_line_has(c->if_none_match, c->if_none_match_count, v->etag, true));
+		       ? ABSENT
+		       : truth(!any_line_has(c->if_none_match, c->if_none_match_count, v->etag, true));
 }
 
 static enum truth if_unmodified_since(const struct conditions *c, const struct validators *v)

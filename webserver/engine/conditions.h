@@ -20,8 +20,8 @@ struct conditions {
 /* What there is now. */
 struct validators {
 	struct engine_text etag; /* strong, with its quotes */
-	int64_t modified;        /* seconds */
-	int64_t now;             /* seconds */
+	int64_t modified;	 /* seconds */
+	int64_t now;		 /* seconds */
 };
 
 enum condition_result {

@@ -223,9 +223,12 @@ void connection_finish(struct connection *c)
 
 void connection_drive(struct connection *c)
 {
-	static bool (*const step[])(struct connection *c) = {
-		[PHASE_IDLE] = head_step,       [PHASE_HEAD] = head_step,     [PHASE_REQUEST] = body_step,
-		[PHASE_DISCARD] = discard_step, [PHASE_LINGER] = linger_step,
+	static bool (*const step[])(struct connection * c) = {
+		[PHASE_IDLE] = head_step,
+		[PHASE_HEAD] = head_step,
+		[PHASE_REQUEST] = body_step,
+		[PHASE_DISCARD] = discard_step,
+		[PHASE_LINGER] = linger_step,
 	};
 	if (c->driving)
 		return;

@@ -27,11 +27,12 @@
 #define DISCARD_LIMIT 65536
 
 enum phase {
-	PHASE_IDLE = 0,    /* between requests, nothing of the next one is here */
-	PHASE_HEAD = 1,    /* part of a head is here */
+	PHASE_IDLE = 0,	   /* between requests, nothing of the next one is here */
+	PHASE_HEAD = 1,	   /* part of a head is here */
 	PHASE_REQUEST = 2, /* a request lives */
 	PHASE_DISCARD = 3, /* the request has ended, its body has not */
-	PHASE_LINGER = 4,  /* our side is shut; what still comes is thrown away so that the client gets to see the answer */
+	PHASE_LINGER =
+		4, /* our side is shut; what still comes is thrown away so that the client gets to see the answer */
 	PHASE_CLOSED = 5
 };
 
@@ -58,24 +59,24 @@ struct connection {
 	struct pollable poll;
 	struct engine *engine;
 	const struct transport *transport;
-	struct list node; /* connections.open, .idle or .closed */
-	struct list due;  /* connections.due */
-	struct timer timer;      /* for what comes in: head, idle, body, linger */
+	struct list node;	 /* connections.open, .idle or .closed */
+	struct list due;	 /* connections.due */
+	struct timer timer;	 /* for what comes in: head, idle, body, linger */
 	struct timer send_timer; /* for what goes out */
 	struct request *request;
 
 	uint8_t phase;
-	uint8_t body;         /* enum body_kind */
-	bool driving;         /* connection_drive is on the stack */
-	bool readable;        /* a read may find something: do not wait for the descriptor first */
-	bool peer_shut;       /* it will send nothing more */
-	bool probed;          /* has been asked whether it is still there */
-	bool keep;            /* after the request: another may follow */
-	bool broken;          /* no memory, or an error was seen: to be closed as soon as nobody is on the stack */
-	bool head_partly;     /* parser has eaten part of this head, only to find errors early */
-	uint8_t family;       /* sa_family_t fits */
+	uint8_t body;	  /* enum body_kind */
+	bool driving;	  /* connection_drive is on the stack */
+	bool readable;	  /* a read may find something: do not wait for the descriptor first */
+	bool peer_shut;	  /* it will send nothing more */
+	bool probed;	  /* has been asked whether it is still there */
+	bool keep;	  /* after the request: another may follow */
+	bool broken;	  /* no memory, or an error was seen: to be closed as soon as nobody is on the stack */
+	bool head_partly; /* parser has eaten part of this head, only to find errors early */
+	uint8_t family;	  /* sa_family_t fits */
 	uint16_t remote_port, server_port;
-	uint64_t body_left;   /* BODY_LENGTH */
+	uint64_t body_left;    /* BODY_LENGTH */
 	uint64_t discard_left; /* PHASE_DISCARD, PHASE_LINGER: bytes that may still come */
 	struct chunked chunked;
 
@@ -94,15 +95,15 @@ struct connections {
 	struct connection *free; /* linked through node.next */
 	uint32_t free_count;
 	char *scratch;
-	int reserve_fd;              /* given up for a moment when descriptors run out */
+	int reserve_fd; /* given up for a moment when descriptors run out */
 	uint64_t complained_ns;
-	bool accept_stopped;         /* no listener is in the epoll set's interest */
+	bool accept_stopped; /* no listener is in the epoll set's interest */
 	struct timer accept_timer;
 	struct timer drain_timer;
-	bool emptied;                /* EVENT_EMPTY was told */
+	bool emptied; /* EVENT_EMPTY was told */
 	struct http1 *http1;
-	struct timer_queue *head_queue, *idle_queue, *body_queue, *linger_queue, *send_queue, *probe_queue, *accept_queue,
-	                   *drain_queue;
+	struct timer_queue *head_queue, *idle_queue, *body_queue, *linger_queue, *send_queue, *probe_queue,
+		*accept_queue, *drain_queue;
 };
 
 /* ---- connection.c */

@@ -5,8 +5,7 @@
 
 static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 static const char days[] = "SunMonTueWedThuFriSat";
-static const char *const long_days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
-                                        "Thursday", "Friday", "Saturday"};
+static const char *const long_days[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
 
 /* Counted in years that begin in March, so that the leap day is a year's last, and in 400-year cycles. */
 int64_t date_days(int64_t year, unsigned month, unsigned day)
@@ -118,16 +117,36 @@ static bool read_pattern(struct reader *r, const char *pattern, struct parts *p)
 	for (; *pattern != 0; pattern++) {
 		bool ok;
 		switch (*pattern) {
-		case 'w': ok = read_name(r, days, 7, &ignored); break;
-		case 'W': ok = read_long_day(r); break;
-		case 'm': ok = read_name(r, months, 12, &p->month); break;
-		case 'd': ok = read_digits(r, 2, &p->day); break;
-		case 'y': ok = read_digits(r, 2, &p->year); break;
-		case 'Y': ok = read_digits(r, 4, &p->year); break;
-		case 't': ok = read_pattern(r, "h:i:s", p); break;
-		case 'h': ok = read_digits(r, 2, &p->hour); break;
-		case 'i': ok = read_digits(r, 2, &p->minute); break;
-		case 's': ok = read_digits(r, 2, &p->second); break;
+		case 'w':
+			ok = read_name(r, days, 7, &ignored);
+			break;
+		case 'W':
+			ok = read_long_day(r);
+			break;
+		case 'm':
+			ok = read_name(r, months, 12, &p->month);
+			break;
+		case 'd':
+			ok = read_digits(r, 2, &p->day);
+			break;
+		case 'y':
+			ok = read_digits(r, 2, &p->year);
+			break;
+		case 'Y':
+			ok = read_digits(r, 4, &p->year);
+			break;
+		case 't':
+			ok = read_pattern(r, "h:i:s", p);
+			break;
+		case 'h':
+			ok = read_digits(r, 2, &p->hour);
+			break;
+		case 'i':
+			ok = read_digits(r, 2, &p->minute);
+			break;
+		case 's':
+			ok = read_digits(r, 2, &p->second);
+			break;
 		case 'e':
 			if (r->at < r->end && *r->at == ' ') {
 				r->at++;
@@ -156,10 +175,12 @@ static unsigned days_in(unsigned year, unsigned month)
 static bool parts_ok(const struct parts *p)
 {
 	/* 60: a leap second, taken as the second after 59 */
-	return p->day >= 1 && p->day <= days_in(p->year, p->month) && p->hour <= 23 && p->minute <= 59 && p->second <= 60;
+	return p->day >= 1 && p->day <= days_in(p->year, p->month) && p->hour <= 23 && p->minute <= 59 &&
+	       p->second <= 60;
 }
 
-/* RFC 9110: a two-digit year that seems more than 50 years ahead is the most recent year with these digits in the past. */
+/* RFC 9110: a two-digit year that seems more than 50 years ahead is the most recent year with these digits in the past.
+ */
 static unsigned whole_year(unsigned digits, int64_t now_seconds)
 {
 	int64_t this_year;

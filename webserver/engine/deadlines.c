@@ -13,11 +13,11 @@
 #include "deadlines.h"
 #include "loop.h"
 
-#define SECOND 1000000000U
+#define SECOND	  1000000000U
 #define LINGER_NS (5ULL * SECOND)
-#define PROBE_NS (SECOND / 2)
+#define PROBE_NS  (SECOND / 2)
 #define ACCEPT_NS (SECOND / 10)
-#define DRAIN_NS SECOND
+#define DRAIN_NS  SECOND
 
 static struct connection *by_timer(struct timer *timer)
 {
@@ -63,7 +63,8 @@ static void send_expired(struct engine *e, struct timer *timer)
 {
 	struct connection *c = list_entry(timer, struct connection, send_timer);
 	if (c->request != NULL)
-		log_entry(e, LOG_LEVEL_NOTICE, c->request, "the client took no byte of the answer within send_timeout; cut");
+		log_entry(e, LOG_LEVEL_NOTICE, c->request,
+			"the client took no byte of the answer within send_timeout; cut");
 	connection_close(c);
 }
 

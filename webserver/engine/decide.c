@@ -1,8 +1,8 @@
 /*
  * Whether a decision that came from Python can be carried out and remembered.
  *
- * Python is trusted to decide, not to be free of mistakes: what is wrong here is refused before it is in the table, where
- * it would be wrong for many requests.
+ * Python is trusted to decide, not to be free of mistakes: what is wrong here is refused before it is in the table,
+ * where it would be wrong for many requests.
  */
 #include <string.h>
 
@@ -58,10 +58,15 @@ static bool fixed_ok(const struct decisions *all, const struct engine_decision *
 	return fixed_known(all->fixed, c->target);
 }
 
-static bool (*const choice_ok[])(const struct decisions *, const struct engine_decision *,
-                                 const struct engine_choice *) = {
-	[CHOICE_FILE] = any_ok,     [CHOICE_GROUP] = any_ok,  [CHOICE_SCRIPT] = script_ok, [CHOICE_INTERNAL] = internal_ok,
-	[CHOICE_STATUS] = status_ok, [CHOICE_FIXED] = fixed_ok, [CHOICE_GREEN] = any_ok,
+static bool (*const choice_ok[])(
+	const struct decisions *, const struct engine_decision *, const struct engine_choice *) = {
+	[CHOICE_FILE] = any_ok,
+	[CHOICE_GROUP] = any_ok,
+	[CHOICE_SCRIPT] = script_ok,
+	[CHOICE_INTERNAL] = internal_ok,
+	[CHOICE_STATUS] = status_ok,
+	[CHOICE_FIXED] = fixed_ok,
+	[CHOICE_GREEN] = any_ok,
 };
 
 static bool choices_ok(const struct decisions *all, const struct engine_decision *d)
@@ -70,7 +75,8 @@ static bool choices_ok(const struct decisions *all, const struct engine_decision
 		return false;
 	for (size_t i = 0; i < d->choice_count; i++) {
 		const struct engine_choice *c = &d->choices[i];
-		if (c->kind < CHOICE_FILE || c->kind > CHOICE_GREEN || !text_ok(c->script) || !choice_ok[c->kind](all, d, c))
+		if (c->kind < CHOICE_FILE || c->kind > CHOICE_GREEN || !text_ok(c->script) ||
+			!choice_ok[c->kind](all, d, c))
 			return false;
 	}
 	return true;

@@ -10,7 +10,7 @@ enum { KEY_EXACT = 0, KEY_PREFIX = 1, KEY_EXTENSION = 2 /* and above: 2 + the ex
 
 struct decision_table {
 	struct hash_key key;
-	struct table hosts;   /* hosts.c */
+	struct table hosts; /* hosts.c */
 	struct table entries;
 	struct list order; /* oldest first */
 	size_t limit;
@@ -26,7 +26,7 @@ struct decision_table *decisions_new(size_t limit)
 	list_init(&table->order);
 	table->limit = limit;
 	if (hash_key_make(&table->key) == 0 && table_make(&table->hosts, 6, &table->key) == 0 &&
-	    table_make(&table->entries, 8, &table->key) == 0)
+		table_make(&table->entries, 8, &table->key) == 0)
 		return table;
 	table_free(&table->hosts);
 	free(table);
@@ -107,11 +107,11 @@ struct step {
 };
 
 /*
- * The hashes of the path's prefixes up to the longest, and into *whole that of the whole path if it is asked for, in one
- * pass. Segment by segment, so that a prefix hashes the same in each path that begins with it.
+ * The hashes of the path's prefixes up to the longest, and into *whole that of the whole path if it is asked for, in
+ * one pass. Segment by segment, so that a prefix hashes the same in each path that begins with it.
  */
 static unsigned path_hashes(const struct decision_table *table, uint64_t hash, struct engine_text path, size_t longest,
-                            struct step *steps, uint64_t *whole)
+	struct step *steps, uint64_t *whole)
 {
 	unsigned depth = 0;
 	size_t start = 0;
@@ -157,21 +157,21 @@ static bool excepted(const struct decision *d, struct engine_text path, uint32_t
 
 /* same: only an entry that was made for just this method (or for any, if it is ""). */
 static struct decision *probe(struct decision_table *table, const struct decision_host *host, uint64_t path_hash,
-                              uint64_t key, struct engine_text text, struct engine_text method, bool same)
+	uint64_t key, struct engine_text text, struct engine_text method, bool same)
 {
 	uint64_t hash = entry_hash(table, path_hash, key);
 	for (struct table_node *n = table_chain(&table->entries, hash); n != NULL; n = n->next) {
 		struct decision *d = list_entry(n, struct decision, node);
 		if (n->hash == hash && d->host == host && d->key == key && text_is(d->path, text.data, text.size) &&
-		    ((d->method.size == 0 && !same) || text_is(d->method, method.data, method.size)))
+			((d->method.size == 0 && !same) || text_is(d->method, method.data, method.size)))
 			return d;
 	}
 	return NULL;
 }
 
 static struct decision *probe_prefixes(struct decision_table *table, const struct decision_host *host,
-                                       const struct step *steps, unsigned depth, uint64_t key,
-                                       struct engine_text path, struct engine_text method, uint32_t extensions)
+	const struct step *steps, unsigned depth, uint64_t key, struct engine_text path, struct engine_text method,
+	uint32_t extensions)
 {
 	while (depth-- > 0) {
 		struct engine_text prefix = {path.data, steps[depth].size};
@@ -182,8 +182,8 @@ static struct decision *probe_prefixes(struct decision_table *table, const struc
 	return NULL;
 }
 
-static struct decision *lookup(struct decision_table *table, struct engine_text host_name, struct engine_text path,
-                               struct engine_text method)
+static struct decision *lookup(
+	struct decision_table *table, struct engine_text host_name, struct engine_text path, struct engine_text method)
 {
 	uint64_t whole, hash = host_hash(&table->key, host_name);
 	struct decision_host *host = host_find(&table->hosts, host_name, hash);
@@ -205,8 +205,8 @@ static struct decision *lookup(struct decision_table *table, struct engine_text 
 	return d;
 }
 
-struct decision *decisions_find(struct decision_table *table, struct engine_text host, struct engine_text path,
-                                struct engine_text method)
+struct decision *decisions_find(
+	struct decision_table *table, struct engine_text host, struct engine_text path, struct engine_text method)
 {
 	struct decision *d = lookup(table, host, path, method);
 	if (d == NULL)
@@ -248,8 +248,8 @@ static struct decision *copy(const struct engine_decision *from, struct engine_t
 			exceptions++;
 			texts += from->except_prefixes[i].size;
 		}
-	struct decision *d = calloc(1, sizeof *d + from->choice_count * sizeof *d->choices +
-	                                       exceptions * sizeof *d->except_prefixes + texts);
+	struct decision *d = calloc(1,
+		sizeof *d + from->choice_count * sizeof *d->choices + exceptions * sizeof *d->except_prefixes + texts);
 	if (d == NULL)
 		return NULL;
 	d->choices = (struct choice *)(d + 1);
@@ -276,7 +276,8 @@ static struct decision *copy(const struct engine_decision *from, struct engine_t
 	return d;
 }
 
-/* Fills in what depends on the host. False: this decision cannot be told apart at this host, so it is not remembered. */
+/* Fills in what depends on the host. False: this decision cannot be told apart at this host, so it is not remembered.
+ */
 static bool extensions_number(struct decision_host *host, struct decision *d, const struct engine_decision *from)
 {
 	d->key = d->scope == SCOPE_EXACT ? KEY_EXACT : KEY_PREFIX;
@@ -298,7 +299,7 @@ static bool extensions_number(struct decision_host *host, struct decision *d, co
 }
 
 static void remember(struct decision_table *table, struct decision *d, const struct engine_decision *from,
-                     struct engine_text host_name)
+	struct engine_text host_name)
 {
 	struct step steps[DECISION_DEPTH];
 	uint64_t hash;
@@ -333,7 +334,7 @@ static void remember(struct decision_table *table, struct decision *d, const str
 }
 
 struct decision *decisions_add(struct decision_table *table, const struct engine_decision *from, struct site *site,
-                               struct engine_text host, struct engine_text path, struct engine_text method)
+	struct engine_text host, struct engine_text path, struct engine_text method)
 {
 	struct engine_text key = from->scope == SCOPE_PREFIX ? from->prefix : path;
 	struct decision *d = copy(from, key, from->method_only ? method : (struct engine_text){"", 0});

@@ -16,7 +16,7 @@ static void judge(struct exchange *x, const char *cause, bool may_start)
 	struct generation *gen = w->generation;
 	struct engine *e = gen->engine;
 	bool begun = x->state == EXCHANGE_STARTED || x->state == EXCHANGE_ANSWERING ||
-	             page_started(&w->page, s->number, e->options.ordinal) >= x->serial;
+		     page_started(&w->page, s->number, e->options.ordinal) >= x->serial;
 
 	exchange_pin(x);
 	slot_detach(x);
@@ -28,12 +28,12 @@ static void judge(struct exchange *x, const char *cause, bool may_start)
 		queue_prepend(x);
 	} else {
 		exchange_move(x, EXCHANGE_ANSWERED);
-		exchange_fail(x, 502, 0, "group \"%s\": worker %llu %s; %s", gen->group->name, (unsigned long long)w->number,
-		              cause,
-		              begun                ? "it was running this request"
-		              : may_start          ? "it may have begun this request"
-		              : x->reruns >= RERUNS ? "several workers ended before they began this request"
-		                                   : "it had part of this request's body, which is not kept");
+		exchange_fail(x, 502, 0, "group \"%s\": worker %llu %s; %s", gen->group->name,
+			(unsigned long long)w->number, cause,
+			begun		      ? "it was running this request"
+			: may_start	      ? "it may have begun this request"
+			: x->reruns >= RERUNS ? "several workers ended before they began this request"
+					      : "it had part of this request's body, which is not kept");
 	}
 	exchange_unpin(x);
 }

@@ -47,7 +47,7 @@ void engine_again(struct engine *e);
 
 /* ---- timers.c: all timers of one queue have one duration, so each queue is in order of time */
 struct timer {
-	struct list node;      /* unlinked: not armed */
+	struct list node; /* unlinked: not armed */
 	uint64_t deadline_ns;
 	struct timer_queue *queue;
 };
@@ -62,25 +62,25 @@ struct zmqlib;
 
 struct engine {
 	int epoll_fd, timer_fd, again_fd;
-	uint64_t now_ns;       /* CLOCK_MONOTONIC, read at the start of each turn and after each batch */
-	int64_t now_wall;      /* seconds */
+	uint64_t now_ns;  /* CLOCK_MONOTONIC, read at the start of each turn and after each batch */
+	int64_t now_wall; /* seconds */
 	uint64_t now_wall_ns;
-	char date[32];         /* value of the Date field, 29 bytes and a NUL */
+	char date[32]; /* value of the Date field, 29 bytes and a NUL */
 	bool draining;
 	struct engine_options options; /* strings are the engine's own copies */
 	struct engine_limits limits;
 	struct engine_stats stats;
 	struct zmqlib *zmq;
 
-	struct timers *timers;           /* timers.c */
+	struct timers *timers;		 /* timers.c */
 	struct connections *connections; /* connection.c: pools, listeners, lists */
-	struct requests *requests;       /* request.c: the table by index */
-	struct events *events;           /* loop.c: what Python must be told */
-	struct decisions *decisions;     /* decisions.c */
-	struct statics *statics;         /* files.c: roots, open-file cache, MIME types */
-	struct channel *channel;         /* channel.c: groups, generations, workers, slots */
-	struct access_log *access;       /* access.c */
-	struct error_log *errors;        /* log.c */
+	struct requests *requests;	 /* request.c: the table by index */
+	struct events *events;		 /* loop.c: what Python must be told */
+	struct decisions *decisions;	 /* decisions.c */
+	struct statics *statics;	 /* files.c: roots, open-file cache, MIME types */
+	struct channel *channel;	 /* channel.c: groups, generations, workers, slots */
+	struct access_log *access;	 /* access.c */
+	struct error_log *errors;	 /* log.c */
 };
 /* Room for one more event for Python; never fails (grows), zeroed but for kind. */
 struct engine_event *event_push(struct engine *e, uint32_t kind);
@@ -96,43 +96,46 @@ enum request_state {
 	REQUEST_DECIDING, /* Python has been asked */
 	REQUEST_RUNNING,  /* a backend has it */
 	REQUEST_REPLYING, /* reply_begin was called */
-	REQUEST_ENDING    /* reply_end was called; bytes are on their way */
+	REQUEST_ENDING	  /* reply_end was called; bytes are on their way */
 };
 
 /* Who makes the answer. All calls come from the engine's thread. */
 struct backend {
 	const char *name;
-	/* Request body; never more than the room given with request_want. size may be 0 with last. data is the caller's. */
+	/* Request body; never more than the room given with request_want. size may be 0 with last. data is the
+	 * caller's. */
 	void (*body)(struct request *r, const char *data, size_t size, bool last);
 	/* Bytes have left for the client; queued are still here. May call reply_*. Comes from the loop only, never from
 	   inside a reply_* call, and not after reply_end. */
 	void (*written)(struct request *r, size_t queued);
-	/* The request is over: complete, or cut off (client gone, timeout, abort). Called once; no pointer may be kept. */
+	/* The request is over: complete, or cut off (client gone, timeout, abort). Called once; no pointer may be kept.
+	 */
 	void (*release)(struct request *r, bool complete);
 };
 
 struct request {
-	uint32_t index;        /* in the request table */
-	uint32_t life;         /* token = life << 32 | index; changes with each use of the entry */
-	uint8_t state;         /* enum request_state */
-	uint8_t version;       /* 10, 11 */
+	uint32_t index;	 /* in the request table */
+	uint32_t life;	 /* token = life << 32 | index; changes with each use of the entry */
+	uint8_t state;	 /* enum request_state */
+	uint8_t version; /* 10, 11 */
 	bool is_head, keep_alive, expect, chunked, has_body, upgrade, te_trailers;
 	struct connection *connection; /* never NULL while the request lives */
-	uint64_t id;           /* 16 hex digits in logs */
+	uint64_t id;		       /* 16 hex digits in logs */
 	uint64_t arrived_ns;
 
-	/* The head. All texts point into the connection's pinned head or the request's arena, and live as long as it. */
+	/* The head. All texts point into the connection's pinned head or the request's arena, and live as long as it.
+	 */
 	struct engine_text method, target, path, query, host, server_name;
 	struct field *fields;
 	uint32_t field_count;
 	uint64_t content_length; /* UINT64_MAX: chunked */
 
 	/* Routing: route.c */
-	struct site *site;           /* NULL before it is decided */
-	struct decision *decision;   /* a reference */
-	uint32_t choice;             /* the one being tried */
-	uint32_t script_end;         /* CHOICE_SCRIPT: length of the path up to the script's end */
-	uint8_t internals;           /* CHOICE_INTERNAL and index files so far; at most 8 */
+	struct site *site;	   /* NULL before it is decided */
+	struct decision *decision; /* a reference */
+	uint32_t choice;	   /* the one being tried */
+	uint32_t script_end;	   /* CHOICE_SCRIPT: length of the path up to the script's end */
+	uint8_t internals;	   /* CHOICE_INTERNAL and index files so far; at most 8 */
 
 	/* Backend */
 	const struct backend *backend;
@@ -141,19 +144,19 @@ struct request {
 	/* Request body: connection.c delivers while room > 0 */
 	uint64_t body_received;
 	uint64_t body_room;
-	bool body_done;   /* last was delivered */
-	bool continued;   /* 100 Continue was sent, or need not be */
+	bool body_done; /* last was delivered */
+	bool continued; /* 100 Continue was sent, or need not be */
 
 	/* Answer: reply.c */
 	uint16_t status;
-	uint8_t framing;          /* enum in reply.c */
-	bool reply_complete;      /* reply_end was called */
-	uint64_t reply_length;    /* declared, or UINT64_MAX */
-	uint64_t reply_body;      /* body bytes given to reply_* so far */
-	uint64_t bytes_out;       /* head and body written to the socket */
+	uint8_t framing;       /* enum in reply.c */
+	bool reply_complete;   /* reply_end was called */
+	uint64_t reply_length; /* declared, or UINT64_MAX */
+	uint64_t reply_body;   /* body bytes given to reply_* so far */
+	uint64_t bytes_out;    /* head and body written to the socket */
 
-	const char *group_name;   /* for the access log; NULL if no group had it */
-	void *arena;              /* request_alloc; freed with the request */
+	const char *group_name; /* for the access log; NULL if no group had it */
+	void *arena;		/* request_alloc; freed with the request */
 };
 
 /* Memory that lives as long as the request; NULL when there is none. */
@@ -173,17 +176,18 @@ void request_want(struct request *r, uint64_t room);
 bool request_take(struct request *r, const struct backend *backend, void *data) __attribute__((warn_unused_result));
 
 /* ---- reply.c, output.c. Return 0, or -1: the client is gone and the request will be released; stop.
-   reply_begin, _inform, _data, _static, _message and _file only queue and never end the request. reply_end, reply_flush,
-   reply_abort and answer_* may: then backend->release has been called when they return, and r must not be touched. */
+   reply_begin, _inform, _data, _static, _message and _file only queue and never end the request. reply_end,
+   reply_flush, reply_abort and answer_* may: then backend->release has been called when they return, and r must not be
+   touched. */
 enum reply_flags {
 	REPLY_CLOSE = 1 /* close the connection after this answer */
 };
 /* Fields are checked by whoever made them; Date, Server, Connection and framing fields are added here. length
    UINT64_MAX: not known. status 1xx: sends an interim answer at once (101: not final in HTTP terms, later issue). */
 int reply_begin(struct request *r, int status, struct engine_text reason, const struct field *fields, size_t count,
-                uint64_t length, unsigned flags);
+	uint64_t length, unsigned flags);
 int reply_inform(struct request *r, int status, const struct field *fields, size_t count);
-int reply_data(struct request *r, const void *data, size_t size);               /* copies */
+int reply_data(struct request *r, const void *data, size_t size);			/* copies */
 int reply_static(struct request *r, const void *data, size_t size, struct file *owner); /* borrows; holds a reference */
 /* message: a zmq_msg_t that is moved from (the caller's becomes empty); data points into it. */
 int reply_message(struct request *r, void *message, const char *data, size_t size);
@@ -241,7 +245,7 @@ void static_start(struct request *r, uint32_t root, struct engine_text rest);
 
 /* ---- group.c: answer from a process group. script_* as the choice says */
 void group_start(struct request *r, uint32_t group, struct engine_text script_name, struct engine_text path_info,
-                 struct engine_text script_filename);
+	struct engine_text script_filename);
 /* Called by loop.c in every turn: read sockets that are due, place, recall. True: there is more to do now. */
 bool channel_turn(struct engine *e);
 

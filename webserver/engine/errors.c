@@ -13,23 +13,66 @@ static const struct {
 	uint16_t status;
 	const char *phrase;
 } phrases[] = {
-	{100, "Continue"}, {101, "Switching Protocols"}, {102, "Processing"}, {103, "Early Hints"},
-	{200, "OK"}, {201, "Created"}, {202, "Accepted"}, {203, "Non-Authoritative Information"}, {204, "No Content"},
-	{205, "Reset Content"}, {206, "Partial Content"}, {207, "Multi-Status"}, {208, "Already Reported"},
+	{100, "Continue"},
+	{101, "Switching Protocols"},
+	{102, "Processing"},
+	{103, "Early Hints"},
+	{200, "OK"},
+	{201, "Created"},
+	{202, "Accepted"},
+	{203, "Non-Authoritative Information"},
+	{204, "No Content"},
+	{205, "Reset Content"},
+	{206, "Partial Content"},
+	{207, "Multi-Status"},
+	{208, "Already Reported"},
 	{226, "IM Used"},
-	{300, "Multiple Choices"}, {301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"}, {304, "Not Modified"},
-	{305, "Use Proxy"}, {307, "Temporary Redirect"}, {308, "Permanent Redirect"},
-	{400, "Bad Request"}, {401, "Unauthorized"}, {402, "Payment Required"}, {403, "Forbidden"}, {404, "Not Found"},
-	{405, "Method Not Allowed"}, {406, "Not Acceptable"}, {407, "Proxy Authentication Required"},
-	{408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"}, {411, "Length Required"},
-	{412, "Precondition Failed"}, {413, "Content Too Large"}, {414, "URI Too Long"}, {415, "Unsupported Media Type"},
-	{416, "Range Not Satisfiable"}, {417, "Expectation Failed"}, {421, "Misdirected Request"},
-	{422, "Unprocessable Content"}, {423, "Locked"}, {424, "Failed Dependency"}, {425, "Too Early"},
-	{426, "Upgrade Required"}, {428, "Precondition Required"}, {429, "Too Many Requests"},
-	{431, "Request Header Fields Too Large"}, {451, "Unavailable For Legal Reasons"},
-	{500, "Internal Server Error"}, {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"},
-	{504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"}, {506, "Variant Also Negotiates"},
-	{507, "Insufficient Storage"}, {508, "Loop Detected"}, {510, "Not Extended"},
+	{300, "Multiple Choices"},
+	{301, "Moved Permanently"},
+	{302, "Found"},
+	{303, "See Other"},
+	{304, "Not Modified"},
+	{305, "Use Proxy"},
+	{307, "Temporary Redirect"},
+	{308, "Permanent Redirect"},
+	{400, "Bad Request"},
+	{401, "Unauthorized"},
+	{402, "Payment Required"},
+	{403, "Forbidden"},
+	{404, "Not Found"},
+	{405, "Method Not Allowed"},
+	{406, "Not Acceptable"},
+	{407, "Proxy Authentication Required"},
+	{408, "Request Timeout"},
+	{409, "Conflict"},
+	{410, "Gone"},
+	{411, "Length Required"},
+	{412, "Precondition Failed"},
+	{413, "Content Too Large"},
+	{414, "URI Too Long"},
+	{415, "Unsupported Media Type"},
+	{416, "Range Not Satisfiable"},
+	{417, "Expectation Failed"},
+	{421, "Misdirected Request"},
+	{422, "Unprocessable Content"},
+	{423, "Locked"},
+	{424, "Failed Dependency"},
+	{425, "Too Early"},
+	{426, "Upgrade Required"},
+	{428, "Precondition Required"},
+	{429, "Too Many Requests"},
+	{431, "Request Header Fields Too Large"},
+	{451, "Unavailable For Legal Reasons"},
+	{500, "Internal Server Error"},
+	{501, "Not Implemented"},
+	{502, "Bad Gateway"},
+	{503, "Service Unavailable"},
+	{504, "Gateway Timeout"},
+	{505, "HTTP Version Not Supported"},
+	{506, "Variant Also Negotiates"},
+	{507, "Insufficient Storage"},
+	{508, "Loop Detected"},
+	{510, "Not Extended"},
 	{511, "Network Authentication Required"},
 };
 
@@ -66,13 +109,14 @@ void answer_status(struct request *r, int status, const char *why, unsigned retr
 	char page[512], seconds[12];
 	const char *phrase = status_phrase(status);
 	int size = snprintf(page, sizeof(page),
-	                    "<!DOCTYPE html>\n<html lang=\"en\"><head><title>%d %s</title></head>\n"
-	                    "<body><h1>%d %s</h1><p>Request %016llx</p></body></html>\n",
-	                    status, phrase, status, phrase, (unsigned long long)r->id);
+		"<!DOCTYPE html>\n<html lang=\"en\"><head><title>%d %s</title></head>\n"
+		"<body><h1>%d %s</h1><p>Request %016llx</p></body></html>\n",
+		status, phrase, status, phrase, (unsigned long long)r->id);
 	struct field fields[3];
 	size_t count = 0;
 	if (status >= 200 && status != 204 && status != 304)
-		fields[count++] = (struct field){.name = TEXT("Content-Type"), .value = TEXT("text/html; charset=utf-8")};
+		fields[count++] = (struct field){
+			.name = TEXT("Content-Type"), .value = TEXT("text/html; charset=utf-8")};
 	else
 		size = 0;
 	if (status == 405)
@@ -82,7 +126,7 @@ void answer_status(struct request *r, int status, const char *why, unsigned retr
 		fields[count++] = (struct field){.name = TEXT("Retry-After"), .value = {seconds, (size_t)digits}};
 	}
 	if (reply_begin(r, status, TEXT(""), fields, count, (uint64_t)size, 0) == 0 &&
-	    (size == 0 || reply_data(r, page, (size_t)size) == 0))
+		(size == 0 || reply_data(r, page, (size_t)size) == 0))
 		reply_end(r);
 }
 

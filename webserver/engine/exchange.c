@@ -10,7 +10,7 @@
 
 #include "channel.h"
 
-#define SPARES 1024
+#define SPARES	  1024
 #define TO(state) (1u << EXCHANGE_##state)
 
 static const struct {
@@ -24,8 +24,7 @@ static const struct {
 	[EXCHANGE_PLACED] = {"placed",
 		TO(RECALLED) | TO(STARTED) | TO(ANSWERING) | TO(ANSWERED) | TO(ABANDONED) | TO(QUEUED)},
 	/* Answers may overtake the verdict: they come on another connection. */
-	[EXCHANGE_RECALLED] = {"recalled",
-		TO(STARTED) | TO(ANSWERING) | TO(ANSWERED) | TO(ABANDONED) | TO(QUEUED)},
+	[EXCHANGE_RECALLED] = {"recalled", TO(STARTED) | TO(ANSWERING) | TO(ANSWERED) | TO(ABANDONED) | TO(QUEUED)},
 	[EXCHANGE_STARTED] = {"started", TO(ANSWERING) | TO(ANSWERED) | TO(ABANDONED)},
 	[EXCHANGE_ANSWERING] = {"answering", TO(ANSWERED) | TO(ABANDONED)},
 	[EXCHANGE_ANSWERED] = {"answered", TO(FREE)},
@@ -52,7 +51,7 @@ void exchange_move(struct exchange *x, unsigned to)
 	if (!exchange_may(x->state, to)) {
 		/* A fault of this program. Going on is safer for every other request than stopping here. */
 		log_entry(exchange_engine(x), LOG_LEVEL_ERROR, x->request, "engine: a request went from %s to %s",
-		          exchange_state_name(x->state), exchange_state_name(to));
+			exchange_state_name(x->state), exchange_state_name(to));
 #ifdef CHANNEL_STRICT
 		abort();
 #endif

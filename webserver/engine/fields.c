@@ -14,17 +14,31 @@ struct names {
 
 _Static_assert(WIRE_KNOWN_COUNT < 256, "numbers of known fields fit a byte");
 
-static const struct engine_text known[] = {
-	{"", 0},
+static const struct engine_text known[] = {{"", 0},
 #define X(symbol, name, cgi) {name, sizeof(name) - 1},
 	WIRE_KNOWN_FIELDS(X)
 #undef X
 };
 
 const unsigned char token_characters[256] = {
-	['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
-	['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1,
-	['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+	['!'] = 1,
+	['#'] = 1,
+	['$'] = 1,
+	['%'] = 1,
+	['&'] = 1,
+	['\''] = 1,
+	['*'] = 1,
+	['+'] = 1,
+	['-'] = 1,
+	['.'] = 1,
+	['^'] = 1,
+	['_'] = 1,
+	['`'] = 1,
+	['|'] = 1,
+	['~'] = 1,
+	['0' ... '9'] = 1,
+	['A' ... 'Z'] = 1,
+	['a' ... 'z'] = 1,
 };
 
 /* Letters to lower case, "-" and digits as they are. Other token characters may change; they are in no known name. */

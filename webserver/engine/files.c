@@ -1,9 +1,10 @@
 /*
  * struct file, and the cache of what is known about each path.
  *
- * What is known is believed for a second, then the path is opened again, under the rules as they are, and compared: so a
- * file that was rewritten, replaced, removed or closed to us is served as it is within that second, and a hot path
- * costs no system call. Also that nothing is there is remembered: a front controller's URLs would cost one openat2 each.
+ * What is known is believed for a second, then the path is opened again, under the rules as they are, and compared: so
+ * a file that was rewritten, replaced, removed or closed to us is served as it is within that second, and a hot path
+ * costs no system call. Also that nothing is there is remembered: a front controller's URLs would cost one openat2
+ * each.
  *
  * Three shelves, each with its own bound, so that a stranger who asks for many names that do not exist pushes out only
  * other such names: content in memory, descriptors, names.
@@ -174,14 +175,22 @@ static const struct {
 	int error;
 	enum file_kind kind;
 } meanings[] = {
-	{ENOENT, FILE_MISSING}, {ENOTDIR, FILE_MISSING}, {ENAMETOOLONG, FILE_MISSING}, {ENXIO, FILE_MISSING},
-	{EACCES, FILE_REFUSED}, {EPERM, FILE_REFUSED},   {ELOOP, FILE_REFUSED},        {EXDEV, FILE_REFUSED},
+	{ENOENT, FILE_MISSING},
+	{ENOTDIR, FILE_MISSING},
+	{ENAMETOOLONG, FILE_MISSING},
+	{ENXIO, FILE_MISSING},
+	{EACCES, FILE_REFUSED},
+	{EPERM, FILE_REFUSED},
+	{ELOOP, FILE_REFUSED},
+	{EXDEV, FILE_REFUSED},
 };
 
 static enum file_kind kind_of(const struct opened *o)
 {
 	if (o->fd >= 0)
-		return S_ISREG(o->state.st_mode) ? FILE_REGULAR : S_ISDIR(o->state.st_mode) ? FILE_DIRECTORY : FILE_MISSING;
+		return S_ISREG(o->state.st_mode)   ? FILE_REGULAR
+		       : S_ISDIR(o->state.st_mode) ? FILE_DIRECTORY
+						   : FILE_MISSING;
 	for (size_t i = 0; i < sizeof meanings / sizeof *meanings; i++)
 		if (meanings[i].error == o->error)
 			return meanings[i].kind;
@@ -216,8 +225,8 @@ static bool same_time(struct timespec a, struct timespec b)
 
 static bool same_state(const struct stat *a, const struct stat *b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mode == b->st_mode &&
-	       same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       a->st_mode == b->st_mode && same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
 }
 
 /* Two writes within one tick of the file system's clock leave the same time: a file that was young is read again. */
@@ -262,7 +271,7 @@ static void describe(engine *e, struct file *f, const char *type)
 		f->modified = 0;
 	date_format(f->modified, date);
 	snprintf(etag, sizeof etag, "\"%llx-%llx\"", (unsigned long long)nanoseconds(f->state.st_mtim),
-	         (unsigned long long)f->size);
+		(unsigned long long)f->size);
 	at = add_field(f, FILE_TYPE, TEXT("Content-Type"), at, type);
 	at = add_field(f, 1, TEXT("Last-Modified"), at, date);
 	at = add_field(f, 2, TEXT("ETag"), at, etag);
@@ -287,7 +296,7 @@ static void load(struct file *f)
 		have += (size_t)got;
 	}
 	if (have != size || fstat(f->fd, &after) < 0 || after.st_size != f->state.st_size ||
-	    !same_time(after.st_mtim, f->state.st_mtim)) {
+		!same_time(after.st_mtim, f->state.st_mtim)) {
 		free(content);
 		return;
 	}
@@ -349,8 +358,8 @@ static struct file *failure(engine *e, int error)
 	return f;
 }
 
-static struct file *look_again(engine *e, const struct root *root, struct engine_text path, bool probe, uint64_t hash,
-                               struct file *known)
+static struct file *look_again(
+	engine *e, const struct root *root, struct engine_text path, bool probe, uint64_t hash, struct file *known)
 {
 	struct opened o = look(root, path, probe);
 	enum file_kind kind = kind_of(&o);

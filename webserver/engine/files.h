@@ -15,15 +15,15 @@
 #include "table.h"
 
 #define FILES_RECHECK_NS UINT64_C(1000000000) /* what is known of a path is believed this long */
-#define FILES_SMALL 16384                     /* content up to this size is kept in memory, without a descriptor */
-#define FILES_MEMORY (UINT64_C(16) << 20)     /* all of it together */
-#define FILES_NAMES 8192                      /* paths known to hold no file: missing, directory, refused */
-#define FILES_PATH 4096                       /* bytes, PATH_MAX */
+#define FILES_SMALL	 16384		      /* content up to this size is kept in memory, without a descriptor */
+#define FILES_MEMORY	 (UINT64_C(16) << 20) /* all of it together */
+#define FILES_NAMES	 8192		      /* paths known to hold no file: missing, directory, refused */
+#define FILES_PATH	 4096		      /* bytes, PATH_MAX */
 
 /* ---- roots.c */
 struct root {
 	uint32_t id, flags;
-	int fd;    /* O_PATH; -1: it could not be opened */
+	int fd;	   /* O_PATH; -1: it could not be opened */
 	int error; /* why not, as last told */
 	dev_t device;
 	ino_t inode;
@@ -37,14 +37,14 @@ struct roots;
 struct roots *roots_new(void);
 void roots_delete(struct roots *roots);
 int root_set(engine *e, uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
-             size_t index_count, const struct engine_text *scripts, size_t script_count);
+	size_t index_count, const struct engine_text *scripts, size_t script_count);
 /* The root, looked after at most once a second; NULL: not known, or not there now. */
 struct root *root_use(engine *e, uint32_t id);
 bool root_runs(const struct root *root, struct engine_text name); /* ends in one of its script extensions */
 
 /* ---- paths.c */
 struct opened {
-	int fd;    /* -1: error says why */
+	int fd;	   /* -1: error says why */
 	int error; /* errno */
 	struct stat state;
 };
@@ -58,12 +58,12 @@ bool path_allowed(struct engine_text path, uint32_t rules);
 
 /* ---- files.c */
 enum file_kind {
-	FILE_PRIVATE = 0,   /* not in the cache: spooled, or held for a fixed answer */
+	FILE_PRIVATE = 0, /* not in the cache: spooled, or held for a fixed answer */
 	FILE_REGULAR = 1,
 	FILE_DIRECTORY = 2,
 	FILE_MISSING = 3,
-	FILE_REFUSED = 4,   /* error says why */
-	FILE_FAILED = 5     /* error; about this moment: never remembered, never referred to */
+	FILE_REFUSED = 4, /* error says why */
+	FILE_FAILED = 5	  /* error; about this moment: never remembered, never referred to */
 };
 enum { FILE_FIELDS = 4, FILE_TYPE = 0 /* Content-Type comes first */ };
 
@@ -71,21 +71,21 @@ struct file {
 	struct table_node node;
 	struct list order;
 	uint32_t references;
-	int fd;                     /* -1: none */
-	uint8_t kind;               /* enum file_kind */
-	uint8_t shelf;              /* which list it is in: files.c */
+	int fd;	       /* -1: none */
+	uint8_t kind;  /* enum file_kind */
+	uint8_t shelf; /* which list it is in: files.c */
 	bool cached, probe, young;
 	int error;
-	uint64_t root;              /* struct root's opened */
+	uint64_t root; /* struct root's opened */
 	uint64_t checked_ns;
 	struct stat state;
 	uint64_t size;
-	int64_t modified;           /* seconds; the Last-Modified value */
-	char *content;              /* NULL: read from fd */
+	int64_t modified; /* seconds; the Last-Modified value */
+	char *content;	  /* NULL: read from fd */
 	struct engine_text etag;
 	struct field fields[FILE_FIELDS];
 	size_t path_size;
-	char text[];                /* path, then the fields' texts */
+	char text[]; /* path, then the fields' texts */
 };
 
 struct statics {
@@ -95,8 +95,8 @@ struct statics {
 	struct table files;
 	struct list shelves[3]; /* oldest first */
 	size_t counts[3];
-	uint64_t memory;        /* bytes of content */
-	struct file failure;    /* what files_find returns for FILE_FAILED; must be last */
+	uint64_t memory;     /* bytes of content */
+	struct file failure; /* what files_find returns for FILE_FAILED; must be last */
 };
 
 /* What the path is now, known or found out. probe: only whether it is there; such a one cannot be read. Borrowed: take

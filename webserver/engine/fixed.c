@@ -99,7 +99,7 @@ static struct fixed *make(int status, const struct engine_field *fields, size_t 
 }
 
 int fixed_set(struct fixed_answers *all, uint32_t id, int status, const struct engine_field *fields, size_t count,
-              struct engine_text body)
+	struct engine_text body)
 {
 	bool bodyless = status == 204 || status == 304;
 	if (id >= FIXED_IDS || status < 200 || status > 599 || count > FIXED_FIELDS || (bodyless && body.size > 0))

@@ -12,8 +12,8 @@
 struct frame {
 	struct generation *gen;
 	struct worker *worker;
-	struct slot *slot;      /* the one the frame is about */
-	struct exchange *x;     /* NEEDS_EXCHANGE; pinned */
+	struct slot *slot;  /* the one the frame is about */
+	struct exchange *x; /* NEEDS_EXCHANGE; pinned */
 	struct wire_head head;
 	zmq_msg_t *message;
 	const char *data;
@@ -22,7 +22,7 @@ struct frame {
 
 enum { FROM_SLOT = 1, FROM_KEEPER = 2 };
 enum { NEEDS_NOTHING = 0, NEEDS_SLOT = 1, NEEDS_EXCHANGE = 2 };
-#define IN(state) (1u << EXCHANGE_##state)
+#define IN(state)     (1u << EXCHANGE_##state)
 #define BEFORE_ANSWER (IN(PLACED) | IN(RECALLED) | IN(STARTED))
 
 static void take_hello(struct frame *f)
@@ -76,7 +76,7 @@ static void refuse(struct frame *f, const char *what)
 {
 	generation_violation(f->gen, what);
 	exchange_fail(f->x, 502, 0, "group \"%s\": worker %llu broke the channel's rules: %s", f->gen->group->name,
-	              (unsigned long long)f->worker->number, what);
+		(unsigned long long)f->worker->number, what);
 }
 
 static void take_response(struct frame *f)
@@ -135,7 +135,7 @@ static void take_abort(struct frame *f)
 	}
 	answer_over(x);
 	exchange_fail(x, 502, 0, "group \"%s\": worker %llu ended its answer before it was whole", f->gen->group->name,
-	              (unsigned long long)f->worker->number);
+		(unsigned long long)f->worker->number);
 }
 
 static void take_verdict(struct frame *f)
@@ -157,16 +157,17 @@ static void take_verdict(struct frame *f)
 static const struct rule {
 	uint8_t from, needs;
 	bool late;
-	uint16_t size;   /* at least */
+	uint16_t size;	 /* at least */
 	uint16_t states; /* of the exchange */
 	void (*take)(struct frame *f);
 } rules[] = {
-	[WIRE_BODY] = {FROM_SLOT, NEEDS_EXCHANGE, false, sizeof(struct wire_body), IN(ANSWERING) | IN(ABANDONED), take_body},
+	[WIRE_BODY] = {FROM_SLOT, NEEDS_EXCHANGE, false, sizeof(struct wire_body), IN(ANSWERING) | IN(ABANDONED),
+		take_body},
 	[WIRE_CREDIT] = {FROM_SLOT, NEEDS_EXCHANGE, true, sizeof(struct wire_credit),
 		BEFORE_ANSWER | IN(ANSWERING) | IN(ABANDONED), take_credit},
 	[WIRE_HELLO] = {FROM_SLOT | FROM_KEEPER, NEEDS_NOTHING, false, sizeof(struct wire_hello), 0, take_hello},
-	[WIRE_RESPONSE] = {FROM_SLOT, NEEDS_EXCHANGE, false, sizeof(struct wire_response), BEFORE_ANSWER | IN(ABANDONED),
-		take_response},
+	[WIRE_RESPONSE] = {FROM_SLOT, NEEDS_EXCHANGE, false, sizeof(struct wire_response),
+		BEFORE_ANSWER | IN(ABANDONED), take_response},
 	[WIRE_INFORM] = {FROM_SLOT, NEEDS_EXCHANGE, false, sizeof(struct wire_response), BEFORE_ANSWER | IN(ABANDONED),
 		take_inform},
 	[WIRE_VERDICT] = {FROM_KEEPER, NEEDS_EXCHANGE, true, sizeof(struct wire_head),
@@ -217,8 +218,8 @@ static void take_about_exchange(struct frame *f, const struct rule *rule)
 static struct worker *sender(struct generation *gen, const struct wire_identity *from, const struct frame *f)
 {
 	if ((from->role != WIRE_ROLE_SLOT && from->role != WIRE_ROLE_KEEPER) || from->version != WIRE_VERSION ||
-	    from->generation != gen->number || (from->role == WIRE_ROLE_KEEPER && from->slot != 0) ||
-	    from->slot >= gen->slots_per_worker) {
+		from->generation != gen->number || (from->role == WIRE_ROLE_KEEPER && from->slot != 0) ||
+		from->slot >= gen->slots_per_worker) {
 		generation_violation(gen, "a connection with an impossible identity");
 		return NULL;
 	}
@@ -243,7 +244,8 @@ void frame_take(struct generation *gen, const void *identity, size_t identity_si
 {
 	const struct zmqlib *zmq = gen->engine->zmq;
 	struct wire_identity from;
-	struct frame f = {.gen = gen, .message = message, .data = zmq->msg_data(message), .size = zmq->msg_size(message)};
+	struct frame f = {
+		.gen = gen, .message = message, .data = zmq->msg_data(message), .size = zmq->msg_size(message)};
 
 	if (more || identity_size != sizeof(from) || f.size < sizeof(f.head) || f.size > WIRE_MESSAGE) {
 		generation_violation(gen, "a message that is not one frame of the channel");

@@ -58,7 +58,7 @@ static void generation_break(struct generation *gen, const char *what)
 	event->generation = gen->number;
 	snprintf(event->text, sizeof(event->text), "%s", what);
 	log_entry(gen->engine, LOG_LEVEL_ERROR, NULL, "group \"%s\", generation %u: %s; its connections are closed",
-	          gen->group->name, gen->number, what);
+		gen->group->name, gen->number, what);
 }
 
 void generation_violation(struct generation *gen, const char *what)
@@ -72,8 +72,9 @@ void generation_violation(struct generation *gen, const char *what)
 		gen->violations = 0;
 	}
 	if (gen->violations++ == 0)
-		log_entry(e, LOG_LEVEL_WARNING, NULL, "group \"%s\", generation %u: a worker broke the channel's rules: %s",
-		          gen->group->name, gen->number, what);
+		log_entry(e, LOG_LEVEL_WARNING, NULL,
+			"group \"%s\", generation %u: a worker broke the channel's rules: %s", gen->group->name,
+			gen->number, what);
 	if (gen->violations <= VIOLATIONS)
 		return;
 	snprintf(text, sizeof(text), "its workers broke the channel's rules %u times; last: %s", gen->violations, what);
@@ -143,12 +144,12 @@ static void hellos_of(struct generation *gen, uint64_t worker, struct worker *w)
 }
 
 int engine_generation(engine *e, uint32_t group, uint32_t generation, void *zmq_socket, int fd, uint32_t workers,
-                      uint32_t slots_per_worker)
+	uint32_t slots_per_worker)
 {
 	struct group *g = group_find(e, group);
 
 	if (g == NULL || e->zmq == NULL || zmq_socket == NULL || fd < 0 || generation_find(g, generation) != NULL ||
-	    slots_per_worker == 0 || slots_per_worker > WIRE_SLOTS || workers == 0 || workers > UINT16_MAX)
+		slots_per_worker == 0 || slots_per_worker > WIRE_SLOTS || workers == 0 || workers > UINT16_MAX)
 		return ENGINE_INVALID;
 	struct generation *gen = calloc(1, sizeof(*gen));
 	if (gen == NULL)
@@ -197,7 +198,8 @@ void generation_close(struct generation *gen)
 	while (!list_empty(&gen->workers)) {
 		struct worker *w = list_entry(gen->workers.next, struct worker, node);
 		for (uint32_t i = 0; i < w->slots; i++)
-			ending_judge_slot(&w->slot[i], w->gone ? w->cause : "lost its connection to the front end", !w->gone);
+			ending_judge_slot(
+				&w->slot[i], w->gone ? w->cause : "lost its connection to the front end", !w->gone);
 		worker_free(w);
 	}
 	gen->broken = true; /* nothing is sent or read any more */
@@ -235,7 +237,7 @@ int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worke
 	engine_clock(e);
 	if (page_map(&page, page_fd, slots, message, sizeof(message)) < 0) {
 		log_entry(e, LOG_LEVEL_ERROR, NULL, "group \"%s\", generation %u, worker %llu: %s", g->name, generation,
-		          (unsigned long long)worker, message);
+			(unsigned long long)worker, message);
 		return ENGINE_INVALID;
 	}
 	struct worker *w = calloc(1, sizeof(*w) + slots * sizeof(w->slot[0]));

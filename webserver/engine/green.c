@@ -94,7 +94,8 @@ static struct request *green_request(struct engine *e, uint64_t token)
 /* No name that frames the message or could end its line; no value with a line end. */
 static bool field_valid(const struct engine_field *field)
 {
-	static const char *const ours[] = {"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade"};
+	static const char *const ours[] = {
+		"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade"};
 	for (size_t i = 0; i < field->name.size; i++)
 		if (!token_characters[(unsigned char)field->name.data[i]])
 			return false;
@@ -104,13 +105,14 @@ static bool field_valid(const struct engine_field *field)
 			return false;
 	}
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		if (field->name.size == strlen(ours[i]) && strncasecmp(field->name.data, ours[i], field->name.size) == 0)
+		if (field->name.size == strlen(ours[i]) &&
+			strncasecmp(field->name.data, ours[i], field->name.size) == 0)
 			return false;
 	return field->name.size > 0;
 }
 
-int engine_respond(engine *e, uint64_t token, int status, const struct engine_field *fields, size_t count,
-                   int64_t content_length)
+int engine_respond(
+	engine *e, uint64_t token, int status, const struct engine_field *fields, size_t count, int64_t content_length)
 {
 	struct request *r = green_request(e, token);
 	if (r == NULL)

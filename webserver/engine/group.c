@@ -47,9 +47,9 @@ void group_cancel(struct exchange *x)
 		x->owes &= (uint8_t)~to[i].owes;
 		if (to[i].keeper && !w->keeper)
 			continue;
-		if (channel_send_head(w->generation, to[i].keeper ? &w->keeper_identity : &s->identity, WIRE_CANCEL, x->serial,
-		                      x->index, s->number) < 0 &&
-		    errno == EAGAIN)
+		if (channel_send_head(w->generation, to[i].keeper ? &w->keeper_identity : &s->identity, WIRE_CANCEL,
+			    x->serial, x->index, s->number) < 0 &&
+			errno == EAGAIN)
 			x->owes |= (uint8_t)to[i].owes;
 	}
 	if (x->owes != 0)
@@ -137,8 +137,8 @@ static void deadline_expired(struct engine *e, struct timer *timer)
 
 	(void)e;
 	exchange_pin(x);
-	exchange_fail(x, 504, 0, "group \"%s\": not answered within %.1f s, which is its request_timeout; it was %s", g->name,
-	              (double)g->request_timeout_ns / 1e9, exchange_state_name(x->state));
+	exchange_fail(x, 504, 0, "group \"%s\": not answered within %.1f s, which is its request_timeout; it was %s",
+		g->name, (double)g->request_timeout_ns / 1e9, exchange_state_name(x->state));
 	exchange_unpin(x);
 }
 
@@ -156,14 +156,15 @@ void group_enqueue(struct exchange *x)
 }
 
 void group_start(struct request *r, uint32_t group, struct engine_text script_name, struct engine_text path_info,
-                 struct engine_text script_filename)
+	struct engine_text script_filename)
 {
 	struct engine *e = request_engine(r);
 	struct group *g = group_find(e, group);
 	struct exchange *x = g ? exchange_make(e, g, r) : NULL;
 
 	if (x == NULL) {
-		answer_status(r, 503, g ? "no memory for one more request" : "the request's process group is not there any more", 1);
+		answer_status(r, 503,
+			g ? "no memory for one more request" : "the request's process group is not there any more", 1);
 		return;
 	}
 	x->script_name = script_name;

@@ -2,8 +2,8 @@
  * A keyed hash for texts that a stranger chose (hosts, paths).
  *
  * A polynomial over the prime 2^61 - 1 at a secret point: two different texts of n words collide with probability
- * n / 2^61, whatever they are, as long as the point is not known. It is continued word by word, which lets the hashes of
- * all prefixes of a path come out of one pass; SipHash would need one run for each of them.
+ * n / 2^61, whatever they are, as long as the point is not known. It is continued word by word, which lets the hashes
+ * of all prefixes of a path come out of one pass; SipHash would need one run for each of them.
  */
 #ifndef WEBSERVER_ENGINE_HASH_H
 #define WEBSERVER_ENGINE_HASH_H
@@ -17,7 +17,7 @@
 
 struct hash_key {
 	uint64_t point; /* below HASH_PRIME */
-	uint64_t mix;   /* odd; spreads a hash over a table's buckets */
+	uint64_t mix;	/* odd; spreads a hash over a table's buckets */
 };
 
 /* From getrandom; 0 or -1 with errno. */

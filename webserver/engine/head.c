@@ -1,8 +1,9 @@
 /*
  * What llhttp leaves to its user (RFC 9110 and 9112; numbers of sections in the comments), and filling the request.
  *
- * Every byte of the head is accounted for: between the texts that llhttp found there may be nothing but what the grammar
- * has there. So a bare LF, a bare CR, folding, or white space before a colon cannot pass, whatever llhttp makes of it.
+ * Every byte of the head is accounted for: between the texts that llhttp found there may be nothing but what the
+ * grammar has there. So a bare LF, a bare CR, folding, or white space before a colon cannot pass, whatever llhttp makes
+ * of it.
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -85,12 +86,13 @@ static int lines_check(struct engine *e, const struct head *head, struct request
 	const size_t size = sizeof(protocol) - 1;
 	const char *at = head->target.data + head->target.size;
 	if (head->target.size == 0 || head->target.data != head->method.data + head->method.size + 1)
-		return refuse(400, "the request line is not a method, a target and a version, with one space between", why);
+		return refuse(
+			400, "the request line is not a method, a target and a version, with one space between", why);
 	if (head->target.size > e->limits.max_line)
 		return refuse(414, "the request target is longer than max_line", why);
 	if ((size_t)(head->end - at) < size + 3 || memcmp(at, protocol, size - 2) != 0)
 		return refuse(at[0] == '\r' || at[0] == '\n' ? 505 : 400,
-		              "the request line does not end in HTTP/1.0 or HTTP/1.1", why);
+			"the request line does not end in HTTP/1.0 or HTTP/1.1", why);
 	if (memcmp(at, protocol, size) != 0 || (at[size] != '0' && at[size] != '1'))
 		return refuse(505, "the request's HTTP version is not 1.0 or 1.1", why);
 	r->version = at[size] == '1' ? 11 : 10;
@@ -112,8 +114,8 @@ static int lines_check(struct engine *e, const struct head *head, struct request
 }
 
 /* Number the fields, leave out those nobody may see, note the ones that matter here. */
-static int fields_fill(struct engine *e, const struct head *head, struct request *r, struct framing_fields *found,
-                       const char **why)
+static int fields_fill(
+	struct engine *e, const struct head *head, struct request *r, struct framing_fields *found, const char **why)
 {
 	const struct names *names = e->connections->http1->names;
 	if (head->count == 0)
@@ -203,8 +205,8 @@ static int framing_fill(const struct framing_fields *found, struct request *r, c
 	return 0;
 }
 
-static int host_fill(const struct framing_fields *found, struct engine_text authority, struct request *r,
-                     const char **why)
+static int host_fill(
+	const struct framing_fields *found, struct engine_text authority, struct request *r, const char **why)
 {
 	struct engine_text name;
 	r->host = r->server_name = (struct engine_text){"", 0};
@@ -253,8 +255,8 @@ int head_fill(struct engine *e, const struct head *head, struct request *r, cons
 	r->target = head->target;
 	r->is_head = text_is(r->method, "HEAD", 4);
 	if ((status = lines_check(e, head, r, why)) != 0 || (status = fields_fill(e, head, r, &found, why)) != 0 ||
-	    (status = framing_fill(&found, r, why)) != 0 || (status = target_split(r->target, &parts, why)) != 0 ||
-	    (status = host_fill(&found, parts.authority, r, why)) != 0)
+		(status = framing_fill(&found, r, why)) != 0 || (status = target_split(r->target, &parts, why)) != 0 ||
+		(status = host_fill(&found, parts.authority, r, why)) != 0)
 		return status;
 	r->query = parts.query;
 	if (text_is(parts.path, "*", 1)) {

@@ -26,8 +26,8 @@ struct head {
 	struct engine_text method, target;
 	struct field *fields; /* of struct http1; values still with white space at their end */
 	uint32_t count, limit;
-	uint16_t flags;       /* enum llhttp_flags */
-	int status;           /* set when something is wrong */
+	uint16_t flags; /* enum llhttp_flags */
+	int status;	/* set when something is wrong */
 	const char *why;
 };
 

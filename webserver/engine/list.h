@@ -9,7 +9,7 @@ struct list {
 	struct list *next, *previous;
 };
 
-#define list_entry(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+#define list_entry(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void list_init(struct list *head)
 {

@@ -19,7 +19,7 @@
 
 /* Connections taken from one listener in one turn: the others, and the requests, have theirs. */
 #define ACCEPT_BATCH 32
-#define COMPLAIN_NS 60000000000U
+#define COMPLAIN_NS  60000000000U
 
 struct listener {
 	struct pollable poll;
@@ -84,7 +84,8 @@ void listeners_resume(struct engine *e)
 static void out_of_descriptors(struct engine *e, int fd)
 {
 	struct connections *cs = e->connections;
-	complain(e, "no descriptor is left for a new connection, which is refused; raise open_files or lower connections");
+	complain(e,
+		"no descriptor is left for a new connection, which is refused; raise open_files or lower connections");
 	if (cs->reserve_fd >= 0) {
 		close(cs->reserve_fd);
 		int refused = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

@@ -22,11 +22,11 @@
 #include "hash.h"
 
 #define EQUAL_A_SECOND 10
-#define SECOND_NS UINT64_C(1000000000)
-#define KINDS 64 /* texts that are watched; two that share a place push each other out */
-#define TEXT_SIZE 2048
-#define SITE_SIZE 128
-#define RS '\x1e'
+#define SECOND_NS      UINT64_C(1000000000)
+#define KINDS	       64 /* texts that are watched; two that share a place push each other out */
+#define TEXT_SIZE      2048
+#define SITE_SIZE      128
+#define RS	       '\x1e'
 
 struct kind {
 	uint64_t hash; /* 0: free */
@@ -96,7 +96,7 @@ static void say(engine *e, int level, const struct request *r, const char *text)
 	char lost[96];
 	if (log != NULL && log->dropped > 0) {
 		snprintf(lost, sizeof lost, "%llu lines of this log were dropped, the logger does not keep up",
-		         (unsigned long long)log->dropped);
+			(unsigned long long)log->dropped);
 		if (emit(LOG_LEVEL_WARNING, NULL, lost))
 			log->dropped = 0;
 	}

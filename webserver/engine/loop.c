@@ -1,10 +1,10 @@
 /*
  * The engine's turn: take what the descriptors have, then what expired, then what is left over; tell Python.
  *
- * One epoll set holds everything and is itself the one descriptor in gevent's hub. All in it is level-triggered, but for
- * the zmq descriptors (libzmq asks for it), the timerfd and the eventfd `again` (which then need not be read). A turn
- * ends after about a millisecond so that green threads run; what is left makes the set readable again by itself, or
- * `again` does.
+ * One epoll set holds everything and is itself the one descriptor in gevent's hub. All in it is level-triggered, but
+ * for the zmq descriptors (libzmq asks for it), the timerfd and the eventfd `again` (which then need not be read). A
+ * turn ends after about a millisecond so that green threads run; what is left makes the set readable again by itself,
+ * or `again` does.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,8 +19,8 @@
 #include "loop.h"
 #include "zmqlib.h"
 
-#define BATCH 128
-#define TURN_NS 1000000U
+#define BATCH		128
+#define TURN_NS		1000000U
 #define EVENTS_AT_FIRST 64
 
 struct events {
@@ -132,8 +132,8 @@ void engine_clock(struct engine *e)
 	gmtime_r(&t.tv_sec, &tm);
 	/* Not strftime: its names of days and months follow the locale. */
 	snprintf(e->date, sizeof(e->date), "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * tm.tm_wday,
-	         (unsigned)tm.tm_mday % 100, months + 3 * tm.tm_mon, (unsigned)(tm.tm_year + 1900) % 10000,
-	         (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+		(unsigned)tm.tm_mday % 100, months + 3 * tm.tm_mon, (unsigned)(tm.tm_year + 1900) % 10000,
+		(unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
 }
 
 static int batch_run(struct engine *e)
@@ -286,7 +286,8 @@ engine *engine_new(const struct engine_options *options, char *message, size_t m
 	engine_clock(e);
 	for (size_t i = 0; i < PARTS; i++) {
 		if (parts[i].make(e) < 0) {
-			snprintf(message, message_size, "cannot make the engine's %s: %s", parts[i].name, strerror(errno));
+			snprintf(message, message_size, "cannot make the engine's %s: %s", parts[i].name,
+				strerror(errno));
 			engine_unmake(e, i + 1); /* what it had made of itself goes too */
 			return NULL;
 		}

@@ -5,8 +5,8 @@
 
 #include "files.h"
 
-#define MIME_UNKNOWN "application/octet-stream"
-#define MIME_TYPES 65536
+#define MIME_UNKNOWN   "application/octet-stream"
+#define MIME_TYPES     65536
 #define MIME_EXTENSION 32 /* bytes, with the NUL */
 
 struct mime_type {
@@ -118,7 +118,8 @@ const char *mime_find(const struct mime_types *types, struct engine_text path)
 	const char *name = slash == NULL ? path.data : slash + 1;
 	size_t size = (size_t)(path.data + path.size - name);
 	const char *dot = memrchr(name, '.', size);
-	if (dot == NULL || !fold(folded, dot + 1, (size_t)(name + size - dot - 1)) || memchr(dot, 0, size - (size_t)(dot - name)))
+	if (dot == NULL || !fold(folded, dot + 1, (size_t)(name + size - dot - 1)) ||
+		memchr(dot, 0, size - (size_t)(dot - name)))
 		return MIME_UNKNOWN;
 	const struct mime_type *m = find(types, folded, &hash);
 	return m == NULL ? MIME_UNKNOWN : m->type;

@@ -1,8 +1,8 @@
 /*
  * The chain of segments and its way into the socket; see output.h.
  *
- * Memory goes out with one sendmsg for up to GATHER segments, files with sendfile. MSG_MORE says that a file follows, so
- * that the head and the file's first bytes share a packet.
+ * Memory goes out with one sendmsg for up to GATHER segments, files with sendfile. MSG_MORE says that a file follows,
+ * so that the head and the file's first bytes share a packet.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 /* One client may not keep the loop to itself: after so many bytes the others have their turn. */
 #define OUTPUT_BURST (2U << 20)
 /* What is smaller is copied: cheaper than one more segment, and a message can be closed at once. */
-#define COPY_BELOW 2048
+#define COPY_BELOW    2048
 #define SEGMENTS_KEPT 4096
 
 enum segment_kind { SEGMENT_COPY, SEGMENT_BORROWED, SEGMENT_MESSAGE, SEGMENT_FILE };
@@ -25,7 +25,7 @@ struct segment {
 	struct segment *next;
 	enum segment_kind kind;
 	const char *data; /* not for files */
-	uint64_t size;    /* left to be written */
+	uint64_t size;	  /* left to be written */
 	union {
 		struct {
 			char *buffer;
@@ -255,7 +255,7 @@ static ssize_t send_file(struct connection *c, size_t *asked)
 	if (sent == 0) {
 		/* The file has been cut off since it was opened. The answer cannot be made whole. */
 		log_entry(c->engine, LOG_LEVEL_ERROR, c->request,
-		          "a file became shorter while it was sent; the connection is cut");
+			"a file became shorter while it was sent; the connection is cut");
 		errno = EIO;
 		return -1;
 	}

@@ -13,7 +13,7 @@
 #include "channel.h"
 
 #ifndef F_GET_SEALS
-#define F_GET_SEALS 1034
+#define F_GET_SEALS   1034
 #define F_SEAL_SHRINK 2
 #endif
 

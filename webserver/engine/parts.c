@@ -6,8 +6,8 @@
 #include "static.h"
 
 #define BOUNDARY_BYTES 16 /* random: no file holds it but by a guess of 128 bits */
-#define BOUNDARY (2 * BOUNDARY_BYTES)
-#define PART_HEAD 512 /* two lines, of which a MIME type of at most 255 bytes is the longest piece */
+#define BOUNDARY       (2 * BOUNDARY_BYTES)
+#define PART_HEAD      512 /* two lines, of which a MIME type of at most 255 bytes is the longest piece */
 
 static bool make_boundary(char *boundary)
 {
@@ -32,11 +32,10 @@ void parts_send(struct request *r, struct file *f, const struct range *ranges, s
 	}
 	for (size_t i = 0; i < count; i++) {
 		have += (size_t)snprintf(heads + have, PART_HEAD,
-		                         "%s--%s\r\nContent-Type: %.*s\r\nContent-Range: bytes %llu-%llu/%llu\r\n\r\n",
-		                         i == 0 ? "" : "\r\n", boundary, (int)file_type.size, file_type.data,
-		                         (unsigned long long)ranges[i].first,
-		                         (unsigned long long)(ranges[i].first + ranges[i].size - 1),
-		                         (unsigned long long)f->size);
+			"%s--%s\r\nContent-Type: %.*s\r\nContent-Range: bytes %llu-%llu/%llu\r\n\r\n",
+			i == 0 ? "" : "\r\n", boundary, (int)file_type.size, file_type.data,
+			(unsigned long long)ranges[i].first, (unsigned long long)(ranges[i].first + ranges[i].size - 1),
+			(unsigned long long)f->size);
 		ends[i] = have;
 		length += ranges[i].size;
 	}

@@ -87,11 +87,11 @@ struct opened path_open(int root_fd, uint32_t rules, const char *path, int flags
 
 struct walk {
 	int root_fd;
-	int here;            /* O_PATH of what has been reached; may be root_fd */
-	int parent;          /* where `name` was found; -1: here was not reached by a name */
-	struct stat state;   /* of here */
-	char name[256];      /* NAME_MAX and its NUL */
-	const char *rest;    /* in text */
+	int here;	   /* O_PATH of what has been reached; may be root_fd */
+	int parent;	   /* where `name` was found; -1: here was not reached by a name */
+	struct stat state; /* of here */
+	char name[256];	   /* NAME_MAX and its NUL */
+	const char *rest;  /* in text */
 	char text[2 * FILES_PATH];
 	unsigned link_count; /* seen so far */
 	unsigned pending;    /* links whose target has not been reached */

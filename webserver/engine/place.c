@@ -13,9 +13,9 @@
 
 #include "channel.h"
 
-#define SEARCH 64         /* busy slots looked at for one request */
-#define FREE_SEARCH 8     /* of one worker's free slots */
-#define STALLED_NS 10000000ull /* not started although nothing seems to run there */
+#define SEARCH	    64		/* busy slots looked at for one request */
+#define FREE_SEARCH 8		/* of one worker's free slots */
+#define STALLED_NS  10000000ull /* not started although nothing seems to run there */
 
 struct generation *place_target(const struct group *g)
 {
@@ -57,7 +57,8 @@ static struct slot *free_slot(const struct channel *c, const struct generation *
 	for (struct list *n = gen->workers.next; n != &gen->workers; n = n->next) {
 		const struct worker *w = list_entry(n, struct worker, node);
 		uint32_t load = w->running, seen = 0;
-		for (struct list *m = w->free.next; m != &w->free && load < fewest && seen < FREE_SEARCH; m = m->next, seen++) {
+		for (struct list *m = w->free.next; m != &w->free && load < fewest && seen < FREE_SEARCH;
+			m = m->next, seen++) {
 			struct slot *s = list_entry(m, struct slot, free);
 			struct page_slot page;
 			if (refuses(s, e->now_ns))
@@ -94,9 +95,10 @@ static uint32_t busy_load(const struct channel *c, const struct slot *s, const s
 		const struct exchange *first = list_entry(s->exchanges.next, struct exchange, node);
 		/* Runs longer than it should, or was not even begun in that time. */
 		if (e->now_ns - first->sent_ns > STUCK_NS && page.running != 0 && page.running == first->serial &&
-		    page_runs_since(&page, e->now_ns, STUCK_NS))
+			page_runs_since(&page, e->now_ns, STUCK_NS))
 			return UINT32_MAX;
-		if (first->state == EXCHANGE_PLACED && e->now_ns - first->sent_ns > STUCK_NS && page.started < first->serial)
+		if (first->state == EXCHANGE_PLACED && e->now_ns - first->sent_ns > STUCK_NS &&
+			page.started < first->serial)
 			return UINT32_MAX;
 	}
 	uint32_t others = foreign(c, s, &page);
@@ -196,7 +198,8 @@ bool place(struct exchange *x)
 		} else if (errno == EHOSTUNREACH) {
 			slot_lost(s);
 		} else if (errno == EMSGSIZE) {
-			exchange_fail(x, 431, 0, "group \"%s\": the request's head is larger than a message may be", g->name);
+			exchange_fail(
+				x, 431, 0, "group \"%s\": the request's head is larger than a message may be", g->name);
 			return true;
 		} else if (errno == EIO) {
 			exchange_fail(x, 500, 0, "group \"%s\": the gathered body could not be read back", g->name);
@@ -238,7 +241,8 @@ static bool watch(struct engine *e, struct slot *s)
 		waiting = true;
 		if (!w->keeper || w->gone || !body_kept(x) || !is_stuck(x, &page, e->now_ns))
 			continue;
-		if (channel_send_head(w->generation, &w->keeper_identity, WIRE_RECALL, x->serial, x->index, s->number) < 0)
+		if (channel_send_head(w->generation, &w->keeper_identity, WIRE_RECALL, x->serial, x->index, s->number) <
+			0)
 			continue;
 		e->stats.recalled++;
 		exchange_move(x, EXCHANGE_RECALLED);
@@ -278,8 +282,9 @@ void place_given_back(struct exchange *x)
 		queue_prepend(x);
 	} else {
 		exchange_move(x, EXCHANGE_ANSWERED);
-		exchange_fail(x, 502, 0, "group \"%s\": worker %llu gave the request back after part of its body had been sent",
-		              x->group->name, (unsigned long long)s->worker->number);
+		exchange_fail(x, 502, 0,
+			"group \"%s\": worker %llu gave the request back after part of its body had been sent",
+			x->group->name, (unsigned long long)s->worker->number);
 	}
 	exchange_unpin(x);
 }

@@ -4,7 +4,7 @@
  */
 #include "channel.h"
 
-#define WANTED_NS 1000000000ull
+#define WANTED_NS   1000000000ull
 #define RETRY_AFTER 1 /* seconds */
 
 static void queued(struct exchange *x)
@@ -31,9 +31,10 @@ void queue_append(struct exchange *x)
 	if (g->queued >= g->queue_length) {
 		e->stats.queue_refused++;
 		exchange_fail(x, 503, RETRY_AFTER,
-		              "group \"%s\": %u requests wait for a free worker already, which is its queue_length; raise that, or "
-		              "processes or threads",
-		              g->name, g->queued);
+			"group \"%s\": %u requests wait for a free worker already, which is its queue_length; raise "
+			"that, or "
+			"processes or threads",
+			g->name, g->queued);
 		return;
 	}
 	list_append(&g->queue, &x->node);
@@ -103,9 +104,10 @@ static void queue_expire(struct group *g)
 		e->stats.queue_expired++;
 		/* Its state stays: release finds it in no list. */
 		exchange_fail(x, 503, RETRY_AFTER,
-		              "group \"%s\": no worker was free for %.1f s, which is its queue_timeout; raise that, or processes or "
-		              "threads%s",
-		              g->name, (double)g->queue_timeout_ns / 1e9, has_slots(g) ? "" : " (no worker is there at all)");
+			"group \"%s\": no worker was free for %.1f s, which is its queue_timeout; raise that, or "
+			"processes or "
+			"threads%s",
+			g->name, (double)g->queue_timeout_ns / 1e9, has_slots(g) ? "" : " (no worker is there at all)");
 	}
 }
 

@@ -87,8 +87,8 @@ static void add(struct range *ranges, size_t *count, struct range next)
 	ranges[(*count)++] = next;
 }
 
-enum ranges_result ranges_parse(const char *value, size_t value_size, uint64_t size, struct range *ranges,
-                                size_t *count)
+enum ranges_result ranges_parse(
+	const char *value, size_t value_size, uint64_t size, struct range *ranges, size_t *count)
 {
 	struct reader r = {value, value + value_size};
 	struct range next;

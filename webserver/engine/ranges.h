@@ -16,8 +16,8 @@ struct range {
 };
 
 enum ranges_result {
-	RANGES_WHOLE = 0,        /* no ranges that are understood or wanted: the whole file, 200 */
-	RANGES_PARTS = 1,        /* 206 */
+	RANGES_WHOLE = 0,	 /* no ranges that are understood or wanted: the whole file, 200 */
+	RANGES_PARTS = 1,	 /* 206 */
 	RANGES_UNSATISFIABLE = 2 /* 416 */
 };
 
@@ -26,7 +26,7 @@ enum ranges_result {
  * or overlap are joined. Whole: another unit, wrong syntax, an empty file, too many, or all together longer than the
  * file (only an attack, or a client that is better served with all of it, asks for that).
  */
-enum ranges_result ranges_parse(const char *value, size_t value_size, uint64_t size, struct range *ranges,
-                                size_t *count);
+enum ranges_result ranges_parse(
+	const char *value, size_t value_size, uint64_t size, struct range *ranges, size_t *count);
 
 #endif

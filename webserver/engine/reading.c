@@ -251,7 +251,7 @@ static enum taken body_take(struct connection *c, uint64_t limit, struct piece *
 		c->body_left -= take;
 		piece->last = c->body_left == 0;
 	} else if (!chunked_decode(&c->chunked, data, take, c->engine->limits.max_head, &piece->size, &consumed,
-	                           &piece->last)) {
+			   &piece->last)) {
 		return TAKEN_BROKEN;
 	}
 	if (here > 0)

@@ -20,7 +20,7 @@
 #include "connection.h"
 #include "reply.h"
 
-#define CRLF "\r\n"
+#define CRLF	   "\r\n"
 #define CHUNK_HEAD 18 /* 16 hex digits and CRLF */
 
 static const char last_chunk[] = "0\r\n\r\n";
@@ -150,7 +150,7 @@ static uint8_t framing_for(const struct request *r, int status, uint64_t length)
 }
 
 int reply_begin(struct request *r, int status, struct engine_text reason, const struct field *fields, size_t count,
-                uint64_t length, unsigned flags)
+	uint64_t length, unsigned flags)
 {
 	struct connection *c = r->connection;
 	struct engine *e = c->engine;
@@ -219,8 +219,8 @@ static size_t body_take(struct request *r, size_t size)
 		return size;
 	if (had <= r->reply_length)
 		log_entry(request_engine(r), LOG_LEVEL_WARNING, r,
-		          "the answer has more bytes than its Content-Length of %llu; the rest is cut off",
-		          (unsigned long long)r->reply_length);
+			"the answer has more bytes than its Content-Length of %llu; the rest is cut off",
+			(unsigned long long)r->reply_length);
 	return had < r->reply_length ? (size_t)(r->reply_length - had) : 0;
 }
 
@@ -304,8 +304,9 @@ int reply_end(struct request *r)
 		return -1;
 	}
 	if (r->framing == FRAMING_LENGTH && r->reply_body < r->reply_length) {
-		log_entry(c->engine, LOG_LEVEL_ERROR, r, "the answer ended after %llu of %llu bytes; the connection is cut",
-		          (unsigned long long)r->reply_body, (unsigned long long)r->reply_length);
+		log_entry(c->engine, LOG_LEVEL_ERROR, r,
+			"the answer ended after %llu of %llu bytes; the connection is cut",
+			(unsigned long long)r->reply_body, (unsigned long long)r->reply_length);
 		reply_abort(r);
 		return -1;
 	}

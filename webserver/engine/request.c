@@ -13,7 +13,7 @@
 #include "connection.h"
 #include "http1.h"
 
-#define SLAB 16
+#define SLAB	    16
 #define ARENA_FIRST 1024
 #define ARENA_ALIGN 16
 
@@ -193,7 +193,8 @@ bool request_take(struct request *r, const struct backend *backend, void *data)
 void request_begin(struct request *r)
 {
 	if (text_is(r->path, "*", 1)) {
-		static const struct field allow = {.name = {"Allow", 5}, .value = {"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", 44}};
+		static const struct field allow = {
+			.name = {"Allow", 5}, .value = {"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", 44}};
 		if (reply_begin(r, 204, TEXT(""), &allow, 1, UINT64_MAX, 0) == 0)
 			reply_end(r);
 		return;

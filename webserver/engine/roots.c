@@ -2,8 +2,8 @@
  * The directories that sites serve from, by number.
  *
  * A root is held open, so that every path below it is found in the directory that was meant, also while its own path is
- * being moved. Once a second the path is looked at: a deployment that moves a new directory (or link) to the name is then
- * served from the new one.
+ * being moved. Once a second the path is looked at: a deployment that moves a new directory (or link) to the name is
+ * then served from the new one.
  */
 #define _GNU_SOURCE /* O_PATH */
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 #include "files.h"
 
-#define ROOT_IDS 1000000
+#define ROOT_IDS   1000000
 #define ROOT_TEXTS 256 /* index names, and script extensions, of one root */
 
 struct roots {
@@ -79,7 +79,7 @@ static void root_check(engine *e, struct root *root)
 	struct stat state;
 	root->checked_ns = e->now_ns;
 	if (stat(root->path, &state) == 0 && root->fd >= 0 && state.st_dev == root->device &&
-	    state.st_ino == root->inode)
+		state.st_ino == root->inode)
 		return;
 	int error = root_open(e, root) == 0 ? 0 : errno;
 	if (error != 0 && error != root->error) /* told once, not once a second */
@@ -118,7 +118,8 @@ static bool texts_ok(const struct engine_text *texts, size_t count)
 		return false;
 	for (size_t i = 0; i < count; i++) {
 		struct engine_text t = texts[i];
-		if (t.data == NULL || t.size == 0 || t.size > 255 || t.data[0] == '/' || memchr(t.data, 0, t.size) != NULL)
+		if (t.data == NULL || t.size == 0 || t.size > 255 || t.data[0] == '/' ||
+			memchr(t.data, 0, t.size) != NULL)
 			return false;
 	}
 	return true;
@@ -136,7 +137,7 @@ static char *put_texts(struct engine_text *to, const struct engine_text *from, s
 
 /* One block: the root, its texts' places, the texts. */
 static struct root *root_make(uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
-                              size_t index_count, const struct engine_text *scripts, size_t script_count)
+	size_t index_count, const struct engine_text *scripts, size_t script_count)
 {
 	size_t texts = 0;
 	for (size_t i = 0; i < index_count; i++)
@@ -180,11 +181,12 @@ static int make_room(struct roots *roots, uint32_t id)
 }
 
 int root_set(engine *e, uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
-             size_t index_count, const struct engine_text *scripts, size_t script_count)
+	size_t index_count, const struct engine_text *scripts, size_t script_count)
 {
 	struct roots *roots = e->statics->roots;
 	/* "" is the root of a site that serves no files. */
-	if (id >= ROOT_IDS || path == NULL || (path[0] != 0 && path[0] != '/') || (flags & ROOT_SYMLINKS) == ROOT_SYMLINKS)
+	if (id >= ROOT_IDS || path == NULL || (path[0] != 0 && path[0] != '/') ||
+		(flags & ROOT_SYMLINKS) == ROOT_SYMLINKS)
 		return ENGINE_INVALID;
 	if (!texts_ok(index, index_count) || !texts_ok(scripts, script_count))
 		return ENGINE_INVALID;

@@ -1,8 +1,8 @@
 /*
  * Where a request goes: the remembered decision, or Python's answer, and its choices one after the other.
  *
- * Owns e->decisions: the table of decisions, the sites and the fixed answers. Which host or path goes where is nowhere in
- * here; it carries out what the table says.
+ * Owns e->decisions: the table of decisions, the sites and the fixed answers. Which host or path goes where is nowhere
+ * in here; it carries out what the table says.
  */
 #include "route.h"
 
@@ -58,8 +58,8 @@ void engine_forget_all(engine *e)
 	decisions_clear(e->decisions->table);
 }
 
-int engine_fixed(engine *e, uint32_t id, int status, const struct engine_field *fields, size_t count,
-                 struct engine_text body)
+int engine_fixed(
+	engine *e, uint32_t id, int status, const struct engine_field *fields, size_t count, struct engine_text body)
 {
 	return fixed_set(e->decisions->fixed, id, status, fields, count, body);
 }
@@ -139,8 +139,12 @@ static void choose_green(struct request *r, const struct choice *c)
 }
 
 static void (*const carry_out[])(struct request *r, const struct choice *c) = {
-	[CHOICE_FILE] = choose_file,         [CHOICE_GROUP] = choose_group,   [CHOICE_SCRIPT] = choose_script,
-	[CHOICE_INTERNAL] = choose_internal, [CHOICE_STATUS] = choose_status, [CHOICE_FIXED] = choose_fixed,
+	[CHOICE_FILE] = choose_file,
+	[CHOICE_GROUP] = choose_group,
+	[CHOICE_SCRIPT] = choose_script,
+	[CHOICE_INTERNAL] = choose_internal,
+	[CHOICE_STATUS] = choose_status,
+	[CHOICE_FIXED] = choose_fixed,
 	[CHOICE_GREEN] = choose_green,
 };
 
@@ -231,8 +235,8 @@ int engine_decide(engine *e, uint64_t token, const struct engine_decision *from_
 		return ENGINE_INVALID;
 	struct site *site = site_by_id(e->decisions->sites, from_python->site);
 	decisions_limit(e->decisions->table, e->limits.decisions); /* a reload may have changed it */
-	struct decision *d = decisions_add(e->decisions->table, from_python, site, present(r->server_name),
-	                                   present(r->path), r->method);
+	struct decision *d = decisions_add(
+		e->decisions->table, from_python, site, present(r->server_name), present(r->path), r->method);
 	if (d == NULL)
 		return ENGINE_SYSTEM;
 	follow(r, d);

@@ -6,7 +6,7 @@
 
 struct decisions {
 	struct decision_table *table; /* decisions.c */
-	struct sites *sites;          /* sites.c */
+	struct sites *sites;	      /* sites.c */
 	struct fixed_answers *fixed;  /* fixed.c */
 };
 

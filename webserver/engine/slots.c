@@ -18,7 +18,8 @@ static const unsigned edges[SLOT_STATES] = {
 	[SLOT_USABLE] = TO(LEAVING) | TO(GONE) | TO(LOST),
 	[SLOT_LEAVING] = TO(GONE) | TO(LOST),
 	[SLOT_GONE] = 0,
-	/* It came back on a new connection, in the same life: what was sent on the old one is lost, or will be answered. */
+	/* It came back on a new connection, in the same life: what was sent on the old one is lost, or will be
+	   answered. */
 	[SLOT_LOST] = TO(PROBED),
 };
 

@@ -16,8 +16,8 @@
 #include "channel.h"
 
 #define TOLD_AGAIN_NS 60000000000ull
-#define HOLE 1048576ull /* bytes worth a system call */
-#define BLOCK 4096ull
+#define HOLE	      1048576ull /* bytes worth a system call */
+#define BLOCK	      4096ull
 
 void spool_init(struct spool *spool)
 {
@@ -34,7 +34,7 @@ static void tell(struct engine *e, const char *what)
 		return;
 	c->spool_told_ns = e->now_ns;
 	log_entry(e, LOG_LEVEL_WARNING, NULL, "spool directory %s: %s: %s; workers wait for slow clients meanwhile",
-	          e->options.spool_directory ? e->options.spool_directory : "(none)", what, strerror(number));
+		e->options.spool_directory ? e->options.spool_directory : "(none)", what, strerror(number));
 }
 
 static int spool_open(struct engine *e, struct spool *spool)
@@ -92,7 +92,7 @@ void spool_discard(struct spool *spool, uint64_t below)
 	if (spool->fd < 0 || below > spool->end || to < spool->freed + HOLE)
 		return;
 	if (fallocate(spool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)spool->freed,
-	              (off_t)(to - spool->freed)) == 0)
+		    (off_t)(to - spool->freed)) == 0)
 		spool->freed = to;
 }
 

@@ -17,7 +17,7 @@
 #define METHODS "GET, HEAD, OPTIONS"
 
 int engine_root(engine *e, uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
-                size_t index_count, const struct engine_text *scripts, size_t script_count)
+	size_t index_count, const struct engine_text *scripts, size_t script_count)
 {
 	return root_set(e, id, path, flags, index, index_count, scripts, script_count);
 }
@@ -43,7 +43,8 @@ int static_send(struct request *r, struct file *f, uint64_t offset, uint64_t siz
 
 static void send_whole(struct request *r, struct file *f)
 {
-	if (reply_begin(r, 200, TEXT(""), f->fields, FILE_FIELDS, f->size, 0) == 0 && static_send(r, f, 0, f->size) == 0)
+	if (reply_begin(r, 200, TEXT(""), f->fields, FILE_FIELDS, f->size, 0) == 0 &&
+		static_send(r, f, 0, f->size) == 0)
 		reply_end(r);
 }
 
@@ -59,11 +60,11 @@ static void send_range(struct request *r, struct file *f, struct range range)
 	char text[80];
 	struct field fields[FILE_FIELDS + 1];
 	int size = snprintf(text, sizeof text, "bytes %llu-%llu/%llu", (unsigned long long)range.first,
-	                    (unsigned long long)(range.first + range.size - 1), (unsigned long long)f->size);
+		(unsigned long long)(range.first + range.size - 1), (unsigned long long)f->size);
 	memcpy(fields, f->fields, sizeof f->fields);
 	fields[FILE_FIELDS] = (struct field){TEXT("Content-Range"), {text, (size_t)size}, 0};
 	if (reply_begin(r, 206, TEXT(""), fields, FILE_FIELDS + 1, range.size, 0) == 0 &&
-	    static_send(r, f, range.first, range.size) == 0)
+		static_send(r, f, range.first, range.size) == 0)
 		reply_end(r);
 }
 
@@ -109,13 +110,26 @@ static void collect(const struct request *r, struct asked *a)
 	for (uint32_t i = 0; i < r->field_count; i++) {
 		struct engine_text value = r->fields[i].value;
 		switch (r->fields[i].known) {
-		case WIRE_FIELD_IF_MATCH: collect_line(c->if_match, &c->if_match_count, value); break;
-		case WIRE_FIELD_IF_NONE_MATCH: collect_line(c->if_none_match, &c->if_none_match_count, value); break;
-		case WIRE_FIELD_IF_MODIFIED_SINCE: collect_single(&c->if_modified_since, &modified, value); break;
-		case WIRE_FIELD_IF_UNMODIFIED_SINCE: collect_single(&c->if_unmodified_since, &unmodified, value); break;
-		case WIRE_FIELD_IF_RANGE: collect_single(&c->if_range, &if_range, value); break;
-		case WIRE_FIELD_RANGE: collect_single(&a->range, &a->ranges, value); continue;
-		default: continue;
+		case WIRE_FIELD_IF_MATCH:
+			collect_line(c->if_match, &c->if_match_count, value);
+			break;
+		case WIRE_FIELD_IF_NONE_MATCH:
+			collect_line(c->if_none_match, &c->if_none_match_count, value);
+			break;
+		case WIRE_FIELD_IF_MODIFIED_SINCE:
+			collect_single(&c->if_modified_since, &modified, value);
+			break;
+		case WIRE_FIELD_IF_UNMODIFIED_SINCE:
+			collect_single(&c->if_unmodified_since, &unmodified, value);
+			break;
+		case WIRE_FIELD_IF_RANGE:
+			collect_single(&c->if_range, &if_range, value);
+			break;
+		case WIRE_FIELD_RANGE:
+			collect_single(&a->range, &a->ranges, value);
+			continue;
+		default:
+			continue;
 		}
 		a->conditional = true;
 	}
@@ -193,7 +207,7 @@ static void answer_refused(struct request *r, const struct root *root, const str
 	bool link = f->error == ELOOP || f->error == EXDEV;
 	int size = path.size < 512 ? (int)path.size : 512;
 	snprintf(why, sizeof why, "%.256s/%.*s: %s", root->path, size, path.data,
-	         link ? rules[root->flags & ROOT_SYMLINKS] : "the front end's user may not read it");
+		link ? rules[root->flags & ROOT_SYMLINKS] : "the front end's user may not read it");
 	answer_status(r, 403, why, 0);
 }
 

@@ -37,7 +37,8 @@ int target_split(struct engine_text target, struct target *parts, const char **w
 {
 	*parts = (struct target){.path = {"/", 1}, .query = {"", 0}};
 	for (size_t i = 0; i < target.size; i++)
-		if ((signed char)target.data[i] <= ' ' || target.data[i] == 0x7f || target.data[i] == '#') /* above 127 is below 0 */
+		if ((signed char)target.data[i] <= ' ' || target.data[i] == 0x7f ||
+			target.data[i] == '#') /* above 127 is below 0 */
 			return refuse(400, "the request target has a character that is not allowed in a URI", why);
 	if (text_is(target, "*", 1)) {
 		parts->path = target;

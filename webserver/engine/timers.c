@@ -124,7 +124,8 @@ void timers_run(struct engine *e)
 	bool fired = t->fired;
 	t->fired = false;
 	uint64_t now = e->now_ns;
-	/* Callbacks may arm timers, in this queue too, and make queues: at the end of the list, where the walk sees them. */
+	/* Callbacks may arm timers, in this queue too, and make queues: at the end of the list, where the walk sees
+	 * them. */
 	for (struct list *at = t->queues.next; at != &t->queues; at = at->next) {
 		struct timer_queue *queue = list_entry(at, struct timer_queue, node);
 		while (!list_empty(&queue->timers)) {

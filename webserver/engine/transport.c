@@ -80,8 +80,8 @@ const char *connection_server(const struct connection *c)
 	} local;
 	socklen_t size = sizeof(local);
 	if (getsockname(c->poll.fd, &local.any, &size) == 0)
-		address_text(c->family, c->family == AF_INET ? (void *)&local.in.sin_addr : (void *)&local.in6.sin6_addr,
-		             mine->server);
+		address_text(c->family,
+			c->family == AF_INET ? (void *)&local.in.sin_addr : (void *)&local.in6.sin6_addr, mine->server);
 	return c->server;
 }
 

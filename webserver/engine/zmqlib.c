@@ -34,7 +34,8 @@ static int load(struct zmqlib *library, const char *where, char *message, size_t
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
 		void *function = dlsym(library->handle, functions[i].name);
 		if (function == NULL) {
-			snprintf(message, message_size, "%s and what it depends on have no function %s", where, functions[i].name);
+			snprintf(message, message_size, "%s and what it depends on have no function %s", where,
+				functions[i].name);
 			return -1;
 		}
 		memcpy((char *)library + functions[i].at, &function, sizeof(function));
@@ -42,7 +43,8 @@ static int load(struct zmqlib *library, const char *where, char *message, size_t
 	int major, minor, patch;
 	library->version(&major, &minor, &patch);
 	if (major != 4 || minor < 2) {
-		snprintf(message, message_size, "libzmq %d.%d.%d is loaded; 4.2 or a later 4.x is needed", major, minor, patch);
+		snprintf(message, message_size, "libzmq %d.%d.%d is loaded; 4.2 or a later 4.x is needed", major, minor,
+			patch);
 		return -1;
 	}
 	return 0;
@@ -60,7 +62,8 @@ struct zmqlib *zmqlib_open(const char *path, char *message, size_t message_size)
 	if (library->handle == NULL) {
 		/* With RTLD_NOLOAD a library that is merely not loaded leaves no text behind. */
 		const char *why = dlerror();
-		snprintf(message, message_size, "%s is not loaded in this process%s%s", where, why ? ": " : "", why ? why : "");
+		snprintf(message, message_size, "%s is not loaded in this process%s%s", where, why ? ": " : "",
+			why ? why : "");
 		free(library);
 		return NULL;
 	}

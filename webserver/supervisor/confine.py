@@ -13,7 +13,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import prctl  # type: ignore[import-untyped]  # it has no stubs
+import prctl
 
 from webserver.supervisor.process import ProcessRecord
 

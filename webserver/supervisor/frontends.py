@@ -64,9 +64,7 @@ class FrontEnds:
         self._config_waiting: list[tuple[int, Callable[[], None]]] = []
         self._guests: list[Group] = []  # groups that are known besides: not yet, or no longer, in the configuration
         self.config = config  # in force
-        self.all = [
-            FrontEnd("frontend", str(ordinal), ordinal=ordinal) for ordinal in range(config.server.frontends)
-        ]
+        self.all = [FrontEnd("frontend", str(ordinal), ordinal=ordinal) for ordinal in range(config.server.frontends)]
         self.groups: GroupsSide
         self.on_change: Callable[[], None] = lambda: None
 
@@ -165,9 +163,7 @@ class FrontEnds:
             some = sockets[at : at + FD_LIMIT]
             message = {"op": "listeners", "add": [one.to_record() for one in some], "remove": []}
             first.append((message, {one.fd_name: one.sock.fileno() for one in some}))
-        process = frontend_process(
-            frontend.ordinal, self._identity, self.config.server.open_files, self._null, error
-        )
+        process = frontend_process(frontend.ordinal, self._identity, self.config.server.open_files, self._null, error)
         self._nursery.start(frontend, process, first, self._packet, self._ended)
         close_all([error, access])
         if frontend.pid:

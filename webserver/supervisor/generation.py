@@ -96,9 +96,7 @@ class Generation:
     def begin(self) -> None:
         """Make the directory and have front ends bind there. Raises OSError."""
         parts = self.parts
-        self.directory = parts.run.make_generation(
-            self.group_id, self.number, parts.frontend_identity, self.identity
-        )
+        self.directory = parts.run.make_generation(self.group_id, self.number, parts.frontend_identity, self.identity)
         parts.frontends.send_all({"op": "generation", **self.record()})
 
     def record(self) -> dict[str, Any]:

@@ -84,9 +84,7 @@ class Operations:
                 self._journal.notice("reloaded" + "".join(f"; {note}" for note in notes))
             done({"ok": not errors, "errors": errors, "notes": notes})
 
-        reload = Reload(
-            self._loop, self._journal, self._logs, self._listeners, self._frontends, self._groups, reloaded
-        )
+        reload = Reload(self._loop, self._journal, self._logs, self._listeners, self._frontends, self._groups, reloaded)
         reload.run(self._path)
 
     def _restart(self, name: Any, done: Answer) -> None:

@@ -80,9 +80,7 @@ def public(config: Config) -> dict[str, Any]:
     return record
 
 
-def generation_record(
-    group: Group, number: int, generation: int, directory: str, identity: Identity
-) -> dict[str, Any]:
+def generation_record(group: Group, number: int, generation: int, directory: str, identity: Identity) -> dict[str, Any]:
     """What front ends are told of a generation."""
     return {
         "group": group.name,

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import prctl  # type: ignore[import-untyped]  # it has no stubs
+import prctl
 
 from webserver.config import Config
 from webserver.supervisor.commands import Answer, Commands

@@ -24,9 +24,7 @@ class State(Enum):
 
 EDGES: dict[State, frozenset[State]] = {
     State.NEW: frozenset({State.STARTING, State.FAILED, State.GONE}),
-    State.STARTING: frozenset(
-        {State.RUNNING, State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.GONE}
-    ),
+    State.STARTING: frozenset({State.RUNNING, State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.GONE}),
     State.RUNNING: frozenset({State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.GONE}),
     State.DRAINING: frozenset({State.STOPPING, State.GONE}),
     State.STOPPING: frozenset({State.BACKOFF, State.FAILED, State.GONE}),
@@ -34,6 +32,7 @@ EDGES: dict[State, frozenset[State]] = {
     State.FAILED: frozenset({State.STARTING, State.GONE}),
     State.GONE: frozenset(),
 }
+
 
 class Stage(Enum):
     """Where a generation of a group is on its way. Its manager has a State of its own."""

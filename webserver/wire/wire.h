@@ -1,10 +1,9 @@
 /*
  * The channel between front end and worker: its one definition.
  *
- * Included by the engine and by the worker host, and read by cffi; page.py, which must do without cffi, is held to it by
- * tests/test_wire.py.
- * Private to one installed version of this server, one machine, host byte order. A worker's hello carries
- * WIRE_VERSION; no other message does.
+ * Included by the engine and by the worker host, and read by cffi; page.py, which must do without cffi, is held to it
+ * by tests/test_wire.py. Private to one installed version of this server, one machine, host byte order. A worker's
+ * hello carries WIRE_VERSION; no other message does.
  *
  * One ZeroMQ message is one struct below, contiguous: offsets count from its first byte, and every offset and size is
  * checked against the message's own size before it is followed (wire_span_ok, wire_fields_ok). Either peer may lie.
@@ -18,17 +17,17 @@
 #include <stdint.h>
 
 /* wire: begin */
-#define WIRE_VERSION 1
-#define WIRE_MAGIC 0x57534831
-#define WIRE_FRONTENDS 32
-#define WIRE_SLOTS 256
-#define WIRE_PLACED 32
-#define WIRE_BLOCK 65536
-#define WIRE_PIECE 262144
-#define WIRE_BODY_WINDOW 262144
+#define WIRE_VERSION	     1
+#define WIRE_MAGIC	     0x57534831
+#define WIRE_FRONTENDS	     32
+#define WIRE_SLOTS	     256
+#define WIRE_PLACED	     32
+#define WIRE_BLOCK	     65536
+#define WIRE_PIECE	     262144
+#define WIRE_BODY_WINDOW     262144
 #define WIRE_RESPONSE_WINDOW 1048576
-#define WIRE_MESSAGE 1048576
-#define WIRE_FIELDS 1000
+#define WIRE_MESSAGE	     1048576
+#define WIRE_FIELDS	     1000
 
 /*
  * A serial names one placing of one request at one slot. Upper 24 bits: the front end's incarnation; lower 40: a
@@ -38,14 +37,14 @@
 
 enum wire_kind {
 	/* front end to slot, on the slot's own connection */
-	WIRE_REQUEST = 1,   /* struct wire_request */
-	WIRE_BODY = 2,      /* struct wire_body; both directions */
-	WIRE_CREDIT = 3,    /* struct wire_credit; both directions */
-	WIRE_CANCEL = 4,    /* struct wire_head; sent to the slot and to the keeper: whoever can act does */
-	WIRE_PROBE = 5,     /* struct wire_head; answered by WIRE_ALIVE on the same connection */
-	WIRE_CLOSED = 6,    /* struct wire_head; answer to WIRE_LEAVING: no request follows */
+	WIRE_REQUEST = 1, /* struct wire_request */
+	WIRE_BODY = 2,	  /* struct wire_body; both directions */
+	WIRE_CREDIT = 3,  /* struct wire_credit; both directions */
+	WIRE_CANCEL = 4,  /* struct wire_head; sent to the slot and to the keeper: whoever can act does */
+	WIRE_PROBE = 5,	  /* struct wire_head; answered by WIRE_ALIVE on the same connection */
+	WIRE_CLOSED = 6,  /* struct wire_head; answer to WIRE_LEAVING: no request follows */
 	/* front end to keeper (the worker's thread that answers whatever application code does) */
-	WIRE_RECALL = 7,    /* struct wire_head: give serial back if it has not started; answered by WIRE_VERDICT */
+	WIRE_RECALL = 7, /* struct wire_head: give serial back if it has not started; answered by WIRE_VERDICT */
 	/* worker to front end */
 	WIRE_HELLO = 16,    /* struct wire_hello; first on every connection */
 	WIRE_RESPONSE = 17, /* struct wire_response */
@@ -54,30 +53,30 @@ enum wire_kind {
 	WIRE_ALIVE = 20,    /* struct wire_head */
 	WIRE_LEAVING = 21,  /* struct wire_head; this slot wants no new request */
 	WIRE_GOODBYE = 22,  /* struct wire_head; the last frame of an orderly end */
-	WIRE_ABORT = 23     /* struct wire_head; the answer ends here and is not whole: cut the client's connection */
+	WIRE_ABORT = 23	    /* struct wire_head; the answer ends here and is not whole: cut the client's connection */
 };
 
 enum wire_flags {
-	WIRE_LAST = 1,       /* REQUEST, RESPONSE, BODY: the body ends with this message */
+	WIRE_LAST = 1,	     /* REQUEST, RESPONSE, BODY: the body ends with this message */
 	WIRE_EXPECT = 2,     /* REQUEST: the client waits for 100; its body window starts at 0 */
 	WIRE_GIVEN_BACK = 4, /* VERDICT: it will not be run here */
 	WIRE_STARTED = 8,    /* VERDICT: application code has it, or had it */
-	WIRE_HEAD = 16,      /* REQUEST: method HEAD, the answer's body bytes are not wanted */
+	WIRE_HEAD = 16,	     /* REQUEST: method HEAD, the answer's body bytes are not wanted */
 	WIRE_UPGRADE = 32,   /* REQUEST: the client asks to upgrade; RESPONSE 101: a tunnel follows */
 	WIRE_TRAILERS = 64   /* REQUEST: TE: trailers was sent */
 };
 
 struct wire_head {
-	uint32_t kind;    /* enum wire_kind */
-	uint32_t size;    /* of the whole message in bytes; must equal what ZeroMQ delivered */
+	uint32_t kind;	  /* enum wire_kind */
+	uint32_t size;	  /* of the whole message in bytes; must equal what ZeroMQ delivered */
 	uint64_t serial;  /* 0 where no request is meant */
 	uint32_t request; /* index in the front end's request table; echoed by the worker */
 	uint16_t slot;
-	uint16_t flags;   /* enum wire_flags */
+	uint16_t flags; /* enum wire_flags */
 };
 
 struct wire_span {
-	uint32_t at;   /* from the message's first byte */
+	uint32_t at; /* from the message's first byte */
 	uint32_t size;
 };
 
@@ -91,21 +90,21 @@ struct wire_field {
 
 enum wire_text {
 	WIRE_METHOD = 0,
-	WIRE_TARGET = 1,        /* the request target as it came */
-	WIRE_PATH = 2,          /* percent-decoded, dot segments removed; begins with "/" */
-	WIRE_QUERY = 3,         /* after the "?", as it came */
-	WIRE_SCRIPT_NAME = 4,   /* decoded; the part of the path that chose the application; no "/" at its end */
-	WIRE_PATH_INFO = 5,     /* decoded; the rest */
+	WIRE_TARGET = 1,	  /* the request target as it came */
+	WIRE_PATH = 2,		  /* percent-decoded, dot segments removed; begins with "/" */
+	WIRE_QUERY = 3,		  /* after the "?", as it came */
+	WIRE_SCRIPT_NAME = 4,	  /* decoded; the part of the path that chose the application; no "/" at its end */
+	WIRE_PATH_INFO = 5,	  /* decoded; the rest */
 	WIRE_SCRIPT_FILENAME = 6, /* the file to run; empty where the group names its application */
 	WIRE_DOCUMENT_ROOT = 7,
-	WIRE_HOST = 8,          /* Host field or authority, as it came; may hold a port */
-	WIRE_SERVER_NAME = 9,   /* host without port, lower case */
+	WIRE_HOST = 8,	      /* Host field or authority, as it came; may hold a port */
+	WIRE_SERVER_NAME = 9, /* host without port, lower case */
 	WIRE_SCHEME = 10,
-	WIRE_REMOTE_ADDR = 11,  /* numeric; empty for a unix socket */
+	WIRE_REMOTE_ADDR = 11, /* numeric; empty for a unix socket */
 	WIRE_SERVER_ADDR = 12,
-	WIRE_SITE = 13,         /* for log lines */
-	WIRE_REQUEST_ID = 14,   /* 16 hex digits, same in every log */
-	WIRE_FIRST_BODY = 15,   /* body bytes that ride with the head */
+	WIRE_SITE = 13,	      /* for log lines */
+	WIRE_REQUEST_ID = 14, /* 16 hex digits, same in every log */
+	WIRE_FIRST_BODY = 15, /* body bytes that ride with the head */
 	WIRE_TEXTS = 16
 };
 
@@ -113,11 +112,11 @@ struct wire_request {
 	struct wire_head head;
 	uint64_t content_length;  /* UINT64_MAX: not known (chunked) */
 	uint64_t response_window; /* bytes of answer body that may be sent before the first credit */
-	uint64_t arrived_ns;      /* CLOCK_MONOTONIC */
-	uint64_t deadline_ns;     /* CLOCK_MONOTONIC; 0: none */
-	uint16_t version;         /* 10, 11, 20 */
+	uint64_t arrived_ns;	  /* CLOCK_MONOTONIC */
+	uint64_t deadline_ns;	  /* CLOCK_MONOTONIC; 0: none */
+	uint16_t version;	  /* 10, 11, 20 */
 	uint16_t field_count;
-	uint32_t fields;          /* offset of struct wire_field[field_count], 8-aligned */
+	uint32_t fields; /* offset of struct wire_field[field_count], 8-aligned */
 	uint16_t remote_port;
 	uint16_t server_port;
 	uint32_t reserved;
@@ -128,15 +127,15 @@ struct wire_response {
 	struct wire_head head;
 	uint64_t content_length; /* UINT64_MAX: not said by the application */
 	uint16_t status;
-	uint16_t field_count;    /* never holds Content-Length, Transfer-Encoding, Connection, Keep-Alive, Upgrade */
-	uint32_t fields;         /* offset of struct wire_field[field_count], 8-aligned */
+	uint16_t field_count;	 /* never holds Content-Length, Transfer-Encoding, Connection, Keep-Alive, Upgrade */
+	uint32_t fields;	 /* offset of struct wire_field[field_count], 8-aligned */
 	struct wire_span reason; /* empty: the registered phrase */
 	struct wire_span body;
 };
 
 struct wire_body {
 	struct wire_head head;
-	uint64_t offset;       /* of the first byte of this piece in the body; pieces have no gaps */
+	uint64_t offset; /* of the first byte of this piece in the body; pieces have no gaps */
 	struct wire_span data;
 };
 
@@ -157,17 +156,17 @@ struct wire_hello {
 enum wire_role { WIRE_ROLE_SLOT = 83, WIRE_ROLE_KEEPER = 75 }; /* 'S', 'K' */
 
 struct wire_identity {
-	uint8_t role;        /* enum wire_role; never 0, as ZeroMQ asks */
+	uint8_t role; /* enum wire_role; never 0, as ZeroMQ asks */
 	uint8_t version;
-	uint16_t slot;       /* 0 for the keeper */
+	uint16_t slot;	     /* 0 for the keeper */
 	uint32_t generation; /* of the group */
 	uint64_t worker;     /* incarnation; from the supervisor, unique while the server lives */
 };
 
 /* What a worker calls a front end (ZMQ_CONNECT_ROUTING_ID), 8 bytes. */
 struct wire_frontend {
-	uint8_t role;         /* 'F' */
-	uint8_t ordinal;      /* below WIRE_FRONTENDS */
+	uint8_t role;	 /* 'F' */
+	uint8_t ordinal; /* below WIRE_FRONTENDS */
 	uint16_t reserved;
 	uint32_t incarnation; /* the upper 24 bits of its serials */
 };
@@ -188,7 +187,7 @@ enum wire_phase {
 struct wire_slot {
 	uint64_t running;  /* serial; 0 when idle */
 	uint64_t since_ns; /* CLOCK_MONOTONIC, when it started */
-	uint32_t phase;    /* enum wire_phase */
+	uint32_t phase;	   /* enum wire_phase */
 	uint32_t queued;   /* requests received and not started */
 	uint64_t requests; /* finished since the worker started */
 	uint64_t busy_ns;  /* total time in requests */

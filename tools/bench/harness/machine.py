@@ -83,7 +83,17 @@ def first_line(argv: list[str], cwd: Path | None = None) -> str:
 
 
 def _packages() -> dict[str, str]:
-    names = "nginx uwsgi-core apache2 libapache2-mod-wsgi-py3 php8.2-fpm gunicorn python3-gevent wrk python3".split()
+    names = [
+        "nginx",
+        "uwsgi-core",
+        "apache2",
+        "libapache2-mod-wsgi-py3",
+        "php8.2-fpm",
+        "gunicorn",
+        "python3-gevent",
+        "wrk",
+        "python3",
+    ]
     found = {}
     for name in names:
         version = first_line(["dpkg-query", "-W", "-f", "${Version}", name])

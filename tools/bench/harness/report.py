@@ -132,7 +132,9 @@ def _row_table(store: Store, row: str) -> list[str]:
     servers = store.figures.get(row, {})
     names = [*servers, *(name for name in store.failures.get(row, {}) if name not in servers)]
     plain = any("rate" in metrics for metrics in servers.values())
-    columns = COLUMNS if plain else tuple((m, m, "{:,.3g}") for m in dict.fromkeys(m for s in servers.values() for m in s))
+    columns = (
+        COLUMNS if plain else tuple((m, m, "{:,.3g}") for m in dict.fromkeys(m for s in servers.values() for m in s))
+    )
     lines = ["", f"### {row}", "", "| server | " + " | ".join(head for _, head, _ in columns) + " |"]
     lines.append("|---|" + "--:|" * len(columns))
     for name in names:

@@ -41,7 +41,9 @@ class Run:
     # -- which servers
 
     def _usable(self, names: tuple[str, ...]) -> list[str]:
-        return [n for n in names if n not in self.missing and (not self.only_servers or n.startswith(self.only_servers))]
+        return [
+            n for n in names if n not in self.missing and (not self.only_servers or n.startswith(self.only_servers))
+        ]
 
     def prepare(self) -> None:
         self.missing = {name: why for name, one in BY_NAME.items() if (why := instance.available(one, self.context))}

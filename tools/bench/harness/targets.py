@@ -66,7 +66,15 @@ TARGETS = (
     Target("freshness", "rewrite_s", STATIC, "", "<=", 1, None, "rewritten file served new", unit="s"),
     Target("freshness", "rename_s", STATIC, "", "<=", 1, None, "file renamed over served new", unit="s"),
     Target(
-        "hello-python-64", "rate", PY, PY, ">=", 0.9, None, "10,000 paths against one, Python", "hello-onepath-python-64"
+        "hello-python-64",
+        "rate",
+        PY,
+        PY,
+        ">=",
+        0.9,
+        None,
+        "10,000 paths against one, Python",
+        "hello-onepath-python-64",
     ),
     Target("hello-php-64", "rate", PHP, PHP, ">=", 0.9, None, "10,000 paths against one, PHP", "hello-onepath-php-64"),
     Target(

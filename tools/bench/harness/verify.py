@@ -86,7 +86,9 @@ def judge(language: str, kind: str, number: int, answer: Answer) -> str:
         expected = f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
         return "" if answer.body == expected else f"wrong body {answer.body[:90]!r}"
     if name == "stream":
-        return "" if hashlib.sha256(answer.body).hexdigest() == STREAM_SHA else f"wrong body of {len(answer.body)} bytes"
+        return (
+            "" if hashlib.sha256(answer.body).hexdigest() == STREAM_SHA else f"wrong body of {len(answer.body)} bytes"
+        )
     raise AssertionError(kind)
 
 

@@ -2,15 +2,15 @@
 #include "_http_parts.h"
 #include "zmqlib.h"
 
-#define NO_PART(name) \
-	int name##_make(struct engine *e) \
-	{ \
-		(void)e; \
-		return 0; \
-	} \
-	void name##_free(struct engine *e) \
-	{ \
-		(void)e; \
+#define NO_PART(name)                                                                                                  \
+	int name##_make(struct engine *e)                                                                              \
+	{                                                                                                              \
+		(void)e;                                                                                               \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	void name##_free(struct engine *e)                                                                             \
+	{                                                                                                              \
+		(void)e;                                                                                               \
 	}
 
 NO_PART(decisions)

@@ -2,7 +2,12 @@
  * Arbitrary bytes, in arbitrary pieces, into a connection without a socket; arbitrary backends; a client that takes
  * arbitrary amounts.
  *
- * sources: webserver/engine/loop.c webserver/engine/timers.c webserver/engine/listener.c webserver/engine/connection.c webserver/engine/connections.c webserver/engine/deadlines.c webserver/engine/transport.c webserver/engine/buffers.c webserver/engine/reading.c webserver/engine/http1.c webserver/engine/head.c webserver/engine/chunked.c webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c webserver/engine/fuzz/_http_parts.c /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c
+ * sources: webserver/engine/loop.c webserver/engine/timers.c webserver/engine/listener.c webserver/engine/connection.c
+ * webserver/engine/connections.c webserver/engine/deadlines.c webserver/engine/transport.c webserver/engine/buffers.c
+ * webserver/engine/reading.c webserver/engine/http1.c webserver/engine/head.c webserver/engine/chunked.c
+ * webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c webserver/engine/reply.c
+ * webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c webserver/engine/fuzz/_http_parts.c
+ * /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c
  *
  * Invariants: one request at a time on a connection; every text of it within the connection's input or its arena; no
  * field that was to be hidden; a path that begins with "/" and never climbs; a body as long as was declared; release
@@ -170,7 +175,8 @@ static void request_ok(const struct request *r)
 		const struct field *f = &r->fields[i];
 		text_ok(r, f->name);
 		text_ok(r, f->value);
-		must(f->name.size > 0 && memchr(f->name.data, '_', f->name.size) == NULL && f->known < WIRE_KNOWN_COUNT);
+		must(f->name.size > 0 && memchr(f->name.data, '_', f->name.size) == NULL &&
+			f->known < WIRE_KNOWN_COUNT);
 		for (size_t k = 0; k < f->value.size; k++)
 			must(f->value.data[k] != '\r' && f->value.data[k] != '\n' && f->value.data[k] != '\0');
 	}
@@ -356,7 +362,8 @@ static struct seen feed(const uint8_t *data, size_t size, bool whole, bool plain
 	must(c != NULL);
 	while (!run.closed) {
 		if (run.at == run.piece_end && run.at < size)
-			run.piece_end = whole ? size : run.at + 1 + pick((unsigned)(size - run.at < 40 ? size - run.at : 40));
+			run.piece_end = whole ? size
+					      : run.at + 1 + pick((unsigned)(size - run.at < 40 ? size - run.at : 40));
 		else if (run.at == size && run.whole)
 			run.whole = false; /* now the end may be seen */
 		size_t before = run.at;
@@ -385,10 +392,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	const uint64_t second = 1000000000;
 	const struct engine_options options = {
-		.incarnation = 1, .access_fd = -1, .server = "fuzz",
-		.limits = {.head_timeout_ns = 10 * second, .body_timeout_ns = 11 * second, .idle_timeout_ns = 12 * second,
-		           .send_timeout_ns = 13 * second, .connections = 10, .max_head = 6000, .max_line = 1000,
-		           .max_fields = 20},
+		.incarnation = 1,
+		.access_fd = -1,
+		.server = "fuzz",
+		.limits = {.head_timeout_ns = 10 * second,
+			.body_timeout_ns = 11 * second,
+			.idle_timeout_ns = 12 * second,
+			.send_timeout_ns = 13 * second,
+			.connections = 10,
+			.max_head = 6000,
+			.max_line = 1000,
+			.max_fields = 20},
 	};
 	char message[100];
 	(void)argc;

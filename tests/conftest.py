@@ -40,6 +40,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     hidden = [*terminalreporter.stats.get("skipped", []), *terminalreporter.stats.get("xfailed", [])]
     for report in hidden:
         terminalreporter.write_line(f"not run: {report.nodeid}", red=True)
+    design = (Path(__file__).resolve().parent.parent / "DESIGN.md").read_text()
+    listed = design.partition("## 5. What is not shown yet")[2].partition("## 6.")[0]
+    for line in listed.splitlines():
+        if line.startswith("* "):
+            terminalreporter.write_line(line)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

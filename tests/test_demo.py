@@ -127,7 +127,19 @@ def test_mediawiki(demonstration: tuple[str, subprocess.Popen[bytes]]) -> None:
     )
     words = f"Written at {time.time_ns()}."
     page = visitor.open("php/index.php?title=Main_Page&action=edit")
-    names = ("wpStarttime", "wpEdittime", "editRevId", "wpEditToken", "model", "format", "wpUltimateParam", "wpSection")
+    names = (
+        "wpStarttime",
+        "wpEdittime",
+        "editRevId",
+        "wpEditToken",
+        "model",
+        "format",
+        "wpUltimateParam",
+        "wpSection",
+        "wpUnicodeCheck",
+        "oldid",
+        "parentRevId",
+    )
     values = {name: hidden(page, name) for name in names if f'name="{name}"' in page}
     page = visitor.post("php/index.php?title=Main_Page&action=submit", wpTextbox1=words, wpSave="Save", **values)
     assert words in visitor.open("php/index.php?title=Main_Page")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import directory
 
 from webserver.config import Config, Group, Listen
 from webserver.supervisor.plan import plan
@@ -156,14 +160,15 @@ def _config(path: object) -> Config:
 
 
 @pytest.fixture
-def config(tmp_path: object) -> Config:
-    import os
-    from pathlib import Path
+def config() -> Iterator[Config]:
+    with directory() as path:
+        yield _written(path)
 
-    assert isinstance(tmp_path, Path)
+
+def _written(path: Path) -> Config:
     user = ("user = www-data\n", "user = nobody\n") if os.geteuid() == 0 else ("", "")
-    (tmp_path / "plugin.so").touch()
-    file = tmp_path / "webserver.conf"
+    (path / "plugin.so").touch()
+    file = path / "webserver.conf"
     file.write_text(
         f"[server]\nlisten = 127.0.0.1:8080\n{user[0]}[groups]\n"
         + "".join(f"[[{name}]]\nlanguage = echo\nplugin = plugin.so\n{user[1]}" for name in "abc")

@@ -31,11 +31,16 @@ json.dump({
 """
 
 
+def ordinary() -> Identity:
+    """Whom a process may run as here: root starts nothing as root."""
+    return resolve("nobody", "", "[test]") if os.geteuid() == 0 else own_identity()
+
+
 def record(**more: object) -> ProcessRecord:
     null = more.pop("null", 0)
     assert isinstance(null, int)
     argv = ("/usr/bin/python3", "-I", "-c", LOOK)
-    values = {"kind": "test", "name": "", "argv": argv, "identity": own_identity(), "descriptors": {0: null}}
+    values = {"kind": "test", "name": "", "argv": argv, "identity": ordinary(), "descriptors": {0: null}}
     return ProcessRecord(**{**values, **more})  # type: ignore[arg-type]
 
 

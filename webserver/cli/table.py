@@ -50,7 +50,12 @@ def first_line(text: str) -> str:
 def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Sequence[Entry]) -> str:
     rows = [[name for name, _ in columns]]
     for entry in entries:
-        rows.append(["-" if (value := get(entry)) is None or value == "" else _plain(str(value)) for _, get in columns])
+        rows.append(
+            [
+                "-" if (value := get(entry)) is None or value == "" else printable(value).replace("\n", " ")
+                for _, get in columns
+            ]
+        )
     if not columns[-1][0]:
         for row in rows[1:]:
             row[-1] = "" if row[-1] == "-" else row[-1]
@@ -65,9 +70,9 @@ def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Se
     return "".join(lines)
 
 
-def _plain(text: str) -> str:
+def printable(text: object) -> str:
     """Messages come from applications: nothing in them may steer the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in str(text))
 
 
 def _age(seconds: float) -> str:

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
+from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
 USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | stop [--json]"
@@ -47,10 +48,10 @@ def main() -> int:
 
         sys.stdout.write(status_text(answer))
     for text in answer.get("errors", []):
-        sys.stderr.write(f"webserverctl: {text}\n")
+        sys.stderr.write(f"webserverctl: {printable(text)}\n")
     if "--json" not in given:
         for text in answer.get("notes", []):
-            sys.stderr.write(f"webserverctl: {text}\n")
+            sys.stderr.write(f"webserverctl: {printable(text)}\n")
     return 0 if answer.get("ok") is True else 1
 
 

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <time.h>
 
 #include "engine.h"
@@ -35,12 +36,13 @@
 #define FAREWELL_MS 200	  /* that the last records are given when the engine ends */
 
 struct access_log {
+	struct pollable poll; /* in the epoll set while the pipe is full */
 	struct line_pipe pipe;
 	bool json;
 	struct timer timer;
 	struct timer_queue *delay;
-	uint64_t retry_ns; /* the pipe was full: not before then */
-	uint64_t dropped;  /* not told yet */
+	bool full;	  /* the pipe took less than there was */
+	uint64_t dropped; /* not told yet */
 	uint64_t reported_ns;
 	int64_t second; /* that the texts below are for */
 	char local[32]; /* 22/Nov/2026:23:59:59 +0000 */
@@ -68,8 +70,19 @@ static void count_dropped(engine *e, struct access_log *log, uint64_t lines)
 static void write_out(engine *e, struct access_log *log)
 {
 	count_dropped(e, log, line_pipe_write(&log->pipe));
-	log->retry_ns = line_pipe_waiting(&log->pipe) > 0 ? e->now_ns + RETRY_NS : 0;
+	bool full = line_pipe_waiting(&log->pipe) > 0;
+	if (full && !log->full)
+		full = poll_add(e, &log->poll, EPOLLOUT) == 0; /* if not, the timer tries again */
+	else if (!full && log->full)
+		poll_remove(e, &log->poll);
+	log->full = full;
 	report(e, log);
+}
+
+static void pipe_ready(engine *e, struct pollable *self, uint32_t events)
+{
+	(void)self, (void)events;
+	write_out(e, e->access);
 }
 
 static void delay_over(engine *e, struct timer *timer)
@@ -83,7 +96,7 @@ static void delay_over(engine *e, struct timer *timer)
 void access_flush(engine *e)
 {
 	struct access_log *log = e->access;
-	if (log != NULL && line_pipe_waiting(&log->pipe) >= BATCH && e->now_ns >= log->retry_ns)
+	if (log != NULL && line_pipe_waiting(&log->pipe) >= BATCH && !log->full)
 		write_out(e, log);
 }
 
@@ -98,6 +111,8 @@ int access_make(engine *e)
 		return -1;
 	}
 	fcntl(fd, F_SETPIPE_SZ, BUFFER); /* fewer lost when the logger is late; refused where it is not a pipe */
+	log->poll.fd = fd;
+	log->poll.ready = pipe_ready;
 	log->json = e->options.access_json != 0;
 	log->second = INT64_MIN;
 	log->delay = timer_queue(e, DELAY_NS, delay_over);
@@ -121,6 +136,8 @@ void access_free(engine *e)
 		if (poll(&p, 1, FAREWELL_MS / 4) > 0)
 			line_pipe_write(&log->pipe);
 	timer_disarm(&log->timer);
+	if (log->full)
+		poll_remove(e, &log->poll);
 	line_pipe_free(&log->pipe);
 	free(log);
 	e->access = NULL;
@@ -324,7 +341,7 @@ void access_record(struct request *r)
 	find_fields(r, &w);
 	size_t strangers = w.method.size + w.target.size + w.host.size + w.referer.size + w.agent.size;
 	w.at = line_pipe_reserve(&log->pipe, FIXED_PART + ESCAPE_MOST * strangers);
-	if (w.at == NULL && e->now_ns >= log->retry_ns) {
+	if (w.at == NULL && !log->full) {
 		write_out(e, log);
 		w.at = line_pipe_reserve(&log->pipe, FIXED_PART + ESCAPE_MOST * strangers);
 	}

@@ -25,7 +25,7 @@ from webserver.supervisor.records import frontend_process, frontend_record, publ
 from webserver.supervisor.states import State
 from webserver.wire.control import FD_LIMIT, close_all
 
-WATCH_EVERY = 1.0  # seconds between looks at the heartbeats
+WATCH_EVERY = 2.0  # seconds between looks at the heartbeats: a hung front end is found after 10 to 12 s
 
 
 @dataclass(eq=False)

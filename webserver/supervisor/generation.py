@@ -51,6 +51,7 @@ class Parts:
     run: RunDirectory
     frontend_identity: Identity
     null: int
+    open_files: tuple[int, int]  # limits of groups
     next_worker: Callable[[], int]
 
 
@@ -284,7 +285,7 @@ class Generation:
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
         record = manager_record(self.config, self.number, self._frontend_list())
-        process = manager_process(self.config, self.identity, parts.null, log)
+        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
         os.close(log)

@@ -41,8 +41,10 @@ class Journal:
 
     def plain(self, text: str) -> None:
         """A line to whoever started us and nowhere else."""
+        # Much of it was said by applications: nothing in it may steer a terminal.
+        shown = "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
         try:
-            os.write(self._stream, (text + "\n").encode("utf-8", "backslashreplace"))
+            os.write(self._stream, (shown + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
             pass
 

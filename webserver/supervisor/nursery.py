@@ -181,7 +181,7 @@ class Nursery:
             child.last_beat = self._loop.now()
         try:
             on_packet(child, message, {})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             self._journal.error(f"{child.label} sent a wrong {message['op'][:40]!r} packet: {error!r}")
             self.kill_now(child, "it broke the control protocol")
 

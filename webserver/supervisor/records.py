@@ -40,14 +40,17 @@ def logger_process(identity: Identity, open_files: int, null: int) -> ProcessRec
     )  # fmt: skip
 
 
-def manager_process(group: Group, identity: Identity, null: int, log: int) -> ProcessRecord:
+def manager_process(
+    group: Group, identity: Identity, open_files: tuple[int, int], null: int, log: int
+) -> ProcessRecord:
+    """`open_files`: soft and hard limit. Not what we have raised ours to: programs still use select(2)."""
     # Without site-packages unless the language is Python: what the distribution puts there is not ours to load.
     flags = ("-I",) if group.language == "python" else ("-I", "-S")
     script = package_file("manager", "__main__.py")
     argv = (group.interpreter or "/usr/bin/python3", *flags, script, "--control", str(CONTROL_NUMBER))
     return ProcessRecord(
         "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, umask=group.umask,
-        no_new_privs=group.no_new_privs,
+        limits=((resource.RLIMIT_NOFILE, *open_files),), no_new_privs=group.no_new_privs,
     )  # fmt: skip
 
 

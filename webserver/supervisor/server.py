@@ -62,6 +62,7 @@ class Supervisor:
         self._exit = 0
         self._stopping: list[Answer] = []
         self._worker = 0
+        self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started; what groups get
 
     def run(self) -> int:
         try:
@@ -111,7 +112,7 @@ class Supervisor:
         self._groups = Groups(
             Parts(
                 self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
-                self._next_worker,
+                self._open_files, self._next_worker,
             )
         )  # fmt: skip
         self._frontends.groups = self._groups
@@ -134,7 +135,7 @@ class Supervisor:
     def _raise_open_files(self) -> None:
         """We hold pages, pipes and sockets for everybody; front ends get exactly what the configuration says."""
         wanted = self._config.server.open_files
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soft, hard = self._open_files
         if hard != resource.RLIM_INFINITY and hard < wanted:
             try:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
@@ -256,7 +257,13 @@ class Supervisor:
         for child in self._nursery.children():
             if child.kind != "logger":
                 self._nursery.stop_now(child, "the server stops now")
-        self._loop.after(2 * STOP_WAIT, self._last)
+        self._wait_for_last(self._loop.now() + 2 * STOP_WAIT)
+
+    def _wait_for_last(self, limit: float) -> None:
+        if self._loop.now() < limit and any(child.kind != "logger" for child in self._nursery.children()):
+            self._loop.after(0.01, lambda: self._wait_for_last(limit))
+        else:
+            self._last()
 
     def _last(self) -> None:
         """All are dead or have been killed; the logger takes what they said last."""

@@ -21,7 +21,8 @@ HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h) webserver/wire/wir
 
 all: build
 
-setup-%:
+# A static pattern: make looks for no implicit rule where a target is phony.
+setup-build setup-test setup-demo setup-bench: setup-%:
 	@tools/setup $*
 
 build: setup-build

@@ -118,11 +118,11 @@ static enum truth if_modified_since(const struct conditions *c, const struct val
 static enum truth if_range(const struct conditions *c, const struct validators *v)
 {
 	struct engine_text t = c->if_range, tag;
-	struct reader r = {t.data, t.data + t.size};
 	int64_t date;
 	bool weak;
 	if (t.data == NULL)
 		return ABSENT;
+	struct reader r = {t.data, t.data + t.size};
 	if (take_etag(&r, &weak, &tag))
 		return truth(r.at == r.end && !weak && same(tag, v->etag));
 	return truth(date_parse(t.data, t.size, v->now, &date) && date == v->modified && v->modified < v->now);

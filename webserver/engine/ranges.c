@@ -72,17 +72,17 @@ static bool take_range(struct reader *r, uint64_t size, struct range *range)
 	return true;
 }
 
-/* Adds the range, joined with the one before it if they touch. */
+/* Adds the range, joined with the one before it if they touch; what came out may in turn touch the one before that. */
 static void add(struct range *ranges, size_t *count, struct range next)
 {
-	if (*count > 0) {
-		struct range *p = &ranges[*count - 1];
-		uint64_t p_end = p->first + p->size, next_end = next.first + next.size;
-		if (next.first <= p_end && p->first <= next_end) {
-			p->first = p->first < next.first ? p->first : next.first;
-			p->size = (p_end > next_end ? p_end : next_end) - p->first;
-			return;
-		}
+	while (*count > 0) {
+		struct range p = ranges[*count - 1];
+		uint64_t p_end = p.first + p.size, next_end = next.first + next.size;
+		if (next.first > p_end || p.first > next_end)
+			break;
+		next.first = p.first < next.first ? p.first : next.first;
+		next.size = (p_end > next_end ? p_end : next_end) - next.first;
+		--*count;
 	}
 	ranges[(*count)++] = next;
 }

@@ -203,7 +203,8 @@ static void run(struct slot *slot, struct entry *entry)
 	call->from = entry->from;
 	call->head = entry->head;
 	atomic_store(&call->cancelled, 0);
-	if (!valid || entry->cancelled) {
+	/* Nor for a front end that is gone: nobody would get the answer. */
+	if (!valid || entry->cancelled || !link_knows(&slot->link, entry->from)) {
 		slot->worker->page->protocol_errors += !valid;
 		recall_skip(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial);
 		/* The front end waits for this to see the slot free. */

@@ -88,9 +88,10 @@ def test_a_process_is_what_its_record_says() -> None:
     status = found["status"]
     assert isinstance(status, dict)
     assert status["NoNewPrivs"] == "1"
-    assert status["SigBlk"] == status["SigIgn"].replace("1", "0")
+    assert int(status["SigBlk"], 16) == 0
     # The new interpreter ignores PIPE and XFSZ by itself.
-    assert int(status["SigIgn"], 16) == (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1))
+    # 32 and 33 are the C library's own: nobody can set them back.
+    assert int(status["SigIgn"], 16) & ~(3 << 31) == (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1))
 
 
 @pytest.mark.root

@@ -286,7 +286,8 @@ def test_fixed_answers(host: EngineHost) -> None:
         answer = host.ask("/fixed", method)
         assert (answer.status, answer.field("x-test"), answer.field("content-length")) == (203, "yes", "5")
         assert answer.body == (b"" if method == "HEAD" else b"hello")
-    fields.value.data = ffi.new("char[]", b"y\ns")
+    broken = ffi.new("char[]", b"y\ns")
+    fields.value.data = broken
     assert lib.engine_fixed(host.engine, 5, 203, fields, 1, content) == lib.ENGINE_INVALID
     assert lib.engine_fixed(host.engine, 5, 204, ffi.NULL, 0, content) == lib.ENGINE_INVALID
     assert host.ask("/fixed").status == 203

@@ -145,7 +145,7 @@ static bool allowed(engine *e, int level, const char *text)
 		k->since_ns = e->now_ns;
 		k->seen = 0;
 		k->level = level;
-		snprintf(k->text, sizeof k->text, "%s", text);
+		snprintf(k->text, sizeof k->text, "%.199s", text);
 	}
 	if (k->seen++ < EQUAL_A_SECOND)
 		return true;

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define X(symbol, name, cgi) [WIRE_FIELD_##symbol] = {cgi, sizeof(cgi) - 1},
 const struct langplugin_text block_known[WIRE_KNOWN_COUNT] = {[0] = {"", 0}, WIRE_KNOWN_FIELDS(X)};
@@ -35,15 +34,18 @@ static struct langplugin_text keep_number(struct arena *arena, unsigned number)
 	return keep(arena, digits + at, sizeof(digits) - at);
 }
 
+static char cgi_letter(char c)
+{
+	return c == '-' ? '_' : c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
+}
+
 static struct langplugin_text cgi_name(struct arena *arena, struct langplugin_text name)
 {
 	char *to = arena->at;
 
 	memcpy(to, "HTTP_", 5);
-	for (size_t i = 0; i < name.size; i++) {
-		char c = name.data[i];
-		to[5 + i] = c == '-' ? '_' : c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
-	}
+	for (size_t i = 0; i < name.size; i++)
+		to[5 + i] = cgi_letter(name.data[i]);
 	to[5 + name.size] = 0;
 	arena->at += name.size + 6;
 	return (struct langplugin_text){to, name.size + 5};
@@ -127,6 +129,15 @@ static size_t joined_bound(const struct wire_field *wire, size_t count)
 	return sum;
 }
 
+/* True if they make one variable: "a-b" and "A_b" do, and an honest front end sends no underscore. */
+static bool same_cgi_name(const char *a, const char *b, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (cgi_letter(a[i]) != cgi_letter(b[i]))
+			return false;
+	return true;
+}
+
 static bool repeats(const struct wire_field *wire, size_t count, const char *message)
 {
 	uint64_t seen[(WIRE_KNOWN_COUNT + 63) / 64] = {0};
@@ -141,7 +152,7 @@ static bool repeats(const struct wire_field *wire, size_t count, const char *mes
 		}
 		for (size_t k = 0; k < i; k++)
 			if (wire[k].known == 0 && wire[k].name_size == wire[i].name_size &&
-				strncasecmp(message + wire[k].name, message + wire[i].name, wire[i].name_size) == 0)
+				same_cgi_name(message + wire[k].name, message + wire[i].name, wire[i].name_size))
 				return true;
 	}
 	return false;

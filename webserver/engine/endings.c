@@ -9,6 +9,9 @@
 
 #include "channel.h"
 
+/* Asked in each turn, a connection that is held open would keep the loop going for LAST_WORDS_NS by these alone. */
+#define PROBE_AGAIN_NS 1000000ull
+
 static void judge(struct exchange *x, const char *cause, bool may_start)
 {
 	struct slot *s = x->slot;
@@ -66,10 +69,13 @@ static bool look(struct worker *w)
 	struct generation *gen = w->generation;
 	struct engine *e = gen->engine;
 
-	if (!w->silent && is_silent(w)) {
-		w->silent = true;
-		w->silent_at = gen->empties;
-		generation_touch(gen);
+	if (!w->silent && e->now_ns >= w->probe_ns) {
+		w->probe_ns = e->now_ns + PROBE_AGAIN_NS;
+		w->silent = is_silent(w);
+		if (w->silent) {
+			w->silent_at = gen->empties;
+			generation_touch(gen);
+		}
 	}
 	bool read = w->running == 0 || (w->silent && gen->empties > w->silent_at);
 	if (!read && e->now_ns - w->gone_ns < LAST_WORDS_NS)

@@ -17,7 +17,8 @@ static const struct {
 	const char *name;
 	unsigned to;
 } states[EXCHANGE_STATES] = {
-	[EXCHANGE_FREE] = {"free", TO(GATHERING) | TO(QUEUED)},
+	/* To itself: refused, for its length, before anything was done with it. */
+	[EXCHANGE_FREE] = {"free", TO(GATHERING) | TO(QUEUED) | TO(FREE)},
 	[EXCHANGE_GATHERING] = {"gathering", TO(QUEUED) | TO(FREE)},
 	[EXCHANGE_QUEUED] = {"queued", TO(PLACED) | TO(FREE)},
 	/* Back to the queue: its worker died, or left, before it began. */

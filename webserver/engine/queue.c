@@ -26,6 +26,11 @@ void queue_append(struct exchange *x)
 	exchange_move(x, EXCHANGE_QUEUED);
 	if (x->waits_ns == 0)
 		x->waits_ns = e->now_ns;
+	if (g->closed) {
+		/* Its body was still coming in. */
+		exchange_fail(x, 503, RETRY_AFTER, "group \"%s\" has been removed", g->name);
+		return;
+	}
 	if (g->queued == 0 && place(x))
 		return;
 	if (g->queued >= g->queue_length) {
@@ -114,16 +119,21 @@ static void queue_expire(struct group *g)
 void queue_look(struct engine *e)
 {
 	struct list *waiting = &e->channel->waiting;
+	struct list end = {0};
 
-	for (struct list *n = waiting->next, *next; n != waiting; n = next) {
-		next = n->next;
-		struct group *g = list_entry(n, struct group, waiting);
+	/* A group whose only request is tried leaves the list and comes back at its end: each is looked at once. */
+	list_append(waiting, &end);
+	while (waiting->next != &end) {
+		struct group *g = list_entry(waiting->next, struct group, waiting);
+		list_remove(&g->waiting);
+		list_append(waiting, &g->waiting);
 		queue_expire(g);
 		if (g->queued == 0)
 			continue;
 		queue_place(g);
 		queue_wanted(g);
 	}
+	list_remove(&end);
 	if (!list_empty(waiting))
 		channel_look_later(e);
 }

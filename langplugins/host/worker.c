@@ -1,6 +1,7 @@
 /* The whole life of a worker: page, application, threads, and the orderly end. Entered once in a forked process. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,6 +160,16 @@ static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument,
 	return result ? -1 : 0;
 }
 
+/* The keeper does not compute, and what it answers is wanted now. */
+static void *keeper_thread(void *argument)
+{
+	static const struct sched_param none = {0};
+
+	if (sched_getscheduler(0) == SCHED_BATCH)
+		sched_setscheduler(0, SCHED_OTHER, &none);
+	return keeper_run(argument);
+}
+
 static int open_sockets(struct worker *worker)
 {
 	worker->context = zmq_ctx_new();
@@ -175,7 +186,7 @@ static int serve(struct worker *worker)
 {
 	char name[16];
 
-	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper"))
+	if (start_thread(&worker->keeper.thread, keeper_thread, worker, "keeper"))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	for (unsigned i = 1; i < worker->slots; i++) {
 		snprintf(name, sizeof(name), "slot %u", i);
@@ -192,6 +203,19 @@ static int serve(struct worker *worker)
 	pthread_join(worker->keeper.thread, NULL);
 	__atomic_store_n(&worker->page->state, WIRE_GONE, __ATOMIC_RELEASE);
 	return HOST_EXIT_DONE;
+}
+
+/*
+ * Whoever computes does not take the processor from others by waking up: under SCHED_BATCH (sched(7)) a front end goes
+ * on to place all that it has before a slot begins, and a slot answers all that it has before a front end reads. Left
+ * alone where somebody has chosen already, or forbids it. Threads made from here on inherit it.
+ */
+static void schedule(void)
+{
+	static const struct sched_param none = {0};
+
+	if (sched_getscheduler(0) == SCHED_OTHER)
+		sched_setscheduler(0, SCHED_BATCH, &none);
 }
 
 int host_worker(struct host *host, const struct host_options *options)
@@ -215,6 +239,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	if (host_tie(options->manager))
 		return HOST_EXIT_ORPHAN;
 	worker.keeper.wake = -1;
+	schedule();
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
 	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {

@@ -111,13 +111,18 @@ static void read_all(struct engine *e)
 static void place_all(struct engine *e)
 {
 	struct list *waiting = &e->channel->waiting;
+	struct list end = {0};
 
-	for (struct list *n = waiting->next, *next; n != waiting; n = next) {
-		struct group *g = list_entry(n, struct group, waiting);
-		next = n->next;
+	/* As in queue_look: what is tried may leave the list and come back at its end. */
+	list_append(waiting, &end);
+	while (waiting->next != &end) {
+		struct group *g = list_entry(waiting->next, struct group, waiting);
+		list_remove(&g->waiting);
+		list_append(waiting, &g->waiting);
 		if (g->look)
 			queue_place(g);
 	}
+	list_remove(&end);
 }
 
 bool channel_turn(struct engine *e)

@@ -173,7 +173,8 @@ struct group {
 	struct list queue;	       /* struct exchange.node */
 	struct list waiting;	       /* in channel->waiting while the queue is not empty */
 	uint32_t queued, exchanges;
-	bool look; /* something has changed since nothing could be placed */
+	uint32_t fresh; /* of those queued: came in this turn, at the end of the queue */
+	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
 	uint64_t wanted_ns; /* when EVENT_WANTED was last told */
 	uint64_t requests;
@@ -279,7 +280,6 @@ void queue_prepend(struct exchange *x);
 void queue_remove(struct exchange *x);
 void queue_place(struct group *g);
 void queue_look(struct engine *e); /* every LOOK_NS */
-void queue_wanted(struct group *g);
 
 struct generation *generation_find(const struct group *g, uint32_t number);
 struct worker *worker_find(const struct generation *gen, uint64_t number);

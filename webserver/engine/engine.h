@@ -1,7 +1,7 @@
 /*
  * The engine's inside: the structures that its files share, and who owns which.
  *
- *   loop.c timers.c          one turn; deadlines                     struct engine, struct timer_queue
+ *   loop.c timers.c pace.c   one turn; deadlines; the scheduler      struct engine, struct timer_queue
  *   listener.c connection.c  accept; read, parse, write, end         struct connection
  *   http1.c head.c target.c fields.c  llhttp's callbacks; the checks llhttp leaves to its user; paths; known names
  *   reply.c output.c         the answer's head and framing; bytes on their way to the client
@@ -73,6 +73,7 @@ struct engine {
 	struct zmqlib *zmq;
 
 	struct timers *timers;		 /* timers.c */
+	struct pace *pace;		 /* pace.c */
 	struct connections *connections; /* connection.c: pools, listeners, lists */
 	struct requests *requests;	 /* request.c: the table by index */
 	struct events *events;		 /* loop.c: what Python must be told */

@@ -17,6 +17,7 @@
 
 #include "engine.h"
 #include "loop.h"
+#include "pace.h"
 #include "zmqlib.h"
 
 #define BATCH		128
@@ -158,6 +159,7 @@ int engine_run(engine *e, struct engine_event *events, int max)
 	connections_sweep(e);
 	engine_clock(e);
 	e->stats.turns++;
+	pace_turn(e);
 	uint64_t end = e->now_ns + TURN_NS;
 	bool more;
 	for (;;) {
@@ -240,6 +242,7 @@ static const struct {
 } parts[] = {
 	{"events", events_make, events_free},
 	{"timers", timers_make, timers_free},
+	{"pace", pace_make, pace_free},
 	{"error log", errors_make, errors_free},
 	{"access log", access_make, access_free},
 	{"requests", requests_make, requests_free},

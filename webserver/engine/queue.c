@@ -15,9 +15,13 @@ static void queued(struct exchange *x)
 	if (!list_linked(&g->waiting))
 		list_append(&g->engine->channel->waiting, &g->waiting);
 	g->look = true;
-	channel_look_later(g->engine);
 }
 
+/*
+ * Placed at the end of the turn, with all that the turn brings: requests that are sent one after another wake the
+ * worker's end of the channel once, where each by itself would wake it each time. Only what then finds no slot waits,
+ * and counts for queue_length.
+ */
 void queue_append(struct exchange *x)
 {
 	struct group *g = x->group;
@@ -31,20 +35,10 @@ void queue_append(struct exchange *x)
 		exchange_fail(x, 503, RETRY_AFTER, "group \"%s\" has been removed", g->name);
 		return;
 	}
-	if (g->queued == 0 && place(x))
-		return;
-	if (g->queued >= g->queue_length) {
-		e->stats.queue_refused++;
-		exchange_fail(x, 503, RETRY_AFTER,
-			"group \"%s\": %u requests wait for a free worker already, which is its queue_length; raise "
-			"that, or "
-			"processes or threads",
-			g->name, g->queued);
-		return;
-	}
 	list_append(&g->queue, &x->node);
+	g->fresh++;
 	queued(x);
-	queue_wanted(g);
+	engine_again(e);
 }
 
 /* It was in the queue or at a slot before and has waited longest: its place is not refused. */
@@ -53,6 +47,7 @@ void queue_prepend(struct exchange *x)
 	exchange_move(x, EXCHANGE_QUEUED);
 	list_prepend(&x->group->queue, &x->node);
 	queued(x);
+	engine_again(x->group->engine);
 }
 
 void queue_remove(struct exchange *x)
@@ -71,7 +66,7 @@ static bool has_slots(const struct group *g)
 	return place_target(g) != NULL;
 }
 
-void queue_wanted(struct group *g)
+static void queue_wanted(struct group *g)
 {
 	struct engine *e = g->engine;
 
@@ -81,6 +76,23 @@ void queue_wanted(struct group *g)
 	struct engine_event *event = event_push(e, EVENT_WANTED);
 	event->group = g->id;
 	event->number = g->queued;
+}
+
+/* Of those that came in this turn the last are refused, if more wait than may. */
+static void queue_bound(struct group *g)
+{
+	for (g->fresh = g->fresh < g->queued ? g->fresh : g->queued; g->fresh > 0 && g->queued > g->queue_length;
+		g->fresh--) {
+		struct exchange *x = list_entry(g->queue.previous, struct exchange, node);
+		queue_remove(x);
+		g->engine->stats.queue_refused++;
+		/* Its state stays: release finds it in no list. */
+		exchange_fail(x, 503, RETRY_AFTER,
+			"group \"%s\": %u requests wait for a free worker already, which is its queue_length; raise "
+			"that, or processes or threads",
+			g->name, g->queued);
+	}
+	g->fresh = 0;
 }
 
 void queue_place(struct group *g)
@@ -95,6 +107,11 @@ void queue_place(struct group *g)
 		break;
 	}
 	g->look = false;
+	queue_bound(g);
+	if (g->queued == 0)
+		return;
+	queue_wanted(g);
+	channel_look_later(g->engine);
 }
 
 static void queue_expire(struct group *g)
@@ -131,7 +148,6 @@ void queue_look(struct engine *e)
 		if (g->queued == 0)
 			continue;
 		queue_place(g);
-		queue_wanted(g);
 	}
 	list_remove(&end);
 	if (!list_empty(waiting))

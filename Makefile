@@ -40,7 +40,7 @@ build/.engine: $(ENGINE) $(VENV)/.made
 
 $(LIB)/libwebserver_host.so: $(HOST)
 	mkdir -p $(LIB)
-	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c -o $@.new -lzmq -ldl && mv $@.new $@
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c -o $@.new -ldl && mv $@.new $@
 
 $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.h
 	mkdir -p $(LIB)

@@ -74,28 +74,21 @@ int answer_unrespond(struct langplugin_call *call)
 
 /* ---- sending */
 
-/* A message with `size` bytes for the caller to fill and send. */
-static int send_message(struct langplugin_call *call, zmq_msg_t *message, int flags)
+/* One message, once the front end has taken what was sent before. */
+static int send_message(struct langplugin_call *call, const struct iovec *parts, unsigned count, int flags)
 {
 	struct slot *slot = call->slot;
 	int result;
 
-	while ((result = link_begin(&slot->link, call->from)) == LP_AGAIN) {
-		/* Very many small messages and a front end that is late: it has no way to tell when there is room. */
+	while ((result = link_send(&slot->link, call->from, parts, count)) == LP_AGAIN) {
 		if (call_over(call))
 			result = LP_GONE;
 		else if (flags & LP_NOWAIT)
 			break;
 		if (result == LP_GONE)
 			break;
-		slot_sleep(slot, 5);
-		slot_drain(slot);
+		slot_sleep(slot, -1);
 	}
-	if (result == LP_OK) {
-		link_finish(&slot->link, message);
-		return LP_OK;
-	}
-	zmq_msg_close(message);
 	if (result == LP_GONE)
 		call->answer.gone = true;
 	return result;
@@ -108,30 +101,28 @@ static int send_part(struct langplugin_call *call, const char *data, size_t size
 	size_t body = answer->gathered_size + size;
 	bool head = answer->state == ANSWER_HELD;
 	size_t before = head ? answer->head_size : sizeof(struct wire_body);
-	zmq_msg_t message;
+	struct wire_body piece;
+	struct iovec parts[] = {
+		{head ? (void *)answer->head : (void *)&piece, before},
+		{answer->gathered, answer->gathered_size},
+		{(void *)(uintptr_t)data, size},
+	};
 
-	if (zmq_msg_init_size(&message, before + body))
-		return LP_FAILED;
-	char *to = zmq_msg_data(&message);
 	if (head) {
 		struct wire_response *response = (struct wire_response *)(void *)answer->head;
 		response->head.size = (uint32_t)(before + body);
 		response->head.flags = last ? WIRE_LAST : 0;
 		response->body = (struct wire_span){(uint32_t)before, (uint32_t)body};
-		memcpy(to, answer->head, before);
 	} else {
-		struct wire_body piece = {.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
+		piece = (struct wire_body){.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
 		piece.head.serial = call->head.serial;
 		piece.head.request = call->head.request;
 		piece.head.slot = (uint16_t)call->slot->number;
 		piece.head.flags = last ? WIRE_LAST : 0;
 		piece.offset = answer->sent;
 		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
-		memcpy(to, &piece, sizeof(piece));
 	}
-	memcpy(to + before, answer->gathered, answer->gathered_size);
-	memcpy(to + before + answer->gathered_size, data, size);
-	int result = send_message(call, &message, flags);
+	int result = send_message(call, parts, 3, flags);
 	if (result != LP_OK)
 		return result;
 	answer->sent += body;
@@ -159,7 +150,6 @@ static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
 		__atomic_store_n(&slot->page->phase, WIRE_WRITING, __ATOMIC_RELAXED);
 		slot_sleep(slot, -1);
 		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
-		slot_drain(slot);
 	}
 	return LP_OK;
 }
@@ -283,7 +273,6 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 {
 	struct answer *answer = &call->answer;
 	static const struct langplugin_text none = {"", 0};
-	zmq_msg_t message;
 
 	if (answer->state != ANSWER_NONE || status < 102 || status > 199)
 		return LP_INVALID;
@@ -293,10 +282,7 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 	if (result != LP_OK)
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
-	if (zmq_msg_init_size(&message, answer->head_size))
-		return LP_FAILED;
-	memcpy(zmq_msg_data(&message), answer->head, answer->head_size);
-	return send_message(call, &message, 0);
+	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, 0);
 }
 
 static void send_abort(struct langplugin_call *call)

@@ -1,4 +1,4 @@
-/* block.h - a request's flat block, checked and laid out as the plugin sees it. Pure: no descriptor, no ZeroMQ. */
+/* block.h - a request's flat block, checked and laid out as the plugin sees it. Pure: no descriptor. */
 #ifndef WEBSERVER_HOST_BLOCK_H
 #define WEBSERVER_HOST_BLOCK_H
 

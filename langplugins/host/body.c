@@ -10,7 +10,7 @@ void body_begin(struct langplugin_call *call, struct entry *entry)
 	struct body *body = &call->body;
 
 	memset(body, 0, sizeof(*body));
-	body->data = (const char *)zmq_msg_data(&call->message) + call->block.first_body.at;
+	body->data = call->message->data + call->block.first_body.at;
 	body->left = body->received = call->block.first_body.size;
 	body->whole = (call->head.flags & WIRE_LAST) != 0;
 	body->granted = call->head.flags & WIRE_EXPECT ? 0 : WIRE_BODY_WINDOW;
@@ -22,30 +22,28 @@ void body_begin(struct langplugin_call *call, struct entry *entry)
 	body->final = entry->final;
 }
 
-struct piece *body_piece(zmq_msg_t *message, uint64_t expected)
+struct piece *body_piece(struct message *message, uint64_t expected)
 {
 	struct wire_body head;
-	size_t size = zmq_msg_size(message);
 	struct piece *piece = NULL;
 
-	if (size >= sizeof(head)) {
-		memcpy(&head, zmq_msg_data(message), sizeof(head));
-		if (wire_span_ok(head.data, size) && head.offset == expected)
+	if (message->size >= sizeof(head)) {
+		memcpy(&head, message->data, sizeof(head));
+		if (wire_span_ok(head.data, message->size) && head.offset == expected)
 			piece = malloc(sizeof(*piece));
 	}
 	if (!piece) {
-		zmq_msg_close(message);
+		message_free(message);
 		return NULL;
 	}
-	zmq_msg_init(&piece->message);
-	zmq_msg_move(&piece->message, message);
+	piece->message = message;
 	piece->next = NULL;
 	piece->data = head.data;
 	piece->last = (head.head.flags & WIRE_LAST) != 0;
 	return piece;
 }
 
-void body_take(struct langplugin_call *call, zmq_msg_t *message)
+void body_take(struct langplugin_call *call, struct message *message)
 {
 	struct body *body = &call->body;
 	struct piece *piece = body_piece(message, body->received);
@@ -67,7 +65,7 @@ static bool advance(struct body *body)
 	while (body->left == 0) {
 		struct piece *piece = body->first;
 		if (body->spare) {
-			zmq_msg_close(&body->spare->message);
+			message_free(body->spare->message);
 			free(body->spare);
 			body->spare = NULL;
 		}
@@ -77,7 +75,7 @@ static bool advance(struct body *body)
 		if (!body->first)
 			body->final = NULL;
 		body->spare = piece; /* its bytes are being read */
-		body->data = (const char *)zmq_msg_data(&piece->message) + piece->data.at;
+		body->data = piece->message->data + piece->data.at;
 		body->left = piece->data.size;
 	}
 	return true;
@@ -121,8 +119,7 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 		if (flags & LP_NOWAIT)
 			return LP_AGAIN;
 		__atomic_store_n(&slot->page->phase, WIRE_READING, __ATOMIC_RELAXED);
-		/* A grant that did not fit into the connection is tried again. */
-		slot_sleep(slot, body->granted <= body->consumed ? 10 : -1);
+		slot_sleep(slot, -1);
 		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
 	}
 	if (size > body->left)

@@ -3,7 +3,6 @@
  * to the manager. It has no timer and a socket of its own, so that a request that nobody calls back never wakes it.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -12,12 +11,15 @@
 
 #include "worker.h"
 
+#define LINGER_MS 10000 /* for the goodbyes, when a front end is slow */
+
 int keeper_open(struct worker *worker)
 {
 	struct wire_identity identity = {WIRE_ROLE_KEEPER, WIRE_VERSION, 0, worker->generation, worker->incarnation};
 
 	worker->keeper.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (worker->keeper.wake < 0 || link_open(&worker->keeper.link, worker->context, &identity, worker->slots))
+	const int others[LINK_OTHERS] = {worker->keeper.wake, worker->control};
+	if (worker->keeper.wake < 0 || link_open(&worker->keeper.link, &identity, worker->slots, others))
 		return -1;
 	link_update(&worker->keeper.link, &worker->frontends);
 	return 0;
@@ -53,7 +55,7 @@ static void listen_to_frontends(struct worker *worker)
 {
 	struct wire_frontend from;
 	struct wire_head head;
-	zmq_msg_t message;
+	struct message *message;
 	enum link_got got;
 
 	while ((got = link_receive(&worker->keeper.link, &from, &head, &message)) != LINK_NOTHING) {
@@ -69,7 +71,7 @@ static void listen_to_frontends(struct worker *worker)
 			link_say_head(&worker->keeper.link, from, WIRE_ALIVE, head.serial, head.request, 0, 0);
 		else if (head.kind != WIRE_CLOSED)
 			worker->page->protocol_errors++;
-		zmq_msg_close(&message);
+		message_free(message);
 	}
 }
 
@@ -116,21 +118,19 @@ void *keeper_run(void *argument)
 		listen_to_frontends(worker);
 		if (atomic_load(&worker->finished))
 			break;
-		struct pollfd fds[] = {
-			{keeper->link.descriptor, POLLIN, 0}, {worker->control, POLLIN, 0}, {keeper->wake, POLLIN, 0}};
-		if (poll(fds, 3, -1) < 0)
-			continue;
-		if (fds[2].revents) {
+		unsigned others = link_wait(&keeper->link, -1);
+		if (others & 1) {
 			wake_over(keeper->wake);
 			if (atomic_load(&worker->retiring))
 				wake_slots(worker);
 		}
-		if (fds[1].revents && !listen_to_manager(worker))
+		if ((others & 2) && !listen_to_manager(worker))
 			_exit(HOST_EXIT_ORPHAN);
 	}
 	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
 		if (keeper->link.peer[i].name.role)
 			link_say_head(&keeper->link, keeper->link.peer[i].name, WIRE_GOODBYE, 0, 0, 0, 0);
+	link_flush(&keeper->link, LINGER_MS);
 	link_close(&keeper->link);
 	return NULL;
 }

@@ -1,34 +1,24 @@
-/* One ROUTER socket and the front ends it is connected to. See link.h. */
+/* Connections to the front ends. See link.h. */
 #include "link.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "log.h"
 
-/*
- * Reconnecting is off: a front end's address is never used twice, so a connection that has broken is over, and a new
- * one made behind our back would not begin with a hello. ZMQ_IMMEDIATE stays off, so that the hello, sent right after
- * connect, is the first thing in the pipe. Mandatory routing makes a lost connection an error instead of silence.
- */
-static const struct {
-	int name;
-	int value;
-} integer_options[] = {
-	{ZMQ_RECONNECT_IVL, -1}, {ZMQ_ROUTER_MANDATORY, 1},
-	{ZMQ_LINGER, 10000}, /* ms: for goodbye and last answers when the front end is slow */
-	{ZMQ_SNDHWM, 4096},  /* messages; bytes are bounded by credit */
-	{ZMQ_RCVHWM, 1024},  /* messages; more than WIRE_PLACED requests and a window of full pieces */
-};
+#define BUFFER	    65536
+#define SEND_BUFFER 1048576 /* bytes in the kernel: pieces of WIRE_PIECE go in whole */
+#define CONNECT_S   2	    /* a front end that hangs, with a full backlog, is not waited for longer */
 
-int link_open(struct link *link, void *context, const struct wire_identity *identity, uint32_t slots)
+int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others)
 {
-	int64_t limit = WIRE_MESSAGE;
-	size_t size = sizeof(link->descriptor);
-
 	memset(link, 0, sizeof(*link));
+	link->identity = *identity;
 	link->hello.head.kind = WIRE_HELLO;
 	link->hello.head.size = sizeof(link->hello);
 	link->hello.head.slot = identity->slot;
@@ -36,24 +26,74 @@ int link_open(struct link *link, void *context, const struct wire_identity *iden
 	link->hello.version = WIRE_VERSION;
 	link->hello.pid = (uint32_t)getpid();
 	link->hello.slots = slots;
-	link->socket = zmq_socket(context, ZMQ_ROUTER);
-	if (!link->socket)
-		return -1;
-	for (size_t i = 0; i < sizeof(integer_options) / sizeof(integer_options[0]); i++)
-		if (zmq_setsockopt(link->socket, integer_options[i].name, &integer_options[i].value, sizeof(int)))
-			return -1;
-	if (zmq_setsockopt(link->socket, ZMQ_MAXMSGSIZE, &limit, sizeof(limit)) ||
-		zmq_setsockopt(link->socket, ZMQ_ROUTING_ID, identity, sizeof(*identity)) ||
-		zmq_getsockopt(link->socket, ZMQ_FD, &link->descriptor, &size))
-		return -1;
-	return 0;
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		link->peer[i].fd = -1;
+	for (unsigned i = 0; i < LINK_OTHERS; i++)
+		link->poll[i] = (struct pollfd){others[i], POLLIN, 0};
+	link->changed = true;
+	link->buffer = malloc(BUFFER);
+	return link->buffer ? 0 : -1;
+}
+
+/* ---- front ends come and go */
+
+/* The connection is over. Its place is kept, so that nobody connects again: an address is never used twice. */
+void link_lose(struct link *link, struct peer *peer)
+{
+	if (peer->fd >= 0)
+		close(peer->fd);
+	peer->fd = -1;
+	peer->closed = true;
+	peer->readable = false;
+	zmtp_close(&peer->in);
+	free(peer->out);
+	peer->out = NULL;
+	peer->sent = peer->filled = peer->room = 0;
+	link->changed = true;
 }
 
 static void forget(struct link *link, struct peer *peer)
 {
-	/* Fails when the connection has ended by itself, which is the usual case. */
-	zmq_disconnect(link->socket, peer->endpoint);
+	link_lose(link, peer);
+	if (peer == &link->peer[link->reading])
+		link->at = link->end;
 	memset(peer, 0, sizeof(*peer));
+	peer->fd = -1;
+}
+
+/* Greeting and READY at once: nothing of what the other side has to say would change them. The hello is kept, though,
+ * until its READY has come: libzmq takes no message before it has sent that. */
+static bool introduce(const struct link *link, int fd)
+{
+	char opening[ZMTP_OPENING];
+	size_t size = zmtp_opening(opening, &link->identity, sizeof(link->identity));
+
+	return send(fd, opening, size, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+static int connect_to(const char *path)
+{
+	const struct timeval limit = {CONNECT_S, 0};
+	const int room = SEND_BUFFER;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	size_t size = strnlen(path, HOST_PATH);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	if (size >= sizeof(address.sun_path)) {
+		errno = ENAMETOOLONG;
+	} else {
+		memcpy(address.sun_path, path, size);
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+		if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+			return fd;
+	}
+	int number = errno;
+	close(fd);
+	errno = number;
+	return -1;
 }
 
 static void meet(struct link *link, struct peer *peer, const struct host_frontend *frontend)
@@ -62,15 +102,18 @@ static void meet(struct link *link, struct peer *peer, const struct host_fronten
 	peer->name.role = 'F';
 	peer->name.ordinal = (uint8_t)frontend->ordinal;
 	peer->name.incarnation = frontend->incarnation;
-	snprintf(peer->endpoint, sizeof(peer->endpoint), "ipc://%.*s", HOST_PATH - 1, frontend->path);
-	if (zmq_setsockopt(link->socket, ZMQ_CONNECT_ROUTING_ID, &peer->name, sizeof(peer->name)) ||
-		zmq_connect(link->socket, peer->endpoint)) {
-		log_format(NULL, LP_ERROR, "cannot connect to front end %u at %s: %s", frontend->ordinal,
-			frontend->path, zmq_strerror(zmq_errno()));
-		memset(peer, 0, sizeof(*peer));
+	zmtp_init(&peer->in, WIRE_MESSAGE);
+	peer->fd = connect_to(frontend->path);
+	link->changed = true;
+	if (peer->fd >= 0 && introduce(link, peer->fd)) {
+		link_say(link, peer->name, &link->hello, sizeof(link->hello));
 		return;
 	}
-	link_say(link, peer->name, &link->hello, sizeof(link->hello));
+	/* It may have died since the manager heard of it; then the next list has another in its place. */
+	if (errno != ENOENT && errno != ECONNREFUSED && errno != EPIPE)
+		log_format(NULL, LP_ERROR, "cannot connect to front end %u at %.*s: %s", frontend->ordinal, HOST_PATH,
+			frontend->path, strerror(errno));
+	link_lose(link, peer);
 }
 
 void link_update(struct link *link, const struct frontends *frontends)
@@ -93,116 +136,156 @@ void link_update(struct link *link, const struct frontends *frontends)
 
 bool link_knows(const struct link *link, struct wire_frontend name)
 {
-	return name.ordinal < WIRE_FRONTENDS && link->peer[name.ordinal].name.role == 'F' &&
+	return name.ordinal < WIRE_FRONTENDS && link->peer[name.ordinal].fd >= 0 &&
 	       link->peer[name.ordinal].name.incarnation == name.incarnation;
 }
 
-/* Throws away the rest of a message of more frames than the channel has. */
-static void discard_rest(struct link *link, zmq_msg_t *message)
+/* ---- waiting */
+
+static void poll_anew(struct link *link)
 {
-	while (zmq_msg_more(message))
-		if (zmq_msg_recv(message, link->socket, ZMQ_DONTWAIT) < 0)
-			return;
+	link->polls = 0;
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++) {
+		const struct peer *peer = &link->peer[i];
+		if (peer->fd < 0)
+			continue;
+		link->poll[LINK_OTHERS + link->polls] = (struct pollfd){
+			peer->fd, (short)(link_writes(peer) ? POLLIN | POLLOUT : POLLIN), 0};
+		link->polled[link->polls++] = (uint8_t)i;
+	}
+	link->changed = false;
 }
 
-enum link_got link_receive(struct link *link, struct wire_frontend *from, struct wire_head *head, zmq_msg_t *message)
+unsigned link_wait(struct link *link, int milliseconds)
 {
-	zmq_msg_t name;
-	int rc;
+	unsigned others = 0;
 
-	zmq_msg_init(&name);
-	do
-		rc = zmq_msg_recv(&name, link->socket, ZMQ_DONTWAIT);
-	while (rc < 0 && errno == EINTR);
-	if (rc < 0) {
-		zmq_msg_close(&name);
-		return LINK_NOTHING;
+	if (link->changed)
+		poll_anew(link);
+	if (poll(link->poll, LINK_OTHERS + link->polls, milliseconds) <= 0)
+		return 0;
+	for (unsigned i = 0; i < LINK_OTHERS; i++)
+		others |= link->poll[i].revents ? 1u << i : 0;
+	for (unsigned i = 0; i < link->polls; i++) {
+		struct peer *peer = &link->peer[link->polled[i]];
+		short events = link->poll[LINK_OTHERS + i].revents;
+		if (events & ~POLLOUT)
+			peer->readable = true;
+		if (events & POLLOUT)
+			link_write(link, peer);
 	}
-	/* A ROUTER hands a message on whole, so the second frame is there if there is one. */
-	bool named = zmq_msg_size(&name) == sizeof(*from) && zmq_msg_more(&name);
-	if (!named) {
-		discard_rest(link, &name);
-		zmq_msg_close(&name);
-		return LINK_BROKEN;
+	return others;
+}
+
+/* ---- receiving */
+
+/* Read from one peer that may have something. False: none has. */
+static bool read_some(struct link *link, struct message **message)
+{
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++) {
+		unsigned ordinal = (link->next + i) % WIRE_FRONTENDS;
+		struct peer *peer = &link->peer[ordinal];
+		if (!peer->readable)
+			continue;
+		/* A large body goes where it belongs, a small one is copied there. */
+		char *to = NULL;
+		size_t room = zmtp_room(&peer->in, &to);
+		bool direct = room >= BUFFER / 4;
+		if (!direct) {
+			to = link->buffer;
+			room = BUFFER;
+		}
+		ssize_t got = recv(peer->fd, to, room, MSG_DONTWAIT);
+		if (got < 0 && errno == EINTR)
+			return true;
+		if (got == 0 || (got < 0 && errno != EAGAIN)) {
+			link_lose(link, peer);
+			continue;
+		}
+		/* Less than was asked for is all there was. */
+		if (got < (ssize_t)room)
+			peer->readable = false;
+		if (got < 0)
+			continue;
+		link->reading = ordinal;
+		link->next = ordinal + 1;
+		if (direct)
+			*message = zmtp_filled(&peer->in, (size_t)got);
+		else
+			link->end = (size_t)got;
+		return true;
 	}
-	memcpy(from, zmq_msg_data(&name), sizeof(*from));
-	zmq_msg_close(&name);
-	zmq_msg_init(message);
-	do
-		rc = zmq_msg_recv(message, link->socket, ZMQ_DONTWAIT);
-	while (rc < 0 && errno == EINTR);
-	if (rc < 0) {
-		zmq_msg_close(message);
-		return LINK_BROKEN;
+	return false;
+}
+
+/* A whole message, or NULL: nothing more is there, or (broken) its peer does not speak the protocol and is closed. */
+static struct message *next_message(struct link *link, bool *broken)
+{
+	struct message *message = NULL;
+
+	*broken = false;
+	while (!message) {
+		if (link->at == link->end) {
+			link->at = link->end = 0;
+			if (!read_some(link, &message))
+				return NULL;
+			continue;
+		}
+		struct peer *peer = &link->peer[link->reading];
+		bool talks = peer->in.state == ZMTP_TALKS;
+		/* It may have been lost while something was sent to it. */
+		if (peer->in.state != ZMTP_BROKEN)
+			link->at += zmtp_take(&peer->in, link->buffer + link->at, link->end - link->at, &message);
+		if (!talks && peer->in.state == ZMTP_TALKS)
+			link_write(link, peer);
+		if (peer->in.state == ZMTP_BROKEN && !message) {
+			*broken = peer->fd >= 0;
+			if (*broken)
+				link_lose(link, peer);
+			link->at = link->end;
+			if (*broken)
+				return NULL;
+		}
 	}
-	size_t size = zmq_msg_size(message);
-	bool whole = !zmq_msg_more(message) && size >= sizeof(*head);
-	discard_rest(link, message);
-	if (whole) {
-		memcpy(head, zmq_msg_data(message), sizeof(*head));
-		if (head->size == size && link_knows(link, *from))
+	return message;
+}
+
+enum link_got link_receive(
+	struct link *link, struct wire_frontend *from, struct wire_head *head, struct message **message)
+{
+	bool broken;
+	struct message *found = next_message(link, &broken);
+
+	if (!found)
+		return broken ? LINK_BROKEN : LINK_NOTHING;
+	if (found->size >= sizeof(*head)) {
+		memcpy(head, found->data, sizeof(*head));
+		*from = link->peer[link->reading].name;
+		*message = found;
+		if (head->size == found->size)
 			return LINK_FRAME;
-		whole = head->size == size;
 	}
-	zmq_msg_close(message);
-	return whole ? LINK_STRAY : LINK_BROKEN;
+	message_free(found);
+	return LINK_BROKEN;
 }
 
-int link_begin(struct link *link, struct wire_frontend to)
-{
-	int rc;
-
-	if (!link_knows(link, to))
-		return LP_GONE;
-	do
-		rc = zmq_send(link->socket, &to, sizeof(to), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-	while (rc < 0 && errno == EINTR);
-	if (rc >= 0)
-		return LP_OK;
-	return errno == EAGAIN ? LP_AGAIN : LP_GONE;
-}
-
-void link_finish(struct link *link, zmq_msg_t *message)
-{
-	int rc;
-
-	/* DONTWAIT is ignored inside a message: room has been found by link_begin. */
-	do
-		rc = zmq_msg_send(message, link->socket, ZMQ_DONTWAIT);
-	while (rc < 0 && errno == EINTR);
-	if (rc < 0)
-		zmq_msg_close(message);
-}
-
-int link_say(struct link *link, struct wire_frontend to, const void *data, size_t size)
-{
-	zmq_msg_t message;
-
-	/* Before link_begin, so that nothing can fail between the two frames. */
-	if (zmq_msg_init_size(&message, size))
-		return LP_GONE;
-	memcpy(zmq_msg_data(&message), data, size);
-	int rc = link_begin(link, to);
-	if (rc == LP_OK)
-		link_finish(link, &message);
-	else
-		zmq_msg_close(&message);
-	return rc;
-}
-
-int link_say_head(struct link *link, struct wire_frontend to, uint32_t kind, uint64_t serial, uint32_t request,
-	unsigned slot, unsigned flags)
-{
-	struct wire_head head = {.kind = kind, .size = sizeof(head), .serial = serial, .request = request};
-
-	head.slot = (uint16_t)slot;
-	head.flags = (uint16_t)flags;
-	return link_say(link, to, &head, sizeof(head));
-}
+/* ---- the end */
 
 void link_close(struct link *link)
 {
-	if (link->socket)
-		zmq_close(link->socket);
-	link->socket = NULL;
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		forget(link, &link->peer[i]);
+	free(link->buffer);
+	link->buffer = NULL;
+	link->at = link->end = 0;
+}
+
+void link_abandon(struct link *link)
+{
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++) {
+		if (link->peer[i].fd >= 0)
+			close(link->peer[i].fd);
+		link->peer[i].fd = -1;
+		link->peer[i].readable = false;
+	}
 }

@@ -1,15 +1,24 @@
 /*
- * link.h - one ROUTER socket and the front ends it is connected to. Used by each slot and by the keeper; belongs to the
- * thread that opened it.
+ * link.h - connections to the front ends, one to each. Used by each slot and by the keeper; belongs to the thread that
+ * opened it.
+ *
+ * The front ends' end of a connection is a ROUTER of libzmq. This end speaks the same protocol (zmtp.h) on the bare
+ * socket: it needs no thread beside the one that has the work anyway, which saves two context switches in a request,
+ * and an application that brings a libzmq of its own is not in the same process with another one.
  */
 #ifndef WEBSERVER_HOST_LINK_H
 #define WEBSERVER_HOST_LINK_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <zmq.h>
+#include <sys/uio.h>
 
 #include "host.h"
+#include "zmtp.h"
+
+#define LINK_OTHERS 2 /* descriptors that are waited for beside the front ends' */
+#define LINK_PARTS  3 /* of a message that is sent, at most */
 
 struct frontends {
 	unsigned count;
@@ -18,42 +27,64 @@ struct frontends {
 
 struct peer {
 	struct wire_frontend name; /* role 0: nobody has this ordinal */
-	bool closed;		   /* has sent WIRE_CLOSED: no request follows */
-	char endpoint[HOST_PATH + 8];
+	bool closed;		   /* has sent WIRE_CLOSED, or is gone: no request follows */
+	bool readable;		   /* there may be something to read */
+	int fd;			   /* -1: the connection has ended */
+	struct zmtp in;
+	/* What the socket had no room for: room bytes at out, of which [sent, filled) are to be written. */
+	char *out;
+	size_t sent, filled, room;
 };
 
 struct link {
-	void *socket;
-	int descriptor; /* ZMQ_FD: edge-triggered, so sleep on it only after a receive that said there is nothing */
 	struct wire_hello hello;
+	struct wire_identity identity;
 	struct peer peer[WIRE_FRONTENDS]; /* by ordinal */
+	/* Read and not yet looked at: [at, end) of buffer, from peer[reading]. */
+	char *buffer;
+	size_t at, end;
+	unsigned reading, next;
+	struct pollfd poll[LINK_OTHERS + WIRE_FRONTENDS]; /* the others first */
+	uint8_t polled[WIRE_FRONTENDS];			  /* ordinals of the rest */
+	unsigned polls;
+	bool changed; /* poll is to be made anew */
 };
 
 /* What link_receive returns. */
 enum link_got {
 	LINK_NOTHING = 0,
-	LINK_FRAME = 1,	 /* from and head are set, message is the caller's; head.size is the message's size */
-	LINK_BROKEN = 2, /* one message that breaks the rules: thrown away, to be counted */
-	LINK_STRAY = 3	 /* from a front end that is no longer in the list: thrown away */
+	LINK_FRAME = 1, /* from, head and message are set; head.size is the message's size; message is the caller's */
+	LINK_BROKEN = 2 /* something that breaks the rules: thrown away, to be counted */
 };
 
-int link_open(struct link *link, void *context, const struct wire_identity *identity, uint32_t slots);
+/* others: LINK_OTHERS descriptors, -1 for none. 0 or -1. */
+int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others);
 /* Connects to new front ends, disconnects from those not in the list. */
 void link_update(struct link *link, const struct frontends *frontends);
-enum link_got link_receive(struct link *link, struct wire_frontend *from, struct wire_head *head, zmq_msg_t *message);
 bool link_knows(const struct link *link, struct wire_frontend name);
+/* Sleep until a front end has sent something, or can be sent what waits, or one of the others can be read. Returns a
+   bit for each of those; 0 at the end of the time. */
+unsigned link_wait(struct link *link, int milliseconds);
+/* The next message of what link_wait has seen. */
+enum link_got link_receive(
+	struct link *link, struct wire_frontend *from, struct wire_head *head, struct message **message);
 
-/*
- * Begin a message to a front end: LP_OK, LP_AGAIN when its queue is full, LP_GONE when the connection is. After LP_OK
- * link_finish must follow; it takes the message in any case and cannot fail for want of room.
- */
-int link_begin(struct link *link, struct wire_frontend to);
-void link_finish(struct link *link, zmq_msg_t *message);
-
-/* A message that is a bare head (or a larger struct that begins with one): LP_OK, LP_AGAIN, LP_GONE. */
+/* A message of count parts: LP_OK, it is on its way; LP_AGAIN, nothing of it is, since older ones wait; LP_GONE. */
+int link_send(struct link *link, struct wire_frontend to, const struct iovec *parts, unsigned count);
 int link_say(struct link *link, struct wire_frontend to, const void *data, size_t size);
+/* A message that is a bare head. */
 int link_say_head(struct link *link, struct wire_frontend to, uint32_t kind, uint64_t serial, uint32_t request,
 	unsigned slot, unsigned flags);
+/* Wait until everything has been written, or the time is over. */
+void link_flush(struct link *link, int milliseconds);
 void link_close(struct link *link);
+/* The connection is over. */
+void link_lose(struct link *link, struct peer *peer);
+/* True if something waits that may be written. */
+bool link_writes(const struct peer *peer);
+/* Write what waits for this one, as far as there is room. False: the connection is gone. */
+bool link_write(struct link *link, struct peer *peer);
+/* After a fork: only closes descriptors. */
+void link_abandon(struct link *link);
 
 #endif

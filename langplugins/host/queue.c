@@ -29,9 +29,6 @@ bool queue_take(struct queue *queue, struct entry *to)
 		return false;
 	struct entry *entry = &queue->entry[queue->begin];
 	*to = *entry;
-	/* A zmq_msg_t is moved, never copied. */
-	zmq_msg_init(&to->request);
-	zmq_msg_move(&to->request, &entry->request);
 	queue->begin = (queue->begin + 1) % QUEUE_ROOM;
 	queue->count--;
 	return true;
@@ -51,7 +48,7 @@ void pieces_free(struct piece *piece)
 {
 	while (piece) {
 		struct piece *next = piece->next;
-		zmq_msg_close(&piece->message);
+		message_free(piece->message);
 		free(piece);
 		piece = next;
 	}

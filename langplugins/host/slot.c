@@ -3,7 +3,6 @@
  * nobody has called back, gives it to the plugin, and sleeps when there is nothing. It holds no language's lock here.
  */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,7 +10,9 @@
 #include "worker.h"
 
 #define SHORT_NS   200000u /* 0.2 ms */
-#define LOOK_AFTER 16	   /* short requests run before the socket is looked at again: cancels may lie in it */
+#define LOOK_AFTER 16	   /* short requests run before the sockets are looked at again: cancels may lie in them */
+#define TAIL_MS	   100	   /* a new request waits this long for the last one's answer to have left */
+#define LINGER_MS  10000   /* for goodbye and last answers, when the front end is slow */
 
 int slot_open(struct slot *slot, struct worker *worker, unsigned number)
 {
@@ -24,8 +25,9 @@ int slot_open(struct slot *slot, struct worker *worker, unsigned number)
 	slot->call.slot = slot;
 	recall_open(&slot->recall);
 	slot->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const int others[LINK_OTHERS] = {slot->wake, -1};
 	return slot->wake < 0 || answer_open(&slot->call.answer) ||
-			       link_open(&slot->link, worker->context, &identity, worker->slots)
+			       link_open(&slot->link, &identity, worker->slots, others)
 		       ? -1
 		       : 0;
 }
@@ -43,6 +45,7 @@ void slot_close(struct slot *slot)
 
 	if (plugin->thread_stop)
 		plugin->thread_stop(slot->worker->host->state, slot->plugin_thread);
+	link_flush(&slot->link, LINGER_MS);
 	link_close(&slot->link);
 	answer_close(&slot->call.answer);
 	block_free(&slot->call.block);
@@ -54,7 +57,11 @@ bool call_over(struct langplugin_call *call)
 
 	if (atomic_load_explicit(&call->cancelled, memory_order_relaxed))
 		return true;
-	/* The front end died: told by the manager through the keeper. */
+	/* The front end died: its connection has ended, or the manager has said so, through the keeper. */
+	if (!link_knows(&slot->link, call->from)) {
+		atomic_store(&call->cancelled, 1);
+		return true;
+	}
 	if (atomic_load_explicit(&slot->worker->frontends_version, memory_order_acquire) != slot->frontends_seen &&
 		!worker_has(slot->worker, call->from)) {
 		atomic_store(&call->cancelled, 1);
@@ -65,7 +72,8 @@ bool call_over(struct langplugin_call *call)
 
 /* ---- what front ends say */
 
-static void take_request(struct slot *slot, struct wire_frontend from, const struct wire_head *head, zmq_msg_t *message)
+static void take_request(
+	struct slot *slot, struct wire_frontend from, const struct wire_head *head, struct message *message)
 {
 	struct entry *entry = queue_add(&slot->queue);
 
@@ -73,26 +81,25 @@ static void take_request(struct slot *slot, struct wire_frontend from, const str
 		/* More than any front end may place: it breaks the rules, and is told so. */
 		slot->worker->page->protocol_errors++;
 		link_say_head(&slot->link, from, WIRE_ABORT, head->serial, head->request, slot->number, 0);
-		zmq_msg_close(message);
+		message_free(message);
 		return;
 	}
 	entry->from = from;
 	entry->head = *head;
-	zmq_msg_init(&entry->request);
-	zmq_msg_move(&entry->request, message);
+	entry->request = message;
 }
 
 /* Body of a request that has not begun. */
-static void keep_body(struct slot *slot, const struct wire_head *head, zmq_msg_t *message)
+static void keep_body(struct slot *slot, const struct wire_head *head, struct message *message)
 {
 	struct entry *entry = queue_find(&slot->queue, head->serial);
 	struct wire_request request;
 
-	if (!entry || zmq_msg_size(&entry->request) < sizeof(request)) {
-		zmq_msg_close(message);
+	if (!entry || entry->request->size < sizeof(request)) {
+		message_free(message);
 		return;
 	}
-	memcpy(&request, zmq_msg_data(&entry->request), sizeof(request));
+	memcpy(&request, entry->request->data, sizeof(request));
 	uint64_t expected = request.text[WIRE_FIRST_BODY].size;
 	for (struct piece *piece = entry->first; piece; piece = piece->next)
 		expected += piece->data.size;
@@ -103,13 +110,13 @@ static void keep_body(struct slot *slot, const struct wire_head *head, zmq_msg_t
 		slot->worker->page->protocol_errors++;
 }
 
-static void take_credit(struct langplugin_call *call, const zmq_msg_t *message)
+static void take_credit(struct langplugin_call *call, const struct message *message)
 {
 	struct wire_credit credit;
 
-	if (zmq_msg_size(message) < sizeof(credit))
+	if (message->size < sizeof(credit))
 		return;
-	memcpy(&credit, zmq_msg_data((zmq_msg_t *)message), sizeof(credit));
+	memcpy(&credit, message->data, sizeof(credit));
 	if (credit.limit > call->answer.limit)
 		call->answer.limit = credit.limit;
 }
@@ -125,7 +132,8 @@ static void take_cancel(struct slot *slot, const struct wire_frontend *from, con
 	(void)from;
 }
 
-static void take_frame(struct slot *slot, struct wire_frontend from, const struct wire_head *head, zmq_msg_t *message)
+static void take_frame(
+	struct slot *slot, struct wire_frontend from, const struct wire_head *head, struct message *message)
 {
 	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
 
@@ -156,32 +164,42 @@ static void take_frame(struct slot *slot, struct wire_frontend from, const struc
 	default:
 		slot->worker->page->protocol_errors++;
 	}
-	zmq_msg_close(message);
+	message_free(message);
 }
 
-/* Take in everything that has come; afterwards the socket's descriptor tells of what comes next. */
-void slot_drain(struct slot *slot)
+/* Front ends look here before they place: what is taken out must be gone from it too. */
+static void tell_queue(struct slot *slot)
+{
+	__atomic_store_n(&slot->page->queued, slot->queue.count, __ATOMIC_RELAXED);
+}
+
+/* What has been seen to be there. */
+static void take_in(struct slot *slot)
 {
 	struct wire_frontend from;
 	struct wire_head head;
-	zmq_msg_t message;
+	struct message *message;
 	enum link_got got;
 
 	while ((got = link_receive(&slot->link, &from, &head, &message)) != LINK_NOTHING) {
 		if (got == LINK_FRAME)
-			take_frame(slot, from, &head, &message);
-		else if (got == LINK_BROKEN)
+			take_frame(slot, from, &head, message);
+		else
 			slot->worker->page->protocol_errors++;
 	}
-	__atomic_store_n(&slot->page->queued, slot->queue.count, __ATOMIC_RELAXED);
+	tell_queue(slot);
 }
 
 void slot_sleep(struct slot *slot, int milliseconds)
 {
-	struct pollfd fds[] = {{slot->link.descriptor, POLLIN, 0}, {slot->wake, POLLIN, 0}};
-
-	if (poll(fds, 2, milliseconds) > 0 && fds[1].revents)
+	if (link_wait(&slot->link, milliseconds))
 		wake_over(slot->wake);
+	take_in(slot);
+}
+
+void slot_drain(struct slot *slot)
+{
+	slot_sleep(slot, 0);
 }
 
 /* ---- running one */
@@ -189,7 +207,7 @@ void slot_sleep(struct slot *slot, int milliseconds)
 static void forget(struct langplugin_call *call, struct entry *entry)
 {
 	call->head.serial = 0;
-	zmq_msg_close(&entry->request);
+	message_free(entry->request);
 	pieces_free(entry->first);
 }
 
@@ -198,7 +216,7 @@ static void run(struct slot *slot, struct entry *entry)
 	struct langplugin_call *call = &slot->call;
 	const struct host *host = slot->worker->host;
 	uint64_t now = clock_ns();
-	bool valid = block_read(&call->block, zmq_msg_data(&entry->request), zmq_msg_size(&entry->request));
+	bool valid = block_read(&call->block, entry->request->data, entry->request->size);
 
 	call->from = entry->from;
 	call->head = entry->head;
@@ -224,11 +242,12 @@ static void run(struct slot *slot, struct entry *entry)
 		forget(call, entry);
 		return;
 	}
-	zmq_msg_init(&call->message);
-	zmq_msg_move(&call->message, &entry->request);
+	call->message = entry->request;
 	answer_begin(call);
 	body_begin(call, entry);
 	host->plugin->handle(host->state, slot->plugin_thread, call);
+	if (slot->worker->forked)
+		_exit(0); /* a child that application code made came back here: the request is its parent's */
 	answer_conclude(call);
 	body_end(call);
 	uint64_t end = clock_ns();
@@ -236,7 +255,8 @@ static void run(struct slot *slot, struct entry *entry)
 	/* Looking for more costs a system call; a run of short requests is worth fewer looks than one for each. */
 	slot->unlooked = end - now < SHORT_NS ? slot->unlooked + 1 : LOOK_AFTER;
 	call->head.serial = 0;
-	zmq_msg_close(&call->message);
+	message_free(call->message);
+	call->message = NULL;
 }
 
 /* ---- front ends come and go, the orderly end */
@@ -288,17 +308,23 @@ void slot_run(struct slot *slot)
 		update_frontends(slot);
 		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
 			leave(slot);
-		if (slot->queue.count == 0 || slot->unlooked >= LOOK_AFTER) {
+		if (slot->queue.count == 0) {
+			if (slot->leaving && all_closed(slot))
+				break;
+			slot->unlooked = 0;
+			/* Application code can write to the page: nobody would place where it says that much waits. */
+			tell_queue(slot);
+			slot_sleep(slot, -1);
+		} else if (slot->unlooked >= LOOK_AFTER) {
 			slot->unlooked = 0;
 			slot_drain(slot);
 		}
 		if (queue_take(&slot->queue, &entry)) {
+			tell_queue(slot);
+			/* Application code may keep the thread for long; what is left of an answer goes first. */
+			link_flush(&slot->link, TAIL_MS);
 			run(slot, &entry);
-			continue;
 		}
-		if (slot->leaving && all_closed(slot))
-			break;
-		slot_sleep(slot, -1);
 	}
 	say_goodbye(slot);
 }

@@ -86,6 +86,21 @@ static void on_term(int number)
 	errno = saved;
 }
 
+/*
+ * A child that application code forks has copies of the connections. What it wrote there would be the worker's words,
+ * and a worker that dies would seem alive for as long as the child is. So it loses them before it can do anything.
+ */
+static void in_child(void)
+{
+	struct worker *worker = the_worker;
+
+	worker->forked = true;
+	for (unsigned i = 0; i < worker->slots; i++)
+		link_abandon(&worker->slot[i].link);
+	link_abandon(&worker->keeper.link);
+	close(worker->control);
+}
+
 static void set_signals(struct worker *worker)
 {
 	static const int ignored[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH, SIGPIPE};
@@ -94,6 +109,7 @@ static void set_signals(struct worker *worker)
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
 		sigaction(ignored[i], &action, NULL);
 	the_worker = worker;
+	pthread_atfork(NULL, NULL, in_child);
 	action.sa_handler = on_term;
 	action.sa_flags = SA_RESTART;
 	sigaction(SIGTERM, &action, NULL);
@@ -172,9 +188,8 @@ static void *keeper_thread(void *argument)
 
 static int open_sockets(struct worker *worker)
 {
-	worker->context = zmq_ctx_new();
 	worker->slot = calloc(worker->slots, sizeof(*worker->slot));
-	if (!worker->context || !worker->slot || keeper_open(worker))
+	if (!worker->slot || keeper_open(worker))
 		return -1;
 	for (unsigned i = 0; i < worker->slots; i++)
 		if (slot_open(&worker->slot[i], worker, i))
@@ -253,8 +268,6 @@ int host_worker(struct host *host, const struct host_options *options)
 	int code = serve(&worker);
 	if (code == HOST_EXIT_DONE && host->plugin->close)
 		host->plugin->close(host->state);
-	/* Waits until the goodbyes are written, as long as ZMQ_LINGER says at most. */
-	zmq_ctx_term(worker.context);
 	return code;
 }
 

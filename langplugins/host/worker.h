@@ -8,7 +8,7 @@
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
  *   answer.c  a call's answer; head.c its head; body.c its request body; block.c its head
- *   link.c    a ROUTER socket and its front ends; log.c; title.c
+ *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; log.c; title.c
  *
  * Owners: a slot is its own thread's, but for struct recall (its mutex) and call.cancelled (atomic). The list of front
  * ends is the keeper's to change (worker->mutex). The page is written by the slot for its own part.
@@ -41,7 +41,7 @@ struct slot;
 /* ---- queue.c */
 struct piece {
 	struct piece *next;
-	zmq_msg_t message;
+	struct message *message;
 	struct wire_span data;
 	bool last;
 };
@@ -49,7 +49,7 @@ struct piece {
 struct entry {
 	struct wire_frontend from;
 	struct wire_head head;
-	zmq_msg_t request;
+	struct message *request;
 	struct piece *first, *final; /* body that came before the request began */
 	bool cancelled;
 };
@@ -116,8 +116,8 @@ struct langplugin_call {
 	struct slot *slot;
 	struct wire_frontend from;
 	struct wire_head head;
-	atomic_int cancelled; /* set by the keeper too */
-	zmq_msg_t message;    /* the block; its first body bytes are read from here */
+	atomic_int cancelled;	 /* set by the keeper too */
+	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
 	struct body body;
 	struct answer answer;
@@ -147,7 +147,6 @@ struct keeper {
 
 struct worker {
 	struct host *host;
-	void *context;
 	uint32_t generation;
 	uint64_t incarnation;
 	int control;
@@ -160,6 +159,7 @@ struct worker {
 	atomic_uint frontends_version;
 	atomic_bool retiring;
 	atomic_bool finished; /* every slot has said goodbye */
+	bool forked;	      /* this process is a child that application code made: it has no connection */
 };
 
 /* worker.c */
@@ -176,9 +176,9 @@ int slot_open(struct slot *slot, struct worker *worker, unsigned number);
 int slot_start(struct slot *slot); /* the plugin's part; on the slot's own thread */
 void slot_run(struct slot *slot);  /* until the orderly end */
 void slot_close(struct slot *slot);
-void slot_drain(struct slot *slot);
-void slot_sleep(struct slot *slot, int milliseconds);
-bool call_over(struct langplugin_call *call); /* client or front end gone */
+void slot_drain(struct slot *slot);		      /* take in what has come */
+void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
+bool call_over(struct langplugin_call *call);	      /* client or front end gone */
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what
@@ -200,11 +200,11 @@ void answer_abort(struct langplugin_call *call);
 int answer_end(struct langplugin_call *call);
 
 void body_begin(struct langplugin_call *call, struct entry *entry);
-void body_take(struct langplugin_call *call, zmq_msg_t *message);
+void body_take(struct langplugin_call *call, struct message *message);
 ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int flags);
 void body_end(struct langplugin_call *call);
 /* A WIRE_BODY message as a piece, or NULL: it breaks a rule or there is no memory. Takes the message. */
-struct piece *body_piece(zmq_msg_t *message, uint64_t expected);
+struct piece *body_piece(struct message *message, uint64_t expected);
 
 /* keeper.c */
 int keeper_open(struct worker *worker);

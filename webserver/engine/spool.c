@@ -16,8 +16,6 @@
 #include "channel.h"
 
 #define TOLD_AGAIN_NS 60000000000ull
-#define HOLE	      1048576ull /* bytes worth a system call */
-#define BLOCK	      4096ull
 
 void spool_init(struct spool *spool)
 {
@@ -85,12 +83,23 @@ struct file *spool_file(struct spool *spool)
 	return spool->file;
 }
 
+/*
+ * Holes begin and end where no folio of the page cache can lie across: one that is cut has its part filled with zeros
+ * in place, also while packets on the way to a client, or in its own queue on the same machine, point to it. The
+ * largest folio is what one entry of a page-table's second level covers, 2 MiB with pages of 4 KiB.
+ */
+static uint64_t hole(void)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	return page * (page / sizeof(uint64_t));
+}
+
 void spool_discard(struct spool *spool, uint64_t below)
 {
-	uint64_t to = below / BLOCK * BLOCK;
-
-	if (spool->fd < 0 || below > spool->end || to < spool->freed + HOLE)
+	if (spool->fd < 0 || below > spool->end || below < spool->freed + hole())
 		return;
+	uint64_t to = below / hole() * hole();
 	if (fallocate(spool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)spool->freed,
 		    (off_t)(to - spool->freed)) == 0)
 		spool->freed = to;

@@ -193,6 +193,6 @@ def test_a_plan_has_every_difference(config: Config) -> None:
     assert [group.name for group in found.changed] == ["b"]
     assert [group.name for group in found.added] == ["d"]
     assert found.removed == ("c",)
-    for name, value in {"frontends": 31, "run": "/other", "open_files": 257}.items():
+    for name, value in {"frontends": 31, "run": "/other", "open_files": 257, "spool": "/other"}.items():
         assert plan(config, replace(config, server=replace(config.server, **{name: value}))).refused
     assert not plan(config, replace(config, server=replace(config.server, idle_timeout=1.0))).refused

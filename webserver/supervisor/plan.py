@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from webserver.config import Config, Group, Listen
 
 # What processes get before exec, or hold for as long as they live.
-_FIXED_SERVER = ("frontends", "user", "group", "run", "open_files")
+_FIXED_SERVER = ("frontends", "user", "group", "run", "open_files", "spool")
 
 
 @dataclass(frozen=True)

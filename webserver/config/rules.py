@@ -79,6 +79,8 @@ def check_server(document: Document, server: Values, machine: Machine) -> User |
         _check_run(document, server, machine)
     if server.good("spool"):
         problem = machine.missing(server["spool"], "directory") or machine.denied(server["spool"], user, WRITE | SEARCH)
+        if user is not None or not machine.root:
+            problem = problem or machine.unnamed(server["spool"], user)
         if problem:
             document.error(server.place("spool"), server.subject("spool"), problem)
     return user

@@ -82,6 +82,7 @@ class Generation:
     def __post_init__(self) -> None:
         self.manager = Child("manager", self.config.name)
         self.requests = 0  # finished by workers that are gone
+        self._spoke = False  # the manager has sent anything
         self._undrained: set[int] = set()
         self._log_pipes: dict[int, int] = {}  # by worker incarnation
         self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
@@ -180,6 +181,7 @@ class Generation:
     # What the manager says
 
     def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
+        self._spoke = True
         op = message["op"]
         if op == "grant":
             self._grant(int(message["number"]), int(message["slots"]))
@@ -328,6 +330,11 @@ class Generation:
         child.why = ending.cause
         self.stage = next_stage(self.stage, Stage.CLOSING)
         if not self.asked_to_leave:
+            if ending.event is Event.EXITED and not self._spoke:
+                self.failure = self.failure or (
+                    f"interpreter {self.config.interpreter} {ending.cause} before it ran anything of the server;"
+                    " expected a Python program of version 3.9 or newer; the error log has what it said"
+                )
             said = f": {self.failure}" if self.failure else ""
             parts.journal.error(f"manager of {self.label} {ending.cause}{said}")
         self.owner.generation_ended(self, ending)

@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,30 +142,31 @@ sys.exit(main())
 """
 
 
+def ignoring(name: str, shown: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a test against a server that does not see this option."""
+    section, _, option = name.partition(".")
+    for one in ("webserverd", "webserverctl"):
+        python = tree() / ".venv/bin/python"
+        path = place / one
+        path.write_text(IGNORING.format(python=python, tree=str(tree()), section=section, name=option, program=one))
+        path.chmod(0o755)
+    test = str(TREE / "tests" / module_of(shown))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    environment = {**os.environ, "WEBSERVER_BIN": str(place)}
+    return subprocess.run(command, env=environment, cwd=TREE, capture_output=True, text=True)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_test_fails_when_the_option_has_no_effect(name: str, tmp_path: Path) -> None:
-    section, _, option = name.partition(".")
-    for one in ("webserverd", "webserverctl"):
-        path = tmp_path / one
-        path.write_text(
-            IGNORING.format(python=tree() / ".venv/bin/python", tree=str(tree()), section=section, name=option,
-                            program=one)
-        )  # fmt: skip
-        path.chmod(0o755)
-    test = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        TREE / "tests" / module_of(SHOWN[name]),
-    ]
-    environment = {**os.environ, "WEBSERVER_BIN": str(tmp_path)}
-    result = subprocess.run(test, env=environment, cwd=TREE, capture_output=True, text=True)
+    result = ignoring(name, SHOWN[name], tmp_path)
     assert result.returncode == 1, f"it does not notice that {name} is ignored:\n{result.stdout}{result.stderr}"
+
+
+@pytest.mark.long
+def test_the_test_passes_when_nothing_is_ignored(tmp_path: Path) -> None:
+    result = ignoring("server.nothing", "test_what_is_included_counts", tmp_path)
+    assert result.returncode == 0, result.stdout
 
 
 # The server's own options
@@ -519,10 +521,37 @@ def test_start_timeout(server: Server) -> None:
     assert b"its application did not load within 1 s" in server.stderr
 
 
-def test_request_timeout() -> None:
-    with running(plain(request_timeout="300ms")) as one:
-        one.allow("worker 0 of group plain", "request_timeout", "deadline", "plain")
-        assert one.request("GET", "/plain/sleep/4000", timeout=3).status == 504
+STUCK = """
+import time
+def application(environ, start_response):
+    time.sleep(float(environ["QUERY_STRING"] or 0))
+    start_response("200 OK", [])
+    return [b"slept"]
+"""
+
+
+def test_request_timeout(server: Server) -> None:
+    """504, the stack of what does not end in the log, and a new worker once nothing else runs in the old one."""
+    server.file("app.wsgi", STUCK)
+    more = "  threads = 2\n  request_timeout = 2500ms\n"
+    server.write("[groups]\n" + python_group("g", "app.wsgi", more) + SITE + "[[[routes]]]\n/ = group:g\n")
+    server.allow("request_timeout")
+    server.start()
+    (pid,) = server.pids("worker")
+    began = time.monotonic()
+    answers: list[Answer] = []
+    stuck = threading.Thread(target=lambda: answers.append(server.get("/?60")))
+    stuck.start()
+    wait_until(lambda: time.monotonic() - began > 2, "")
+    # Begun while the other one is stuck, and not over when its worker is told to leave.
+    assert server.get("/?2.2").body == b"slept"
+    stuck.join()
+    assert answers[0].status == 504
+    wait_until(lambda: server.pids("worker") not in ([pid], []), "its worker is not replaced")
+    assert time.monotonic() - began < 10
+    assert f"worker 0 of group g (process {pid}): a request ran longer than request_timeout = 2.5s" in server.log()
+    assert 'app.wsgi", line 4 in application' in server.log()
+    assert server.get("/").body == b"slept"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """What the checker asks of the machine it runs on.
 
 Only questions that open nothing: root reads no directory and opens no file that belongs to a group (stat(2) and
-getxattr(2) alone; the one file that has to be opened is opened by a child that has given up root's rights). Tests answer
-in its place, so the rules for root can be tried by anyone.
+getxattr(2) alone; the one file that has to be opened is opened by a child that has given up root's rights). Tests
+answer in its place, so the rules for root can be tried by anyone.
 """
 
 from __future__ import annotations

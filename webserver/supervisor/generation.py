@@ -7,11 +7,13 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from webserver.config import Group
+from webserver.config.units import seconds_text
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -19,7 +21,7 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event
+from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck, stuck
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
@@ -37,6 +39,7 @@ class Worker:
     started: float
     pid: int = 0  # as the manager says
     ready: bool = False
+    told: bool = False  # to leave, as a request in it does not end
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,21 @@ class Generation:
             self.language_version = str(message.get("language_version", ""))[:100]
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
-        elif op != "beat":
+        elif op == "beat":
+            self._look_for_stuck()
+        else:
             raise ValueError(f"unknown op {op!r}")
+
+    def _look_for_stuck(self) -> None:
+        limit = self.config.request_timeout
+        for worker in self.workers.values():
+            since = [slot.since_ns for slot in worker.page.read().slot if slot.running]
+            decision = stuck(since, limit, time.monotonic_ns(), worker.told)
+            if decision is not Stuck.NO:
+                worker.told = True
+                cause = f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
+                message = {"op": decision.value, "worker": worker.incarnation, "cause": cause}
+                self.parts.nursery.send(self.manager, message)
 
     def _grant(self, number: int, slots: int) -> None:
         if not 0 <= number < self.config.processes or slots != self.config.threads:

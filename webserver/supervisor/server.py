@@ -146,7 +146,7 @@ class Supervisor:
                 return
             except (OSError, ValueError):
                 raise StartError(
-                    f"{self._path}: [server]: open_files: found {wanted}, but the hard limit of {hard} could not be raised"
+                    f"{self._path}: [server]: open_files: found {wanted}, but the hard limit of {hard} cannot be raised"
                 ) from None
         if hard == resource.RLIM_INFINITY or soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -12,6 +12,7 @@ import grp
 import os
 import pwd
 import resource
+import signal
 import stat
 from dataclasses import dataclass
 from typing import NoReturn
@@ -169,10 +170,18 @@ class Machine:
 
     def unnamed(self, directory: str, user: User | None) -> str:
         """Why `user` (None: this process) cannot make files without a name in a directory, or ""."""
-        pid = os.fork()
-        if pid == 0:
-            _try_unnamed(directory, user)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        # Blocked, as a signal that the child gets would be told to us: it has our handlers and our wake-up pipe.
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _try_unnamed(directory, user)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return ""  # started with SIGCHLD ignored; the front end will log it
         return f"{directory} takes no files without a name (O_TMPFILE): {os.strerror(abs(code))}" if code else ""
 
 

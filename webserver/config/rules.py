@@ -35,6 +35,8 @@ def check_identity(document: Document, values: Values, machine: Machine, whose: 
                            f" user groups, and this is {own}", "leave it out, or start as root")  # fmt: skip
         return None
     if not name:
+        if "user" in values.misspelt:
+            return None
         document.error(values.place("user"), values.block.title, f'"user" is missing: started as root, {whose} must'
                        " run as a user of their own", "for example: user = www-data")  # fmt: skip
         return None

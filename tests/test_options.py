@@ -267,7 +267,8 @@ def test_processes_and_their_users(server: Server) -> None:
             assert ids(pid) == (str(user), str(gid))
         assert ids(server.pids("supervisor")[0])[0] == "0"
     else:
-        server.write(SITE, f"frontends = {count}\nopen_files = 1000\nuser = nobody\ngroup = {OTHER_GROUP}\n")
+        server.allow("reload")
+        server.write(SITE, f"frontends = {count}\nopen_files = 1000\nuser = root\ngroup = {OTHER_GROUP}\n")
         said = server.ctl("reload", check=False).stderr
         assert "user: found" in said
         assert "group: found" in said

@@ -51,6 +51,12 @@ class PlainMachine(Machine):
     def ipv6(self) -> bool:
         return True
 
+    def no_new_privs(self) -> bool:
+        return False
+
+    def unnamed(self, directory: str, user: User | None) -> str:
+        return ""
+
     def denied(self, path: str, user: User | None, bits: int) -> str:
         return ""
 

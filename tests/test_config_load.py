@@ -182,7 +182,7 @@ def test_what_echo_is_told_is_not_taken_for_a_file(tree: Path) -> None:
 
 
 def test_modules_and_files_to_preload(tree: Path) -> None:
-    group = "[groups]\n[[g]]\nlanguage = python\nplugin = plugin.so\npreload = json, app.wsgi, ./app.wsgi, a.b\n"
+    group = "[groups]\n[[g]]\nlanguage = ruby\nplugin = plugin.so\npreload = json, app.wsgi, ./app.wsgi, a.b\n"
     with pytest.raises(ConfigErrors, match=r"found .*/app\.wsgi twice"):
         load(write(tree / "w.conf", group + MINIMAL), MACHINE)
     [found] = load(write(tree / "w.conf", group.replace("./app.wsgi, ", "") + MINIMAL), MACHINE).groups

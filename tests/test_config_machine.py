@@ -57,6 +57,17 @@ def test_denied_looks_at_each_directory(place: Path) -> None:
     assert "write in" in machine.denied(str(inner), STRANGER, WRITE | SEARCH)
 
 
+def test_files_without_a_name(place: Path) -> None:
+    machine = Machine()
+    assert machine.unnamed(str(place), None) == ""
+    assert "/proc takes no files without a name (O_TMPFILE): " in machine.unnamed("/proc", None)
+    if os.geteuid() == 0:
+        place.chmod(0o755)
+        assert "Permission denied" in machine.unnamed(str(place), STRANGER)
+        os.chown(place, STRANGER.uid, STRANGER.gid)
+        assert machine.unnamed(str(place), STRANGER) == ""
+
+
 def test_missing_names_the_first_that_is_not_there(place: Path) -> None:
     machine = Machine()
     assert machine.missing(str(place / "a/b/c"), "file") == f"{place}/a does not exist"

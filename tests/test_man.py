@@ -14,8 +14,10 @@ import pytest
 from config_machine import SampleMachine, adjusted, lay_out
 from serving import directory
 
+from webserver.cli import webserverctl, webserverd
 from webserver.config import Config, load
 from webserver.config.options import OPTIONS, SUBSECTIONS
+from webserver.supervisor.plan import FIXED_SERVER
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 PAGES = sorted(MAN.glob("*.[58]"))
@@ -82,6 +84,26 @@ def test_every_option_and_section_has_its_place() -> None:
     for section, names in SUBSECTIONS.items():
         for name in names:
             assert f".Ic [[[{name}]]]" in (MAN / PAGE_OF[section]).read_text()
+
+
+def test_every_kind_of_value_is_explained() -> None:
+    values = (MAN / "webserver.conf.5").read_text().partition(".Ss Values")[2].partition(".Ss ")[0]
+    explained = {name.strip() for line in re.findall(r"^\.It Ar (.+)$", values, re.M) for name in line.split(" , ")}
+    assert {option.kind.name for option in OPTIONS if not option.choices} == explained
+
+
+def test_what_a_reload_cannot_change_is_named() -> None:
+    text = (MAN / "webserver.conf.5").read_text().partition(".Ss Changes")[2].partition(".Sh ")[0]
+    named = re.findall(r"^\.Ic ([a-z_, ]+?)(?: ,)?$", text, re.M)
+    found = {name for line in named for name in line.split(" , ") if name.isidentifier()}
+    assert found == {*FIXED_SERVER, "access_format", "access_log"}
+
+
+@pytest.mark.parametrize(
+    ("page", "options"), [("webserverd.8", webserverd.OPTIONS), ("webserverctl.8", webserverctl.OPTIONS)]
+)
+def test_every_command_line_option_has_its_place(page: str, options: dict[str, bool]) -> None:
+    assert {f"-{flag}" for flag in re.findall(r"^\.It Fl (\S+)", (MAN / page).read_text(), re.M)} == set(options)
 
 
 def loaded(root: Path, text: str, name: str = "webserver.conf") -> Config:

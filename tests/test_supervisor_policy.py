@@ -25,11 +25,13 @@ from webserver.supervisor.policy import (
     GiveUp,
     Phase,
     Restart,
+    Stuck,
     Wish,
     after_end,
     cause,
     hung,
     on_signal,
+    stuck,
 )
 from webserver.supervisor.process import Child
 from webserver.supervisor.states import ALIVE, EDGES, STAGES, Door, IllegalChange, Stage, State, next_stage
@@ -114,6 +116,25 @@ def test_hung(state: State, last: float, later: float) -> None:
         assert not hung(state, last, now)
 
 
+@pytest.mark.parametrize(
+    ("since", "limit", "told", "wanted"),
+    [
+        ([], 5.0, False, Stuck.NO),
+        ([99], 5.0, False, Stuck.NO),
+        ([95], 5.0, False, Stuck.NO),  # the application has a second to notice
+        ([93], 5.0, False, Stuck.LEAVE),
+        ([93], 5.0, True, Stuck.KILL),
+        ([93, 98], 5.0, False, Stuck.LEAVE),
+        ([93, 98], 5.0, True, Stuck.NO),  # another request still runs
+        ([93, 92], 5.0, True, Stuck.KILL),
+        ([1], 0.0, False, Stuck.NO),
+        ([0, -5, 1 << 40], 5.0, False, Stuck.NO),  # a page may say anything
+    ],
+)
+def test_stuck(since: list[int], limit: float, told: bool, wanted: Stuck) -> None:
+    assert stuck([at * 10**9 for at in since], limit, 100 * 10**9, told) is wanted
+
+
 def test_signals() -> None:
     assert on_signal(Phase.SERVING, signal.SIGTERM) is Wish.DRAIN
     assert on_signal(Phase.DRAINING, signal.SIGTERM) is Wish.STOP
@@ -193,6 +214,6 @@ def test_a_plan_has_every_difference(config: Config) -> None:
     assert [group.name for group in found.changed] == ["b"]
     assert [group.name for group in found.added] == ["d"]
     assert found.removed == ("c",)
-    for name, value in {"frontends": 31, "run": "/other", "open_files": 257}.items():
+    for name, value in {"frontends": 31, "run": "/other", "open_files": 257, "spool": "/other"}.items():
         assert plan(config, replace(config, server=replace(config.server, **{name: value}))).refused
     assert not plan(config, replace(config, server=replace(config.server, idle_timeout=1.0))).refused

@@ -77,7 +77,11 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 	/* Global, since extensions of Perl and PHP expect their interpreter's symbols there. */
 	void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
 	if (!library) {
-		snprintf(message, size, "plugin %s: %s", path, dlerror());
+		/* Most of what the dynamic linker says begins with the path already. */
+		const char *why = dlerror();
+		bool named = why && strncmp(why, path, strlen(path)) == 0;
+		snprintf(
+			message, size, "plugin %s%s%s", named ? "" : path, named ? "" : ": ", why ? why : "not opened");
 		return NULL;
 	}
 	const struct langplugin *plugin = dlsym(library, "langplugin");

@@ -22,21 +22,6 @@ static int say(char *message, size_t size, const char *format, const char *what)
 	return -1;
 }
 
-/* Add one value in php.ini's syntax. Quoted, so that nothing in it is taken for more syntax. */
-static int add_ini(struct plugin *plugin, const char *name, const char *value, char *message, size_t message_size)
-{
-	if (strpbrk(name, "\r\n=[]\";"))
-		return say(message, message_size, "php: '%s' is not the name of an ini value", name);
-	if (strpbrk(value, "\r\n\""))
-		return say(message, message_size, "php: the value of ini.%s holds a quote or a line break", name);
-	char *more = NULL;
-	if (asprintf(&more, "%s%s=\"%s\"\n", plugin->ini ? plugin->ini : "", name, value) < 0)
-		return say(message, message_size, "php: no memory for ini.%s", name);
-	free(plugin->ini);
-	plugin->ini = more;
-	return 0;
-}
-
 static int read_settings(struct plugin *plugin, const struct langplugin_setting *settings, size_t count, char *message,
 	size_t message_size)
 {
@@ -44,7 +29,7 @@ static int read_settings(struct plugin *plugin, const struct langplugin_setting 
 		const char *name = settings[i].name, *value = settings[i].value;
 		char **place = NULL;
 		if (strncmp(name, "ini.", 4) == 0) {
-			if (add_ini(plugin, name + 4, value, message, message_size))
+			if (ini_add(plugin, name + 4, value, message, message_size))
 				return -1;
 		} else if (strcmp(name, "application") == 0 && *value) {
 			place = &plugin->application;
@@ -97,6 +82,9 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 		return say(message, message_size, "php: %s", "the interpreter did not start; see the lines above");
 	}
 	plugin->started = true;
+	/* Not shut down after this: what is half started is left to the end of the process. */
+	if (ini_check(settings, count, message, message_size))
+		return -1;
 	userini_make(plugin);
 	if (variables_make(plugin))
 		return say(message, message_size, "php: %s", strerror(ENOMEM));

@@ -3,6 +3,7 @@
  *
  *   plugin.c     what langplugin.h asks for: open, preload, fork, one request, close
  *   sapi.c       the SAPI module: output, headers, request body, log
+ *   ini.c        the group's [ini] values
  *   variables.c  $_SERVER and getenv()
  *   functions.c  what PHP programs expect of a server named fpm-fcgi
  *   userini.c    .user.ini files
@@ -54,6 +55,10 @@ static inline struct run *current_run(void)
 extern sapi_module_struct webserver_sapi;
 void sapi_set_plugin(struct plugin *plugin);
 struct plugin *sapi_plugin(void);
+
+/* ini.c */
+int ini_add(struct plugin *plugin, const char *name, const char *value, char *message, size_t size);
+int ini_check(const struct langplugin_setting *settings, size_t count, char *message, size_t size);
 
 /* variables.c */
 int variables_make(struct plugin *plugin);

@@ -7,13 +7,16 @@ import traceback
 import types
 
 _scripts = {}
+_looked_in = 0  # entries of sys.path that are the group's
 
 
 def begin(directory, python_path, arguments, application):
     """The module path and command line that the application sees."""
+    global _looked_in
     for entry in reversed([*python_path, *([directory] if directory else [])]):
         if entry not in sys.path:
             sys.path.insert(0, entry)
+            _looked_in += 1
     sys.argv[:] = [application or "webserver", *arguments]
 
 
@@ -46,7 +49,15 @@ def load(application):
     if application.startswith("/"):
         return script(application)
     module_name, _, name = application.partition(":")
-    value = importlib.import_module(module_name)
+    try:
+        value = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise  # a module that the application wants itself
+        raise ImportError(
+            "there is no module %s for application = %s; directory and python_path say where it is looked for: %s"
+            % (error.name, application, ", ".join(sys.path[:_looked_in]) or "nowhere but Python's own")
+        ) from None
     name = name or "application"
     calls = name.endswith("()")
     for part in (name[:-2] if calls else name).split("."):
@@ -76,8 +87,11 @@ def preload(names):
 def report(error):
     """(the whole traceback, its last line with file and line)."""
     whole = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # What lies between here and the application's own code says nothing to its author.
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    # What lies between here and the application's own code says nothing to its author, nor does the importer's.
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((__file__, "<frozen "))]
+    importer = importlib.__file__
+    while frames and frames[0].filename == importer:
+        del frames[0]
     where = ""
     if isinstance(error, SyntaxError) and error.filename:
         where = "%s:%s: " % (error.filename, error.lineno)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from webserver.config.errors import Place, suggestion
+from webserver.config.errors import Place, nearest, suggestion
 from webserver.config.machine import Machine
 from webserver.config.options import SUBSECTIONS, TABLE, Computed, Context, Option
 from webserver.config.reader import Block, Document, Entry
@@ -23,6 +23,7 @@ class Values:
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Place | None] = field(default_factory=dict)
     bad: set[str] = field(default_factory=set)
+    misspelt: set[str] = field(default_factory=set)  # options that are not missing: an unknown name stands for each
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -48,6 +49,7 @@ def check(document: Document, block: Block, section: str, machine: Machine) -> V
     for name, entry in block.entries.items():
         if name not in table:
             _unknown_option(document, block, section, name, entry)
+            result.misspelt.add(nearest(name, table))
     for name, inner in block.blocks.items():
         if name not in SUBSECTIONS[section]:
             advice = suggestion(name, SUBSECTIONS[section])
@@ -62,7 +64,8 @@ def check(document: Document, block: Block, section: str, machine: Machine) -> V
             value = _value(document, result, option, given)
         elif option.default is None:
             result.bad.add(name)
-            document.error(block.place, block.title, f'"{name}" is missing, expected {described(option)}')
+            if name not in result.misspelt:
+                document.error(block.place, block.title, f'"{name}" is missing, expected {described(option)}')
         if value is None:
             value = _default(option, Context(machine, block.base, result.values))
         result.values[name] = value

@@ -40,9 +40,14 @@ class ConfigErrors(Exception):
         super().__init__("\n".join(map(str, self.errors)))
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Advice for a misspelt name: the nearest known one, or "" when none is near."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a misspelt one is likely to stand for, or "" when none is near."""
     from difflib import get_close_matches  # only a broken configuration pays for it
 
-    near = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f'did you mean "{near[0]}"?' if near else ""
+    return next(iter(get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)), "")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Advice for a misspelt name: the nearest known one, or ""."""
+    near = nearest(name, known)
+    return f'did you mean "{near}"?' if near else ""

@@ -13,14 +13,14 @@ from webserver.config import files
 from webserver.config.check import Values
 from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
-from webserver.config.languages import LANGUAGES
+from webserver.config.languages import LANGUAGES, Language
 from webserver.config.machine import READ, SEARCH, Machine, User
 from webserver.config.reader import Document, Entry
 from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 
 _INI_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_BY_LANGUAGE = {"python_path": "python"}
+_PATHS = {"python_path": "python"}  # option: the language whose modules are looked for there
 
 
 def check_group(document: Document, group: Values, machine: Machine) -> User | None:
@@ -31,23 +31,45 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
         if not language.threads and group.good("threads") and group["threads"] > 1:
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
                            f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
-        for name, only in _BY_LANGUAGE.items():
+        for name, only in _PATHS.items():
             if group[name] and language.name != only:
                 document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
                                f" {language.name}")  # fmt: skip
+        if group["arguments"] and not language.arguments:
+            document.error(group.place("arguments"), group.subject("arguments"), f"{language.name} gives an application"
+                           " no command line")  # fmt: skip
+        _check_preload(document, group, language)
         if "ini" in group.block.blocks and not language.ini:
             document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
                            f" language is {language.name}")  # fmt: skip
     _check_paths(document, group, machine, user)
+    if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
+        document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
+                       " started with no_new_privs, which nobody can take back", "start the server without it"
+                       " (systemd: NoNewPrivileges=no)")  # fmt: skip
     return user
 
 
+def _check_preload(document: Document, group: Values, language: Language) -> None:
+    if group["preload"] and not language.preload:
+        document.error(group.place("preload"), group.subject("preload"), f"{language.name} has nothing to load before"
+                       " workers are forked")  # fmt: skip
+        return
+    for name in group["preload"]:
+        kind = "file" if name.startswith("/") else "module"
+        if kind not in language.preload:
+            document.error(group.place("preload"), group.subject("preload"), f'found the {kind} "{name}", expected a'
+                           f" {language.preload}: the group's language is {language.name}")  # fmt: skip
+
+
 def _check_paths(document: Document, group: Values, machine: Machine, user: User | None) -> None:
-    def need(name: str, path: str, kind: str, bits: int, advice: str = "") -> None:
-        if group.good(name):
-            problem = machine.missing(path, kind) or (machine.denied(path, user, bits) if bits else "")
-            if problem:
-                document.error(group.place(name), group.subject(name), problem, advice)
+    def need(name: str, path: str, kind: str, bits: int, advice: str = "") -> bool:
+        problem = machine.missing(path, kind) or (machine.denied(path, user, bits) if bits else "")
+        if problem and group.good(name):
+            document.error(group.place(name), group.subject(name), problem, advice)
+        return not problem
+
+    there = True
 
     application = group["application"]
     if group.good("language") and LANGUAGES[group["language"]].plain:
@@ -58,12 +80,13 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
             document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
                            f" a file: {group['language']} has no module:callable")  # fmt: skip
     elif application:
-        need("application", application, "file", READ, _application_advice(group, application))
+        there = need("application", application, "file", READ, _application_advice(group, application))
     need("interpreter", group["interpreter"], "file", SEARCH)
     if group.good("language"):
         advice = "" if group.given("plugin") else f"the plugin for {group['language']} is not built or not installed"
         need("plugin", group["plugin"], "file", READ, advice)
-    if group.good("application"):
+    # By default it follows from the application, and so does what is wrong with it.
+    if group.good("application") and (there or group.given("directory")):
         need("directory", group["directory"], "directory", SEARCH)
     for path in group["python_path"]:
         need("python_path", path, "directory", SEARCH)

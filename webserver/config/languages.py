@@ -13,18 +13,20 @@ class Language:
     callables: bool  # module:callable names an application
     files: bool  # a group without `application` runs the requested file
     ini: bool  # has [[[ini]]]
+    preload: str  # what can be loaded before workers are forked: "module", "file", "module or file", or ""
+    arguments: bool  # an application has a command line
     plain: bool = False  # `application` is a text that only the plugin understands
 
 
 LANGUAGES = {
     language.name: language
     for language in (
-        Language("echo", threads=True, callables=False, files=False, ini=False, plain=True),
-        Language("lua", threads=False, callables=False, files=True, ini=False),
-        Language("perl", threads=False, callables=False, files=True, ini=False),
-        Language("php", threads=False, callables=False, files=True, ini=True),
-        Language("python", threads=True, callables=True, files=True, ini=False),
-        Language("ruby", threads=True, callables=False, files=True, ini=False),
+        Language("echo", True, False, False, False, preload="", arguments=False, plain=True),
+        Language("lua", False, False, True, False, preload="module or file", arguments=True),
+        Language("perl", False, False, True, False, preload="module or file", arguments=True),
+        Language("php", False, False, True, True, preload="file", arguments=False),
+        Language("python", True, True, True, False, preload="module", arguments=True),
+        Language("ruby", True, False, True, False, preload="module or file", arguments=True),
     )
 }
 

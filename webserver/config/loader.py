@@ -10,7 +10,7 @@ from webserver.config.errors import ConfigErrors, Place
 from webserver.config.group_rules import check_group, check_writers, environment, ini
 from webserver.config.machine import SEARCH, Machine
 from webserver.config.model import Config, Group, Logs, Server, Site
-from webserver.config.reader import Document, read
+from webserver.config.reader import Document, nothing_read, read
 from webserver.config.routes import check_hosts, check_routes
 from webserver.config.rules import check_logs, check_server
 
@@ -32,6 +32,8 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
     """Raises ConfigErrors with everything that is wrong."""
     machine = machine or Machine()
     document = read(path)
+    if nothing_read(document):
+        raise ConfigErrors(document.sorted_errors())
     server = check(document, document.server, "server", machine)
     logs = check(document, document.logs, "logs", machine)
     groups = {name: check(document, block, "group", machine) for name, block in sorted(document.groups.items())}

@@ -1,7 +1,8 @@
 """What the checker asks of the machine it runs on.
 
 Only questions that open nothing: root reads no directory and opens no file that belongs to a group (stat(2) and
-getxattr(2) alone). Tests answer in its place, so the rules for root can be tried by anyone.
+getxattr(2) alone; the one file that has to be opened is opened by a child that has given up root's rights). Tests
+answer in its place, so the rules for root can be tried by anyone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import grp
 import os
 import pwd
 import resource
+import signal
 import stat
 from dataclasses import dataclass
+from typing import NoReturn
 
 _NET_BIND_SERVICE, _SYS_RESOURCE = 10, 24  # capabilities(7)
 READ, WRITE, SEARCH = 4, 2, 1  # bits of a mode
@@ -109,14 +112,12 @@ class Machine:
         return limit if limit != resource.RLIM_INFINITY else 1 << 20
 
     def _capable(self, capability: int) -> bool:
-        try:
-            with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-                for line in file:
-                    if line.startswith("CapEff:"):
-                        return bool(int(line.split()[1], 16) >> capability & 1)
-        except (OSError, ValueError):
-            pass
-        return self.root
+        held = _status("CapEff", 16)
+        return self.root if held is None else bool(held >> capability & 1)
+
+    def no_new_privs(self) -> bool:
+        """Whether this process, and all that it starts, can gain no privileges by exec."""
+        return _status("NoNewPrivs", 10) == 1
 
     def ipv6(self) -> bool:
         return os.path.exists("/proc/net/if_inet6")
@@ -166,3 +167,47 @@ class Machine:
 
     def access(self, path: str, bits: int) -> bool:
         return os.access(path, bits, effective_ids=True)
+
+    def unnamed(self, directory: str, user: User | None) -> str:
+        """Why `user` (None: this process) cannot make files without a name in a directory, or ""."""
+        # Blocked, as a signal that the child gets would be told to us: it has our handlers and our wake-up pipe.
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _try_unnamed(directory, user)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return ""  # started with SIGCHLD ignored; the front end will log it
+        return f"{directory} takes no files without a name (O_TMPFILE): {os.strerror(abs(code))}" if code else ""
+
+
+def _status(name: str, base: int) -> int | None:
+    """A number of /proc/self/status; None if it is not there."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith(f"{name}:"):
+                    return int(line.split()[1], base)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _try_unnamed(directory: str, user: User | None) -> NoReturn:
+    """In a child: exit with 0 or an errno, whatever happens."""
+    code = errno.EPERM
+    try:
+        if user is not None:
+            os.setgroups(sorted(user.gids))
+            os.setresgid(user.gid, user.gid, user.gid)
+            os.setresuid(user.uid, user.uid, user.uid)
+        os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL, 0o600)
+        code = 0
+    except OSError as error:
+        code = error.errno or code
+    finally:
+        os._exit(code)

@@ -78,6 +78,11 @@ def read(path: str) -> Document:
     return document
 
 
+def nothing_read(document: Document) -> bool:
+    """The one file there is could not be read: what else seems to be missing may be in it."""
+    return not document.whole and len(document.files) == 1
+
+
 def _read_file(document: Document, path: str, asked: Place, seen: dict[str, Place]) -> None:
     real = os.path.realpath(path)
     if real in seen:

@@ -35,6 +35,8 @@ def check_identity(document: Document, values: Values, machine: Machine, whose: 
                            f" user groups, and this is {own}", "leave it out, or start as root")  # fmt: skip
         return None
     if not name:
+        if "user" in values.misspelt:
+            return None
         document.error(values.place("user"), values.block.title, f'"user" is missing: started as root, {whose} must'
                        " run as a user of their own", "for example: user = www-data")  # fmt: skip
         return None
@@ -79,6 +81,8 @@ def check_server(document: Document, server: Values, machine: Machine) -> User |
         _check_run(document, server, machine)
     if server.good("spool"):
         problem = machine.missing(server["spool"], "directory") or machine.denied(server["spool"], user, WRITE | SEARCH)
+        if user is not None or not machine.root:
+            problem = problem or machine.unnamed(server["spool"], user)
         if problem:
             document.error(server.place("spool"), server.subject("spool"), problem)
     return user

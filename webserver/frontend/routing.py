@@ -20,6 +20,7 @@ from .sites import Numbers, compile_sites
 
 _SYMLINKS = {"deny": 0, "owner": 1, "allow": 2}
 _DOTFILES = 4
+_UNKNOWN = "application/octet-stream"  # the type of an extension that is not in the table
 # Until its configuration comes, which is before the first request for it.
 EARLY_QUEUE = 1000
 EARLY_TIMEOUT = 30.0
@@ -73,8 +74,9 @@ class Routing:
         """Put this configuration into force. What it does not change stays remembered."""
         engine = self._engine
         mime = dict(config.mime_types)
-        for extension, kind in mime.items():
-            if self._mime.get(extension) != kind:
+        for extension in self._mime.keys() | mime.keys():
+            kind = mime.get(extension, _UNKNOWN)
+            if self._mime.get(extension, _UNKNOWN) != kind:
                 engine.mime(extension, kind)
         self._mime = mime
         for group in config.groups:

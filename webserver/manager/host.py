@@ -18,6 +18,7 @@ EXIT_ORPHAN = 42  # HOST_EXIT_ORPHAN
 
 _ORDER_FRONTENDS = 1
 _ORDER_RETIRE = 2
+_ORDER_DUMP = 3
 _REPORT_READY = 1
 _REPORT_FAILED = 2
 ERROR, WARNING, NOTICE = 0, 1, 2
@@ -160,6 +161,13 @@ def order_retire() -> bytes:
     """The packet that asks a worker for its orderly end."""
     order = _Order()
     order.kind = _ORDER_RETIRE
+    return bytes(order)[:8]
+
+
+def order_dump() -> bytes:
+    """The packet that asks a worker for the stacks of its threads, in its log."""
+    order = _Order()
+    order.kind = _ORDER_DUMP
     return bytes(order)[:8]
 
 

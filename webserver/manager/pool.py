@@ -16,6 +16,7 @@ from webserver.manager.host import (
     REPORT_SIZE,
     FrontEnd,
     Host,
+    order_dump,
     order_frontends,
     order_retire,
     read_report,
@@ -185,6 +186,20 @@ class Pool:
         for place in list(self._places.values()):
             if place.worker == worker and place.pid:
                 self._retire(place, now)
+
+    def leave(self, worker: int, cause: str, now: float) -> None:
+        """A request in this worker does not end: show where it is, and let it take no more."""
+        for place in list(self._places.values()):
+            if place.worker == worker and place.pid:
+                self._told[place.pid] = cause
+                self._order(place.pid, order_dump())
+                self._retire(place, now)
+
+    def kill(self, worker: int) -> None:
+        """Nothing else runs in it."""
+        for place in self._places.values():
+            if place.worker == worker and place.pid:
+                os.kill(place.pid, signal.SIGKILL)
 
     def drain(self, now: float) -> None:
         """Ask all for their orderly end; nobody follows."""

@@ -135,6 +135,10 @@ class Manager:
             self._pool.frontends(message["frontends"])
         elif op == "retire":
             self._pool.retire(message["worker"], now)
+        elif op == "leave":
+            self._pool.leave(message["worker"], message["cause"], now)
+        elif op == "kill":
+            self._pool.kill(message["worker"])
         elif op == "drain":
             self._pool.drain(now)
         else:

@@ -7,11 +7,13 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from webserver.config import Group
+from webserver.config.units import seconds_text
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -19,7 +21,7 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event
+from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck, stuck
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
@@ -37,6 +39,7 @@ class Worker:
     started: float
     pid: int = 0  # as the manager says
     ready: bool = False
+    told: bool = False  # to leave, as a request in it does not end
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Generation:
     def __post_init__(self) -> None:
         self.manager = Child("manager", self.config.name)
         self.requests = 0  # finished by workers that are gone
+        self._spoke = False  # the manager has sent anything
         self._undrained: set[int] = set()
         self._log_pipes: dict[int, int] = {}  # by worker incarnation
         self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
@@ -180,6 +184,7 @@ class Generation:
     # What the manager says
 
     def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
+        self._spoke = True
         op = message["op"]
         if op == "grant":
             self._grant(int(message["number"]), int(message["slots"]))
@@ -196,8 +201,21 @@ class Generation:
             self.language_version = str(message.get("language_version", ""))[:100]
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
-        elif op != "beat":
+        elif op == "beat":
+            self._look_for_stuck()
+        else:
             raise ValueError(f"unknown op {op!r}")
+
+    def _look_for_stuck(self) -> None:
+        limit = self.config.request_timeout
+        for worker in self.workers.values():
+            since = [slot.since_ns for slot in worker.page.read().slot if slot.running]
+            decision = stuck(since, limit, time.monotonic_ns(), worker.told)
+            if decision is not Stuck.NO:
+                worker.told = True
+                cause = f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
+                message = {"op": decision.value, "worker": worker.incarnation, "cause": cause}
+                self.parts.nursery.send(self.manager, message)
 
     def _grant(self, number: int, slots: int) -> None:
         if not 0 <= number < self.config.processes or slots != self.config.threads:
@@ -328,6 +346,11 @@ class Generation:
         child.why = ending.cause
         self.stage = next_stage(self.stage, Stage.CLOSING)
         if not self.asked_to_leave:
+            if ending.event is Event.EXITED and not self._spoke:
+                self.failure = self.failure or (
+                    f"interpreter {self.config.interpreter} {ending.cause} before it ran anything of the server;"
+                    " expected a Python program of version 3.9 or newer; the error log has what it said"
+                )
             said = f": {self.failure}" if self.failure else ""
             parts.journal.error(f"manager of {self.label} {ending.cause}{said}")
         self.owner.generation_ended(self, ending)

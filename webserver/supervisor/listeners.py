@@ -243,7 +243,7 @@ def _close(address: Address) -> None:
 
 
 _REASONS = {
-    errno.EADDRINUSE: "the address is in use by another process",
+    errno.EADDRINUSE: "the address is in use by another process; stop that one, or choose another address",
     errno.EADDRNOTAVAIL: "no interface of this machine has this address",
     errno.EACCES: "permission denied (ports below 1024 need root)",
 }

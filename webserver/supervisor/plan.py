@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from webserver.config import Config, Group, Listen
 
 # What processes get before exec, or hold for as long as they live.
-_FIXED_SERVER = ("frontends", "user", "group", "run", "open_files")
+FIXED_SERVER = ("frontends", "user", "group", "run", "open_files", "spool")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Plan:
 def plan(before: Config, after: Config) -> Plan:
     refused = [
         f"[server] {name}: {getattr(before.server, name)} -> {getattr(after.server, name)}"
-        for name in _FIXED_SERVER
+        for name in FIXED_SERVER
         if getattr(before.server, name) != getattr(after.server, name)
     ]
     if (before.logs.access_log == "off") != (after.logs.access_log == "off"):

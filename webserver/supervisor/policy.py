@@ -6,6 +6,7 @@ Another file asks them and carries out what they say.
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -18,6 +19,7 @@ BEAT_LIMIT = 10.0  # seconds without a beat after which a front end is hung
 START_LIMIT = 30.0  # the same for one that has never said it is ready
 STACK_WAIT = 1.0  # for the hung process to write its stack
 START_MARGIN = 5.0  # added to a group's start_timeout: the manager is the first to act on it
+STUCK_MARGIN = 1.0  # after request_timeout, for an application that notices that nobody waits any more
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
 
 
@@ -80,6 +82,26 @@ def hung(state: State, last_beat: float, now: float) -> bool:
     """True if a process that should beat has not done so for too long."""
     limit = START_LIMIT if state is State.STARTING else BEAT_LIMIT
     return state in (State.STARTING, State.RUNNING, State.DRAINING) and now - last_beat >= limit
+
+
+class Stuck(Enum):
+    """What is to be done about a worker whose requests do not end."""
+
+    NO = "no"
+    LEAVE = "leave"  # show its stacks; it takes no more
+    KILL = "kill"  # nothing else runs in it
+
+
+def stuck(since_ns: Sequence[int], limit: float, now_ns: int, told: bool) -> Stuck:
+    """`since_ns`: when each request began that a worker runs (CLOCK_MONOTONIC, as its page says); `limit`: its group's
+    request_timeout, 0 for none; `told`: it has been told to leave."""
+    last = now_ns - int((limit + STUCK_MARGIN) * 1e9)
+    over = [since for since in since_ns if 0 < since < last]
+    if not limit or not over:
+        return Stuck.NO
+    if not told:
+        return Stuck.LEAVE
+    return Stuck.KILL if len(over) == len(since_ns) else Stuck.NO
 
 
 class Wish(Enum):

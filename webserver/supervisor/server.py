@@ -82,14 +82,18 @@ class Supervisor:
             self._run = RunDirectory(server.run)
         except (IdentityError, RunError) as error:
             raise StartError(str(error)) from None
-        self._raise_open_files()
+        try:
+            self._raise_open_files()
+        except StartError:
+            self._run.close()
+            raise
         self._listeners = Listeners(server.frontends)
         problems = []
         for listen in server.listen:
             try:
                 self._listeners.open(listen)
             except ListenError as error:
-                problems.append(str(error))
+                problems.append(f"{self._path}: [server]: listen: {error}")
         if problems:
             self._listeners.close_all()
             self._run.close()
@@ -141,7 +145,9 @@ class Supervisor:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
                 return
             except (OSError, ValueError):
-                self.journal.warning(f"open_files = {wanted} is above the hard limit of {hard}, which is used")
+                raise StartError(
+                    f"{self._path}: [server]: open_files: found {wanted}, but the hard limit of {hard} cannot be raised"
+                ) from None
         if hard == resource.RLIM_INFINITY or soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

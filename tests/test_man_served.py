@@ -1,0 +1,152 @@
+"""The examples of the manual pages, used: configurations are served by the real server, commands are run by a shell."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from config_machine import adjusted, lay_out
+from serving import GROUP_USER, ROOT, SERVER_USER, Server, directory, program, tree
+from test_man import EXAMPLES
+
+APPLICATION = (
+    "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'from a group']\n"
+)
+CONFIGURATIONS = [example for example in EXAMPLES if example.values[1].partition(" ")[0] != "commands"]
+COMMANDS = [
+    pytest.param(line, id=line)
+    for example in EXAMPLES
+    if example.values[1] == "commands"
+    for line in str(example.values[2]).splitlines()
+]
+
+
+class Example(Server):
+    """A server whose configuration lies where the pages say, below a directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        lay_out(path)
+        super().__init__(path)
+        self.config_file = path / "etc/webserver/webserver.conf"
+        interpreter = path / "srv/shop/venv/bin/python"
+        interpreter.unlink()
+        interpreter.symlink_to(tree() / ".venv/bin/python")
+        self.file("srv/shop/app.wsgi", APPLICATION)
+        self.file("srv/shop/shop/wsgi.py", APPLICATION)
+        self.file("srv/blog/index.php", "<?php echo 'from a group';")
+        for name in ("srv/www", "srv/shop/public", "public"):
+            self.file(f"{name}/index.html", "from a file")
+        logs = path / "var/log/webserver"
+        self.error_log = logs / "error.log"
+        if ROOT:
+            os.chown(logs, pwd.getpwnam(SERVER_USER).pw_uid, -1)
+
+    def adapt(self, text: str) -> str:
+        """With this directory's paths, a port and users that this machine has."""
+        text = adjusted(text, str(self.directory))
+        text = re.sub(r"^listen = .*?((?:, unix:.*)?)$", rf"listen = 127.0.0.1:{self.port}\1", text, flags=re.M)
+        text = re.sub(r"^ *user = (?!www-data).*$", f"user = {GROUP_USER}" if ROOT else "", text, flags=re.M)
+        if ROOT and "user = " not in text:
+            text = re.sub(r"^( *language = .*)$", rf"\1\nuser = {GROUP_USER}", text, flags=re.M)
+            text = text.replace("[server]\n", f"[server]\nuser = {SERVER_USER}\n")
+        return text if ROOT else re.sub(r"^ *user = .*$", "", text, flags=re.M)
+
+    def main(self, text: str) -> None:
+        """The main file, with a run directory and an error log of its own, and the usual groups where a site needs them."""
+        if not re.search(r"^run = ", text, re.M):
+            text = text.replace("[server]\n", f"[server]\nrun = {self.directory}/run\n")
+        self.config_file.write_text(self.adapt(text))
+
+
+@pytest.fixture
+def example() -> Iterator[Example]:
+    with directory() as path:
+        one = Example(path)
+        try:
+            yield one
+        finally:
+            one.stop()
+
+
+MAIN = "include = {}-enabled/*.conf\n[server]\nlisten = *:80\nuser = www-data\n"
+GROUPS = (
+    "[groups]\n[[shop]]\nlanguage = python\napplication = /srv/shop/app.wsgi\nuser = shop\n"
+    "[[blog]]\nlanguage = php\nuser = blog\n"
+)
+SITES = "[sites]\n[[all]]\nhosts = *\nroot = /srv/blog\nindex = index.php,\n[[[routes]]]\n"
+
+
+@pytest.mark.parametrize(("page", "kind", "text"), CONFIGURATIONS)
+def test_a_configuration_is_served(example: Example, page: str, kind: str, text: str) -> None:
+    what, _, name = kind.partition(" ")
+    here = example.directory / "etc/webserver"
+    if what == "group":
+        (here / f"groups-enabled/{name}.conf").write_text(example.adapt(text))
+        route = ".php" if "language = php" in text else "/"
+        example.main(MAIN.format("groups") + SITES + f"{route} = group:{name}\n")
+    elif what == "site":
+        (here / f"sites-enabled/{name}.conf").write_text(adjusted(text, str(example.directory)))
+        example.main(MAIN.format("sites") + GROUPS)
+    else:
+        # A page's main file has no sites where it takes them from a directory.
+        assert what == "file"
+        example.main(text if "[sites]" in text else text + "\n[sites]\n[[files]]\nhosts = *\nroot = /srv/www\n")
+    example.start()
+    assert all(group["state"] == "running" for group in example.status()["groups"])
+    hosts = re.findall(r"^ *hosts = ([^,\n]*)", example.config_file.read_text() + text, re.M)
+    answers = [example.get("/", Host=host.replace("*", "any.example.org")) for host in dict.fromkeys(hosts)]
+    assert answers
+    for answer in answers:
+        assert (answer.status, answer.body[:5]) == (200, b"from "), answer
+    for prefix in re.findall(r"^(/[a-z/]+) = group:", text, re.M):
+        assert example.get(prefix).body == b"from a group"
+    if ".php = " in text:
+        host = next(host for host in hosts if host.startswith(("blog", "*")))
+        assert example.get("/index.php", Host=host.replace("*", "any")).status in (200, 404)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, line: str) -> None:
+    """By a shell, with our programs on its path; without --config they take this example's file."""
+    text = "[server]\nlisten = *:80\nuser = www-data\n[logs]\nerror_log = /var/log/webserver/error.log\n"
+    example.main(text + GROUPS + SITES + "/ = group:shop\n")
+    for name in ("webserverd", "webserverctl"):
+        wrapper = tmp_path / name
+        wrapper.write_text(f'#!/bin/sh\nexec {program(name)} --config {example.config_file} "$@"\n')
+        wrapper.chmod(0o755)
+    line = line.replace(" --config /srv/web.conf", "")
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    if "--foreground" in line:
+        with subprocess.Popen(["/bin/sh", "-c", f"exec {line}"], env=environment, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            assert any(said == b"ready\n" for said in process.stderr)
+            assert example.get("/").body == b"from a group"
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            assert process.wait() == 0
+        return
+    if line.startswith("webserverctl"):
+        example.start()
+        workers = sorted(example.pids("worker"))
+        shop = example.pids("worker", "shop")
+    result = subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr
+    if "idle_timeout" in line:
+        assert re.fullmatch(r"idle_timeout = 75s +# default\n", result.stdout)
+    elif "-t" in line.split():
+        assert "the configuration is right" in result.stderr
+    elif "worker" in line:
+        assert sorted(map(int, result.stdout.split())) == workers
+    elif "restart" in line:
+        assert shop
+        assert not set(shop) & set(example.pids("worker", "shop"))
+        assert example.get("/").body == b"from a group"
+    else:
+        assert line == "webserverctl reload"
+        assert sorted(example.pids("worker")) == workers

@@ -55,5 +55,5 @@ def test_the_tour() -> None:
             position = found + 1
         assert "the configuration is right" in said
         assert re.search(r"^shop +python .*running", said, re.M)
-        assert 'GET /hats HTTP/1.1" 200' in said
+        assert 'GET /hats HTTP/1.1" 200' in said, said
         wait_until(lambda: not list((top / "build/try/run").iterdir()), "the run directory is not empty")

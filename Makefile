@@ -1,5 +1,8 @@
 # make run | test | test-long | test-pypi | bench | check | build | clean
 #
+# make run serves on http://127.0.0.1:8080/; PORT=9000 moves it, STATE=/some/where keeps its data there instead of in
+# build/demo.
+#
 # Each target first installs what is missing (tools/setup), so that it works on a fresh Debian machine. Nothing outside
 # this tree is changed but packages.
 
@@ -17,7 +20,7 @@ ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h) webserver/wire/wire.h webserver/wire/fields.h \
 	langplugins/include/langplugin.h
 
-.PHONY: all build run test test-long test-pypi bench check clean setup-build setup-test setup-demo setup-bench
+.PHONY: all build built run test test-long test-pypi bench check clean setup-build setup-test setup-demo setup-bench
 
 all: build
 
@@ -25,8 +28,13 @@ all: build
 setup-build setup-test setup-demo setup-bench: setup-%:
 	@tools/setup $*
 
+# A second make, since what is missing for the build may have been installed by the first one's setup-build.
 build: setup-build
-	@$(MAKE) --no-print-directory $(VENV)/.made $(LIB)/libwebserver_host.so $(PLUGINS:%=$(LIB)/%.so) build/.engine
+	@$(MAKE) --no-print-directory built
+
+# Its empty recipe keeps make from saying of each file that it is up to date.
+built: $(VENV)/.made $(LIB)/libwebserver_host.so $(PLUGINS:%=$(LIB)/%.so) build/.engine
+	@:
 
 $(VENV)/.made: setup.cfg setup.py pyproject.toml
 	test -x $(PYTHON) || /usr/bin/python3 -m venv --system-site-packages $(VENV)
@@ -57,7 +65,7 @@ $(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/i
 		langplugins/php/*.c -o $@.new -lphp8.2 && mv $@.new $@
 
 run: setup-demo build
-	@exec tools/demo --port $(PORT)
+	@exec tools/demo --port "$(PORT)" $(if $(STATE),--state "$(STATE)")
 
 test: setup-test build
 	@exec tools/test

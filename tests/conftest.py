@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from serving import Server, descendants, directory
+from serving import Server, children, directory
 
 
 @pytest.fixture
@@ -25,11 +25,14 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """Descriptors and child processes of the test process are as before."""
+    """Descriptors and child processes of the test process are as before.
+
+    Not their children: a server that several tests share replaces workers, and looks after its own.
+    """
     fds = set(os.listdir("/proc/self/fd"))
-    children = descendants(os.getpid())
+    before = children(os.getpid())
     yield
-    left = descendants(os.getpid()) - children
+    left = children(os.getpid()) - before
     assert not left, f"child processes are left: {left}"
     extra = {fd for fd in set(os.listdir("/proc/self/fd")) - fds if os.path.exists(f"/proc/self/fd/{fd}")}
     assert not extra, f"descriptors are left: {[os.readlink(f'/proc/self/fd/{fd}') for fd in extra]}"

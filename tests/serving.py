@@ -277,17 +277,19 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def children(pid: int) -> set[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return {int(word) for task in tasks for word in (task / "children").read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+
+
 def descendants(pid: int) -> set[int]:
     found: set[int] = set()
     queue = [pid]
     while queue:
-        parent = queue.pop()
-        try:
-            tasks = list(Path(f"/proc/{parent}/task").iterdir())
-            children = [int(word) for task in tasks for word in (task / "children").read_text().split()]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for child in children:
+        for child in children(queue.pop()):
             if child not in found:
                 found.add(child)
                 queue.append(child)

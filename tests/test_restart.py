@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import threading
 
@@ -280,3 +281,17 @@ def test_term_drains(loaded: Server) -> None:
     answer = slow.recv(4096)
     assert answer.startswith(b"HTTP/1.1 200")
     slow.close()
+
+
+@pytest.mark.parametrize("requests", [1, 40])
+def test_the_access_log_is_whole_when_it_ends(server: Server, requests: int) -> None:
+    """Front ends write records in batches, once a second: those of the last second are not lost."""
+    server.file("public/page.html", "a page")
+    server.write("[sites]\n  [[one]]\n  hosts = *\n  root = public\n")
+    server.start()
+    for number in range(requests):
+        assert server.get(f"/page.html?{number}").status == 200
+    server.ctl("stop")
+    assert server.wait_for_end() == 0
+    found = re.findall(r'"GET /page\.html\?(\d+) ', server.access_log.read_text())
+    assert sorted(map(int, found)) == list(range(requests))

@@ -67,6 +67,13 @@ class Engine:
         # What was set up before has queued work that no descriptor announces.
         get_hub().loop.run_callback(self._turn)
 
+    def close(self) -> None:
+        """At the end: what waits for the logs is written. Nothing here may be called afterwards."""
+        self._watcher.stop()
+        self._watcher.close()
+        lib.engine_free(self.native)
+        self.native = ffi.NULL
+
     def _turn(self) -> None:
         try:
             events = self._events

@@ -95,7 +95,10 @@ class FrontEnd:
         beat.start(self._beat)
         self._tell({"op": "ready"})
         self._empty.wait()
+        beat.stop()
         self._channels.close_all()
+        # After the sockets, which it is told to forget; its access log still holds the last second's records.
+        self._engine.close()
 
     # What the supervisor says
 

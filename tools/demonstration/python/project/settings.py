@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-STATE = Path(os.environ["DEMONSTRATION_STATE"]) / "python"
+STATE = Path(os.environ["DEMONSTRATION_STATE"]) / "django"
 # Made by tools/demo for each installation.
 SECRET_KEY = (STATE / "secret-key").read_text()
 DEBUG = False

@@ -11,7 +11,8 @@
 
 #include "log.h"
 
-#define BUFFER	    65536
+#define BUFFER	    16384   /* bytes: some thirty requests; of a larger message no more than this is copied */
+#define DIRECT	    4096    /* bytes that are missing of a message, to be read straight into it */
 #define SEND_BUFFER 1048576 /* bytes in the kernel: pieces of WIRE_PIECE go in whole */
 #define CONNECT_S   2	    /* a front end that hangs, with a full backlog, is not waited for longer */
 
@@ -190,7 +191,7 @@ static bool read_some(struct link *link, struct message **message)
 		/* A large body goes where it belongs, a small one is copied there. */
 		char *to = NULL;
 		size_t room = zmtp_room(&peer->in, &to);
-		bool direct = room >= BUFFER / 4;
+		bool direct = room >= DIRECT;
 		if (!direct) {
 			to = link->buffer;
 			room = BUFFER;

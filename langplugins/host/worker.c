@@ -1,6 +1,7 @@
 /* The whole life of a worker: page, application, threads, and the orderly end. Entered once in a forked process. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -148,10 +149,25 @@ static int map_page(struct worker *worker, int fd)
 	return 0;
 }
 
+/*
+ * A slot computes, and does not take the processor from others by waking up: under SCHED_BATCH (sched(7)) a front end
+ * goes on to place all that it has before a slot begins, and a slot answers all that it has before a front end reads.
+ * The keeper does not compute, and what it answers is wanted now; what an application starts is its own business, hence
+ * the reset. Left alone where somebody has chosen already, or forbids it.
+ */
+static void schedule(void)
+{
+	static const struct sched_param none = {0};
+
+	if (sched_getscheduler(0) == SCHED_OTHER)
+		sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none);
+}
+
 static void *slot_thread(void *argument)
 {
 	struct slot *slot = argument;
 
+	schedule();
 	if (slot_start(slot)) {
 		log_format(NULL, LP_ERROR, "slot %u: the plugin could not start a thread", slot->number);
 		_exit(HOST_EXIT_SYSTEM);
@@ -176,16 +192,6 @@ static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument,
 	return result ? -1 : 0;
 }
 
-/* The keeper does not compute, and what it answers is wanted now. */
-static void *keeper_thread(void *argument)
-{
-	static const struct sched_param none = {0};
-
-	if (sched_getscheduler(0) == SCHED_BATCH)
-		sched_setscheduler(0, SCHED_OTHER, &none);
-	return keeper_run(argument);
-}
-
 static int open_sockets(struct worker *worker)
 {
 	worker->slot = calloc(worker->slots, sizeof(*worker->slot));
@@ -201,7 +207,7 @@ static int serve(struct worker *worker)
 {
 	char name[16];
 
-	if (start_thread(&worker->keeper.thread, keeper_thread, worker, "keeper"))
+	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper"))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	for (unsigned i = 1; i < worker->slots; i++) {
 		snprintf(name, sizeof(name), "slot %u", i);
@@ -221,16 +227,13 @@ static int serve(struct worker *worker)
 }
 
 /*
- * Whoever computes does not take the processor from others by waking up: under SCHED_BATCH (sched(7)) a front end goes
- * on to place all that it has before a slot begins, and a slot answers all that it has before a front end reads. Left
- * alone where somebody has chosen already, or forbids it. Threads made from here on inherit it.
+ * Pieces of a body come and go at the top of the heap: given back to the kernel each time, they cost more in page
+ * faults than in copying. So a little more is kept, and what glibc would raise by and by is set from the beginning.
  */
-static void schedule(void)
+static void keep_memory(void)
 {
-	static const struct sched_param none = {0};
-
-	if (sched_getscheduler(0) == SCHED_OTHER)
-		sched_setscheduler(0, SCHED_BATCH, &none);
+	mallopt(M_MMAP_THRESHOLD, 2 * WIRE_MESSAGE);
+	mallopt(M_TRIM_THRESHOLD, 4 * WIRE_MESSAGE);
 }
 
 int host_worker(struct host *host, const struct host_options *options)
@@ -254,7 +257,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	if (host_tie(options->manager))
 		return HOST_EXIT_ORPHAN;
 	worker.keeper.wake = -1;
-	schedule();
+	keep_memory();
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
 	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {

@@ -95,7 +95,8 @@ static uint32_t put(char *block, size_t *at, const char *data, size_t size)
 static int put_body(const struct exchange *x, char *to, size_t size)
 {
 	if (x->upload != UPLOAD_FILE) {
-		memcpy(to, x->body.buffer, size);
+		if (size > 0)
+			memcpy(to, body_bytes(x), size);
 		return 0;
 	}
 	for (size_t done = 0; done < size;) {

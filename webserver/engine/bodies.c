@@ -56,11 +56,12 @@ static bool reserve(struct exchange *x, size_t size)
 		capacity = (size_t)r->content_length;
 	else
 		capacity = capacity == 0 ? 4096 : capacity * 2;
-	if (x->upload == UPLOAD_STREAM && capacity < WIRE_PIECE && r->content_length - x->body.received > capacity)
-		capacity = WIRE_PIECE;
+	/* As much as was asked for: what fills it is sent as it is, without a copy. */
+	if (x->upload == UPLOAD_STREAM && x->body.wanted - x->body.received > capacity)
+		capacity = (size_t)(x->body.wanted - x->body.received);
 	if (capacity < need)
 		capacity = need;
-	char *buffer = realloc(x->body.buffer, capacity);
+	char *buffer = realloc(x->body.buffer, sizeof(struct body_head) + capacity);
 	if (buffer == NULL)
 		return false;
 	x->body.buffer = buffer;
@@ -78,7 +79,7 @@ static void gather(struct exchange *x, const char *data, size_t size)
 {
 	if (x->upload == UPLOAD_WHOLE && x->body.size + size > gather_limit(x)) {
 		x->upload = UPLOAD_FILE;
-		if (x->body.size > 0 && !to_file(x, x->body.buffer, x->body.size))
+		if (x->body.size > 0 && !to_file(x, body_bytes(x), x->body.size))
 			x->failed = true;
 		free(x->body.buffer);
 		x->body.buffer = NULL;
@@ -91,9 +92,28 @@ static void gather(struct exchange *x, const char *data, size_t size)
 	} else if (!reserve(x, size)) {
 		x->failed = true;
 	} else {
-		memcpy(x->body.buffer + x->body.size, data, size);
+		memcpy(body_bytes(x) + x->body.size, data, size);
 		x->body.size += size;
 	}
+}
+
+char *body_space(struct exchange *x, size_t *size)
+{
+	if (x->upload != UPLOAD_STREAM || x->state == EXCHANGE_ANSWERED || x->failed)
+		return NULL;
+	if (x->body.size >= WIRE_PIECE)
+		body_forward(x);
+	/* What is there already has its place; the rest is as much as was asked for. */
+	if (x->body.size >= WIRE_PIECE || x->body.wanted <= x->body.received ||
+		!reserve(x, (size_t)(x->body.wanted - x->body.received)))
+		return NULL;
+	*size = x->body.capacity - x->body.size;
+	return body_bytes(x) + x->body.size;
+}
+
+static bool is_in_place(const struct exchange *x, const char *data)
+{
+	return x->body.buffer != NULL && data == body_bytes(x) + x->body.size;
 }
 
 void body_take(struct exchange *x, const char *data, size_t size, bool last)
@@ -102,13 +122,15 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 		return;
 	if (x->state == EXCHANGE_GATHERING) {
 		gather(x, data, size);
+	} else if (is_in_place(x, data)) {
+		x->body.size += size;
 	} else if (size > 0) {
 		if (x->body.size >= WIRE_PIECE)
 			body_forward(x);
 		if (!reserve(x, size)) {
 			x->failed = true;
 		} else {
-			memcpy(x->body.buffer + x->body.size, data, size);
+			memcpy(body_bytes(x) + x->body.size, data, size);
 			x->body.size += size;
 		}
 	}
@@ -190,7 +212,7 @@ static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool 
 	to += sizeof(head);
 	if (x->upload == UPLOAD_STREAM) {
 		if (size > 0)
-			memcpy(to, x->body.buffer, size);
+			memcpy(to, body_bytes(x), size);
 		return 0;
 	}
 	for (size_t done = 0; done < size;) {
@@ -207,6 +229,56 @@ static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool 
 	return 0;
 }
 
+/* On libzmq's thread, or on this one where the message was not sent. */
+static void release_piece(void *data, void *buffer)
+{
+	(void)data;
+	if (!((struct body_head *)buffer)->kept)
+		free(buffer);
+}
+
+/*
+ * The buffer itself becomes the message, if it is full enough: a message holds all of its buffer until it is written,
+ * and a client that sends byte by byte must not make that a thousand times what it sends. 0, or -1 with errno.
+ */
+static bool can_hand_over(const struct exchange *x, size_t size)
+{
+	return x->upload == UPLOAD_STREAM && size == x->body.size && size >= SMALL_BODY && size >= x->body.capacity / 4;
+}
+
+static int hand_over(struct exchange *x, size_t size, bool last)
+{
+	struct body_head *head = (struct body_head *)(void *)x->body.buffer;
+	const struct zmqlib *zmq = exchange_engine(x)->zmq;
+	zmq_msg_t message;
+
+	fill_head(x, &head->piece, size, last);
+	head->kept = 0;
+	if (zmq->msg_init_data(&message, &head->piece, sizeof(head->piece) + size, release_piece, head) < 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	if (channel_try(x->slot->worker->generation, &x->slot->identity, &message) < 0) {
+		int number = errno;
+		head->kept = 1;
+		zmq->msg_close(&message);
+		errno = number;
+		return -1;
+	}
+	x->body.buffer = NULL;
+	x->body.capacity = 0;
+	return 0;
+}
+
+static int copy_over(struct exchange *x, size_t size, bool last)
+{
+	zmq_msg_t message;
+
+	return make_piece(x, &message, size, last) < 0
+		       ? -1
+		       : channel_send(x->slot->worker->generation, &x->slot->identity, &message);
+}
+
 /* Body bytes that are here and have not been sent. */
 static uint64_t waits(const struct exchange *x)
 {
@@ -216,21 +288,17 @@ static uint64_t waits(const struct exchange *x)
 /* 0, or -1 with errno. */
 static int send_piece(struct exchange *x, size_t size, bool last)
 {
-	zmq_msg_t message;
-
-	if (make_piece(x, &message, size, last) < 0 ||
-		channel_send(x->slot->worker->generation, &x->slot->identity, &message) < 0)
+	if ((can_hand_over(x, size) ? hand_over(x, size, last) : copy_over(x, size, last)) < 0)
 		return -1;
 	x->body.sent += size;
 	x->body.closed = last;
 	if (x->upload != UPLOAD_STREAM) {
 		spool_discard(&x->body.spool, x->body.sent);
 	} else if (size == x->body.size) {
-		/* Kept for the next: a long upload would allocate it again for each piece. */
 		x->body.size = 0;
 	} else {
 		x->body.size -= size;
-		memmove(x->body.buffer, x->body.buffer + size, x->body.size);
+		memmove(body_bytes(x), body_bytes(x) + size, x->body.size);
 	}
 	return 0;
 }

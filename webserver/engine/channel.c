@@ -9,13 +9,12 @@
 
 /* ---- sending */
 
-int channel_send(struct generation *gen, const struct wire_identity *to, zmq_msg_t *message)
+int channel_try(struct generation *gen, const struct wire_identity *to, zmq_msg_t *message)
 {
 	const struct zmqlib *zmq = gen->engine->zmq;
 	int rc;
 
 	if (gen->broken) {
-		zmq->msg_close(message);
 		errno = EHOSTUNREACH;
 		return -1;
 	}
@@ -28,8 +27,16 @@ int channel_send(struct generation *gen, const struct wire_identity *to, zmq_msg
 		;
 	if (rc >= 0)
 		return 0;
-	int number = zmq->errno_();
-	zmq->msg_close(message);
+	errno = zmq->errno_();
+	return -1;
+}
+
+int channel_send(struct generation *gen, const struct wire_identity *to, zmq_msg_t *message)
+{
+	if (channel_try(gen, to, message) == 0)
+		return 0;
+	int number = errno;
+	gen->engine->zmq->msg_close(message);
 	errno = number;
 	return -1;
 }

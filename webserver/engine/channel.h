@@ -101,6 +101,12 @@ enum exchange_state {
 enum upload { UPLOAD_NONE = 0, UPLOAD_WHOLE, UPLOAD_FILE, UPLOAD_STREAM };
 enum owes { OWES_CANCEL = 1, OWES_CANCEL_KEEPER = 2, OWES_CREDIT = 4, OWES_PROBE = 8, OWES_CLOSED = 16 };
 
+/* Before body bytes in memory, so that they can become a message where they are. */
+struct body_head {
+	uint64_t kept; /* the message was not sent: its end does not free the buffer */
+	struct wire_body piece;
+};
+
 struct exchange {
 	struct request *request; /* NULL: the client is gone */
 	struct group *group;
@@ -123,8 +129,8 @@ struct exchange {
 
 	struct {
 		uint64_t received, wanted, sent, limit; /* offsets in the body; limit: the worker's credit */
-		char *buffer;	       /* whole: the body; stream: struct wire_body and what is to be sent */
-		size_t size, capacity; /* of body bytes in it */
+		char *buffer;				/* struct body_head, then body bytes; NULL: none */
+		size_t size, capacity;			/* of body bytes in it */
 		struct spool spool;
 		bool complete; /* its last byte has come */
 		bool closed;   /* WIRE_LAST has been sent */
@@ -309,6 +315,8 @@ void slots_pay(struct engine *e);
 
 /* ---- channel.c: sending. 0, or -1 with errno: EAGAIN, try later; EHOSTUNREACH, nobody is there. Takes the message. */
 int channel_send(struct generation *gen, const struct wire_identity *to, zmq_msg_t *message);
+/* The same, but what is not sent stays the caller's. */
+int channel_try(struct generation *gen, const struct wire_identity *to, zmq_msg_t *message);
 int channel_send_head(struct generation *gen, const struct wire_identity *to, uint32_t kind, uint64_t serial,
 	uint32_t request, uint16_t slot);
 void channel_look_later(struct engine *e);
@@ -335,7 +343,12 @@ void answer_credit(struct exchange *x, uint64_t queued);
 void answer_over(struct exchange *x);
 
 /* ---- bodies.c */
-bool body_gathers(struct exchange *x); /* the body arrives before a worker is taken; sets x->upload */
+static inline char *body_bytes(const struct exchange *x)
+{
+	return x->body.buffer + sizeof(struct body_head);
+}
+bool body_gathers(struct exchange *x);		    /* the body arrives before a worker is taken; sets x->upload */
+char *body_space(struct exchange *x, size_t *size); /* NULL: give it to body_take from elsewhere */
 void body_take(struct exchange *x, const char *data, size_t size, bool last);
 void body_want(struct exchange *x);    /* ask the client for as much as may come; may end the request */
 void body_forward(struct exchange *x); /* send what is there within the credit */

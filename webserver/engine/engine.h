@@ -106,6 +106,9 @@ struct backend {
 	/* Request body; never more than the room given with request_want. size may be 0 with last. data is the
 	 * caller's. */
 	void (*body)(struct request *r, const char *data, size_t size, bool last);
+	/* Where the body's next bytes may be read to at once, and how many; body then has this very pointer. May be
+	   NULL, and may return it: they are read elsewhere. */
+	char *(*space)(struct request *r, size_t *size);
 	/* Bytes have left for the client; queued are still here. May call reply_*. Comes from the loop only, never from
 	   inside a reply_* call, and not after reply_end. */
 	void (*written)(struct request *r, size_t queued);

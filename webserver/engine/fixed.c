@@ -141,7 +141,12 @@ static void ignore_end(struct request *r, bool complete)
 	(void)r, (void)complete;
 }
 
-const struct backend whole_backend = {"whole", ignore_body, ignore_room, ignore_end};
+const struct backend whole_backend = {
+	.name = "whole",
+	.body = ignore_body,
+	.written = ignore_room,
+	.release = ignore_end,
+};
 
 void fixed_answer(struct request *r, const struct fixed_answers *all, uint32_t id)
 {

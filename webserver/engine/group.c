@@ -24,6 +24,11 @@ static void backend_body(struct request *r, const char *data, size_t size, bool 
 	body_take(r->backend_data, data, size, last);
 }
 
+static char *backend_space(struct request *r, size_t *size)
+{
+	return body_space(r->backend_data, size);
+}
+
 static void backend_written(struct request *r, size_t queued)
 {
 	struct exchange *x = r->backend_data;
@@ -87,6 +92,7 @@ static void backend_release(struct request *r, bool complete)
 static const struct backend group_backend = {
 	.name = "group",
 	.body = backend_body,
+	.space = backend_space,
 	.written = backend_written,
 	.release = backend_release,
 };

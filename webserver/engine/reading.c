@@ -238,8 +238,16 @@ static enum taken body_take(struct connection *c, uint64_t limit, struct piece *
 	if (here == 0) {
 		if (!c->readable)
 			return TAKEN_NOTHING;
-		data = c->engine->connections->scratch;
-		take = receive(c, data, limit < SCRATCH_SIZE ? (size_t)limit : SCRATCH_SIZE);
+		size_t room = SCRATCH_SIZE;
+		const struct backend *backend = c->request != NULL ? c->request->backend : NULL;
+		data = NULL;
+		if (c->body == BODY_LENGTH && backend != NULL && backend->space != NULL)
+			data = backend->space(c->request, &room);
+		if (data == NULL) {
+			data = c->engine->connections->scratch;
+			room = SCRATCH_SIZE;
+		}
+		take = receive(c, data, limit < room ? (size_t)limit : room);
 		if (take == 0)
 			return TAKEN_NOTHING;
 	} else {

@@ -18,6 +18,8 @@ struct message {
 	bool more;
 	char *block, *data;
 	size_t size;
+	zmq_free_fn *release; /* data is not ours */
+	void *hint;
 };
 _Static_assert(sizeof(struct message) <= sizeof(zmq_msg_t), "message");
 
@@ -49,13 +51,22 @@ static int fake_init_size(zmq_msg_t *m, size_t size)
 	return 0;
 }
 
+static int fake_init_data(zmq_msg_t *m, void *data, size_t size, zmq_free_fn *release, void *hint)
+{
+	*inside(m) = (struct message){.alive = ALIVE, .data = data, .size = size, .release = release, .hint = hint};
+	world.messages++;
+	return 0;
+}
+
 static int fake_close(zmq_msg_t *m)
 {
 	struct message *mine = inside(m);
 
 	must(mine->alive == ALIVE);
-	world.messages -= mine->block != NULL;
+	world.messages -= mine->block != NULL || mine->release != NULL;
 	free(mine->block);
+	if (mine->release != NULL)
+		mine->release(mine->data, mine->hint);
 	memset(mine, 0, sizeof(*mine));
 	return 0;
 }
@@ -252,6 +263,7 @@ struct zmqlib fake_zmq = {
 	.errno_ = fake_number,
 	.msg_init = fake_init,
 	.msg_init_size = fake_init_size,
+	.msg_init_data = fake_init_data,
 	.msg_move = fake_move,
 	.msg_close = fake_close,
 	.msg_data = fake_data,

@@ -223,7 +223,8 @@ static void fuzz_release(struct request *r, bool complete)
 		run.pending = NULL;
 }
 
-static const struct backend backend = {"fuzz", fuzz_body, fuzz_written, fuzz_release};
+static const struct backend backend = {
+	.name = "fuzz", .body = fuzz_body, .written = fuzz_written, .release = fuzz_release};
 static struct site site = {.id = 1, .name = "site", .max_body = 3000};
 
 void route_start(struct request *r)

@@ -453,9 +453,8 @@ def test_what_breaks_a_rule_is_500_and_named(app: Server) -> None:
         answer = app.raw(b"GET /%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % name.encode())
         assert not answer.endswith(b"0\r\n\r\n"), name
         assert b"500" not in answer.split(b"\r\n")[0], name
-    log = app.log()
     for text in ("too late for a page", "sys.exc_info()", "in the middle of it", "SystemExit: 7", "of the 40 bytes"):
-        assert text in log, text
+        wait_until(lambda text=text: text in app.log(), f"the log does not say {text!r}")
     assert app.pids("worker", "app") == pids
 
 
@@ -483,7 +482,7 @@ def test_close_is_always_called(app: Server) -> None:
     was_closed("exact")
     answer = app.raw(b"GET /surplus HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert answer.endswith(b"\r\n\r\nfour")
-    assert "longer than its Content-Length" in app.log()
+    wait_until(lambda: "longer than its Content-Length" in app.log(), "nothing says that it was cut")
 
 
 def test_files(app: Server) -> None:
@@ -541,7 +540,7 @@ def test_the_process_is_the_group_s(app: Server, monkeypatch: pytest.MonkeyPatch
     assert seen["path"] == [str(app.directory / "work/lib"), str(app.directory / "work")]
     # Pickles name it: the same in every process.
     assert seen["name"] == json.loads(app.get("/process").body)["name"]
-    assert "a line on standard output" in app.log()
+    wait_until(lambda: "a line on standard output" in app.log(), "what the application printed is not in the log")
 
 
 def test_virtual_environment(server: Server) -> None:

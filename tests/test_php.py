@@ -479,21 +479,20 @@ def test_opcache_is_one_for_all_workers(php: Server) -> None:
 def test_ini_values_of_every_kind(server: Server) -> None:
     (server.directory / "public").mkdir(exist_ok=True)
     server.write(
-        "[groups]\n[[blog]]\nlanguage = php\nprocesses = 1\narguments = one, two words\n[[[ini]]]\n"
+        "[groups]\n[[blog]]\nlanguage = php\nprocesses = 1\n[[[ini]]]\n"
         "error_reporting = E_ALL & ~E_DEPRECATED\nerror_prepend_string = 'C:\\'\nauto_append_file = ''\n"
-        "date.timezone = Europe/Vienna\nshort_open_tag = On\nlog_errors_max_len = 0\nsession.use_cookies = Off\ndisable_functions = system\nmax_execution_time = 7\n"
+        "date.timezone = Europe/Vienna\nshort_open_tag = On\nsession.use_cookies = Off\ndisable_functions = system\nmax_execution_time = 7\n"
         "[sites]\n[[blog]]\nhosts = *\nroot = public\n[[[routes]]]\n.php = group:blog\n"
     )
     server.file(
         "public/ini.php",
         "<?php echo json_encode([error_reporting() === (E_ALL & ~E_DEPRECATED), ini_get('error_prepend_string'),"
-        " date_default_timezone_get(), ini_get('short_open_tag'), function_exists('system'), $argv, $argc,"
+        " date_default_timezone_get(), ini_get('short_open_tag'), function_exists('system'), "
         " ini_get('max_execution_time'), ini_get('max_input_time'), ini_get('session.use_cookies')]);",
     )
     server.start()
-    file = str(server.directory / "public/ini.php")
     assert json.loads(server.get("/ini.php").body) == [
-        True, "C:\\", "Europe/Vienna", "1", False, [file, "one", "two words"], 3, "7", "60", ""]  # fmt: skip
+        True, "C:\\", "Europe/Vienna", "1", False, "7", "60", ""]  # fmt: skip
 
 
 def test_script_and_working_directory_are_looked_at_again(php: Server) -> None:

@@ -153,10 +153,8 @@ static void describe(struct run *run)
 	SG(request_info).proto_num = request->protocol.size && request->protocol.data[request->protocol.size - 1] == '0'
 					     ? 1000
 					     : 1001;
-	SG(request_info).argc = run->plugin->argument_count;
-	SG(request_info).argv = run->plugin->arguments;
-	if (run->plugin->argument_count)
-		run->plugin->arguments[0] = (char *)run->script;
+	SG(request_info).argc = 0;
+	SG(request_info).argv = NULL;
 	SG(request_info).cookie_data = NULL;
 	SG(sapi_headers).http_response_code = 200;
 	php_handle_auth_data(variable(request, "HTTP_AUTHORIZATION"));

@@ -41,9 +41,7 @@ struct plugin {
 	char *preload;	     /* scripts to compile before the fork, ":" between them; NULL: none */
 	char *ini;	     /* the group's ini values as php.ini text */
 	zend_string **names; /* CGI names by the host's numbers, made once, kept for ever */
-	char **arguments;    /* what $argv holds behind the script; argument_count of them */
-	int argument_count;
-	HashTable user_ini; /* directory -> struct user_ini */
+	HashTable user_ini;  /* directory -> struct user_ini */
 	struct script script;
 	bool started;
 };

@@ -1,4 +1,4 @@
-/* The settings of the group: its script, what to preload, arguments. ini.c has the ini values. */
+/* The settings of the group: its script and what to preload. ini.c has the ini values. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,21 +9,6 @@ static int say(char *message, size_t size, const char *format, const char *what)
 {
 	snprintf(message, size, format, what);
 	return -1;
-}
-
-static int add_argument(struct plugin *plugin, const char *value)
-{
-	/* Place 0 is the script's, which each request has. */
-	size_t count = plugin->argument_count ? (size_t)plugin->argument_count : 1;
-	char **more = realloc(plugin->arguments, (count + 1) * sizeof(*more));
-
-	if (!more)
-		return -1;
-	plugin->arguments = more;
-	more[0] = NULL;
-	more[count] = strdup(value);
-	plugin->argument_count = (int)count + 1;
-	return more[count] ? 0 : -1;
 }
 
 /* `preload` may come once for each script. */
@@ -53,14 +38,11 @@ int settings_read(struct plugin *plugin, const struct langplugin_setting *settin
 			result = plugin->application ? 0 : -1;
 		} else if (strcmp(name, "preload") == 0 && *value) {
 			result = join(&plugin->preload, value);
-		} else if (strcmp(name, "arguments") == 0) {
-			result = add_argument(plugin, value);
 		}
 		if (result)
 			return say(message, message_size, "php: no memory for '%s'", name);
 	}
-	/* $argv is made only if php.ini says so, and Debian's does not. */
-	return plugin->argument_count ? ini_add(plugin, "register_argc_argv", "1", message, message_size) : 0;
+	return 0;
 }
 
 void settings_free(struct plugin *plugin)
@@ -68,7 +50,4 @@ void settings_free(struct plugin *plugin)
 	free(plugin->application);
 	free(plugin->preload);
 	free(plugin->ini);
-	for (int i = 1; i < plugin->argument_count; i++)
-		free(plugin->arguments[i]);
-	free(plugin->arguments);
 }

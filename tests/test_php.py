@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
+import os
 import re
+import threading
+from pathlib import Path
 
 import pytest
-from serving import Server
+from serving import Server, read_all, wait_until
 
 CONFIG = """
 [groups]
@@ -137,8 +141,6 @@ def test_upload(php: Server) -> None:
     ).encode() + content
     body += f"\r\n--{boundary}--\r\n".encode()
     answer = php.request("POST", "/upload.php", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
-    import hashlib
-
     assert json.loads(answer.body) == ["a.bin", 0, True, hashlib.sha256(content).hexdigest(), "hello"]
 
 
@@ -219,3 +221,311 @@ def test_large_answer_and_head(php: Server) -> None:
     assert php.get("/large.php").body == b"x" * 10_000_000
     answer = php.request("HEAD", "/large.php")
     assert (answer.status, answer.body, answer.field("X-Large")) == (200, b"", "yes")
+
+
+def test_server_variables_are_php_fpm_s(php: Server) -> None:
+    """Names and values as nginx's fastcgi_params give them; what may differ is listed."""
+    script(php, "all.php", "echo json_encode(['server' => $_SERVER, 'get' => getenv('REMOTE_ADDR')]);")
+    php.start()
+    seen = json.loads(php.get("/all.php?x=1").body)
+    names = set(seen["server"])
+    fastcgi_params = (
+        "QUERY_STRING REQUEST_METHOD SCRIPT_NAME REQUEST_URI DOCUMENT_URI DOCUMENT_ROOT SERVER_PROTOCOL REQUEST_SCHEME"
+        " GATEWAY_INTERFACE SERVER_SOFTWARE REMOTE_ADDR REMOTE_PORT SERVER_ADDR SERVER_PORT SERVER_NAME"
+        " REDIRECT_STATUS SCRIPT_FILENAME PHP_SELF REQUEST_TIME REQUEST_TIME_FLOAT HTTP_HOST"
+    )
+    assert set(fastcgi_params.split()) - names == set()
+    assert not names & {"HTTPS", "PATH_INFO", "HTTP_PROXY", "PATH_TRANSLATED"}
+    assert seen["get"] == "127.0.0.1"
+    # Basic authentication, and a field that must never become a proxy's address.
+    answer = php.get("/all.php", Authorization="Basic dXNlcjpwYXNz", Proxy="http://evil/")
+    server = json.loads(answer.body)["server"]
+    assert (server["PHP_AUTH_USER"], server["PHP_AUTH_PW"]) == ("user", "pass")
+    assert "HTTP_PROXY" not in server
+
+
+def test_every_way_of_a_body(php: Server) -> None:
+    php.allow("POST Content-Length of")
+    script(
+        php,
+        "body.php",
+        "$in = fopen('php://input', 'r'); $first = fread($in, 3); rewind($in);"
+        " echo json_encode([strlen(file_get_contents('php://input')), $first, md5(stream_get_contents($in)),"
+        " $_POST['a'] ?? null, $_SERVER['REQUEST_METHOD'], $_SERVER['CONTENT_LENGTH'] ?? null]);",
+    )
+    php.start()
+    content = bytes(range(256)) * 10_000
+    digest = hashlib.md5(content).hexdigest()
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        answer = php.request(method, "/body.php", content, {"Content-Type": "application/octet-stream"})
+        assert json.loads(answer.body) == [len(content), "\0\x01\x02", digest, None, method, str(len(content))]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (b"a=he", b"llo", b"&b=2"))
+    head = b"POST /body.php HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    answer_bytes = php.raw(head + form + chunks + b"0\r\n\r\n")
+    assert b'[11,"a=h","%s","hello","POST",null]' % hashlib.md5(b"a=hello&b=2").hexdigest().encode() in answer_bytes
+    # Above post_max_size (8M): the script runs, without $_POST, as everywhere.
+    big = b"a=" + b"x" * 9_000_000
+    answer = php.request("POST", "/body.php", big, {"Content-Type": "application/x-www-form-urlencoded"})
+    assert json.loads(answer.body)[3] is None
+    php.stop()
+    assert "POST Content-Length of 9000002 bytes exceeds the limit" in php.log()
+
+
+def form(parts: list[tuple[str, str | None, bytes]]) -> tuple[bytes, dict[str, str]]:
+    boundary = "----frontier"
+    body = b""
+    for name, filename, content in parts:
+        file = f'; filename="{filename}"' if filename is not None else ""
+        body += f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
+        body += content + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def test_several_uploads_and_one_too_large(php: Server) -> None:
+    script(
+        php,
+        "upload.php",
+        "foreach ($_FILES['f']['tmp_name'] as $i => $t) { $out[] = [$_FILES['f']['name'][$i],"
+        " $_FILES['f']['error'][$i], $_FILES['f']['size'][$i], $t ? file_exists($t) : null]; $kept[] = $t; }"
+        " move_uploaded_file($kept[0], $_SERVER['DOCUMENT_ROOT'] . '/../sessions/moved');"
+        " file_put_contents($_SERVER['DOCUMENT_ROOT'] . '/../sessions/kept', implode(\"\\n\", array_filter($kept)));"
+        " echo json_encode($out);",
+    )
+    php.start()
+    body, fields = form(
+        [
+            ("f[]", "a.txt", b"first"),
+            ("f[]", "large.bin", b"x" * 3_500_000),
+            ("f[]", "", b""),
+            ("f[]", "../../b.txt", b"second"),
+        ]
+    )
+    answer = php.request("POST", "/upload.php", body, fields)
+    assert json.loads(answer.body) == [
+        ["a.txt", 0, 5, True],
+        ["large.bin", 1, 0, None],
+        ["", 4, 0, None],
+        ["b.txt", 0, 6, True],
+    ]
+    assert (php.directory / "sessions/moved").read_bytes() == b"first"
+    # What nobody has moved is gone when the request is.
+    for name in (php.directory / "sessions/kept").read_text().split():
+        assert not Path(name).exists()
+
+
+def test_flush_reaches_the_client_before_the_script_ends(php: Server) -> None:
+    script(
+        php,
+        "slowly.php",
+        "while (ob_get_level()) ob_end_clean(); echo 'first'; flush();"
+        " while (!file_exists('../sessions/go')) { usleep(10000); clearstatcache(); } echo 'second';",
+    )
+    php.start()
+    with php.connect() as sock:
+        sock.sendall(b"GET /slowly.php HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        data = b""
+        while b"first" not in data:
+            data += sock.recv(10_000)
+        assert b"second" not in data
+        (php.directory / "sessions/go").touch()
+        while b"second" not in data:
+            piece = sock.recv(10_000)
+            assert piece
+            data += piece
+
+
+def test_end_of_a_script(php: Server) -> None:
+    """Shutdown functions, destructors, exit, time and memory limits: what is answered, and that the worker goes on."""
+    php.allow("PHP Fatal", "Stack trace", "thrown in", r"#0 ", r"\[error\]")
+    mark = "function mark($w) { file_put_contents(__DIR__ . '/../sessions/marks', $w . ' ', FILE_APPEND); } "
+    cases = {
+        "exit": ("register_shutdown_function(fn() => print('-last')); echo 'x'; exit('-said');", 200, b"x-said-last"),
+        "destruct": ("class D { function __destruct() { echo 'gone'; } } $d = new D; echo 'x-';", 200, b"x-gone"),
+        "time": ("set_time_limit(1); while (true);", 500, b""),
+        "memory": ("$s = []; while (true) $s[] = str_repeat('x', 1000000);", 500, b""),
+        "throw": ("throw new Exception('nobody caught this');", 500, b""),
+        "begun": ("while (ob_get_level()) ob_end_clean(); echo 'begun'; flush(); undefined_function();", 200, b"begun"),
+        "deep": ("function f($n) { return f($n + 1) . 'x'; } f(0);", 500, b""),
+    }
+    for name, (code, _, _) in cases.items():
+        script(php, f"{name}.php", mark + f"register_shutdown_function('mark', '{name}'); " + code)
+    php.start()
+    pids = php.pids("worker", "blog")
+    for name, (_, status, body) in cases.items():
+        answer = php.get(f"/{name}.php")
+        assert (answer.status, answer.body) == (status, body), name
+    marks = (php.directory / "sessions/marks").read_text().split()
+    assert set(cases) - {"memory", "deep"} <= set(marks)
+    for text in (
+        "Maximum execution time of 1 second exceeded",
+        "Allowed memory size of",
+        "nobody caught this",
+        "undefined_function()",
+    ):
+        wait_until(lambda text=text: text in php.log(), f"the log does not say {text!r}")
+    assert php.pids("worker", "blog") == pids
+
+
+def test_a_worker_that_dies_costs_its_own_request_only(php: Server) -> None:
+    php.allow("SIGKILL", "exited", "died", r"\[error\]")
+    script(php, "dies.php", "posix_kill(getmypid(), 9);")
+    script(php, "long.php", "touch('../sessions/running'); while (!file_exists('../sessions/go')) usleep(10000);"
+           " echo getmypid();")  # fmt: skip
+    php.start()
+    before = php.pids("worker", "blog")
+    with php.connect() as sock:
+        sock.sendall(b"GET /long.php HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        wait_until((php.directory / "sessions/running").exists, "the other request does not run")
+        assert php.get("/dies.php").status == 502
+        (php.directory / "sessions/go").touch()
+        assert int(read_all(sock).rpartition(b"\r\n")[2] or 0) in before
+    wait_until(lambda: len(php.pids("worker", "blog")) == 2, "no worker has followed")
+    assert php.get("/").status == 200
+
+
+def test_client_that_goes_away(php: Server) -> None:
+    """The script ends at its next output, unless it asked to go on; connection_status() says so."""
+    loop = (
+        "%s while (ob_get_level()) ob_end_clean(); for ($i = 0; $i < 100000; $i++) { echo str_repeat('x', 10000);"
+        " flush(); if (connection_status()) break; } file_put_contents('../sessions/%s', connection_status());"
+    )
+    at_end = "register_shutdown_function(fn() => file_put_contents('%s/sessions/ended', connection_status() . ' '"
+    script(php, "ends.php", loop % (at_end % php.directory + " . connection_aborted()));", "reached"))
+    script(php, "stays.php", loop % ("ignore_user_abort(true);", "stayed"))
+    php.start()
+    for name, file in (("ends", "ended"), ("stays", "stayed")):
+        with php.connect() as sock:
+            sock.sendall(b"GET /%s.php HTTP/1.1\r\nHost: h\r\n\r\n" % name.encode())
+            assert sock.recv(1000)
+        made = php.directory / "sessions" / file
+        wait_until(lambda made=made: made.exists() and made.read_text(), f"{name}.php did not see it")
+        assert made.read_text().split() == (["1", "1"] if name == "ends" else ["1"])
+    assert not (php.directory / "sessions/reached").exists()
+
+
+def test_headers_and_head(php: Server) -> None:
+    php.allow("not valid HTTP", "more than a single header", "Header may not contain")
+    script(
+        php,
+        "headers.php",
+        "header('X-A: 1'); header('X-A: 2'); header('X-B: 1'); header('X-B: 2', false); header('X-C: 1');"
+        " header_remove('X-C'); header('Transfer-Encoding: chunked'); header(\"X-D: a\\r\\nX-E: b\");"
+        " http_response_code(418); header_register_callback(fn() => header('X-Late: yes'));"
+        " echo json_encode([headers_sent(), apache_request_headers()['X-Mine'] ?? null, http_response_code()]);",
+    )
+    script(php, "reason.php", "header('HTTP/1.1 451 Not For You'); echo 'x';")
+    script(php, "empty.php", "http_response_code(204);")
+    script(php, "length.php", "header('Content-Length: 5'); echo 'hello';")
+    script(php, "modified.php", "header('Not-Modified: x', true, 304);")
+    php.start()
+    answer = php.get("/headers.php", X_Mine="yes")
+    assert answer.status == 418
+    assert json.loads(answer.body) == [False, "yes", 418]
+    assert [value for name, value in answer.fields if name in ("X-A", "X-B", "X-C", "X-Late", "X-E")] == [
+        "2", "1", "2", "yes"]  # fmt: skip
+    assert php.raw(b"GET /reason.php HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 451 Not For You\r\n")
+    assert (php.get("/empty.php").status, php.get("/empty.php").body) == (204, b"")
+    assert php.get("/modified.php").status == 304
+    answer = php.get("/length.php")
+    assert (answer.field("Content-Length"), answer.body) == ("5", b"hello")
+    head = php.request("HEAD", "/length.php")
+    assert (head.status, head.field("Content-Length"), head.body) == (200, "5", b"")
+
+
+def test_opcache_is_one_for_all_workers(php: Server) -> None:
+    """A script that one worker has compiled is a hit in the other; preloaded ones are there from the start."""
+    script(php, "before.php", "function before() { return 'preloaded'; }")
+    script(
+        php,
+        "cached.php",
+        "usleep(30000); echo json_encode([getmypid(), opcache_is_script_cached(__DIR__ . '/other.php'),"
+        " opcache_is_script_cached(__DIR__ . '/before.php'), opcache_get_status()['opcache_statistics']['misses']]);",
+    )
+    script(php, "other.php", "usleep(30000); echo getmypid();")
+    for name in ("before", "cached", "other"):
+        # opcache does not keep what has been written a moment ago: opcache.file_update_protection.
+        os.utime(php.directory / f"public/{name}.php", (1_700_000_000, 1_700_000_000))
+    php.config_file.write_text(
+        php.config_file.read_text().replace("processes = 2", "processes = 2\n  preload = public/before.php")
+    )
+    php.start()
+    php.get("/cached.php")
+    compiled_by = int(php.get("/other.php").body)
+    seen: dict[int, list[object]] = {}
+
+    def both() -> bool:
+        pid, *rest = json.loads(php.get("/cached.php").body)
+        seen[pid] = rest
+        return len(seen) == 2
+
+    # Two at a time, so that both workers are asked.
+    def ask() -> None:
+        for _ in range(10):
+            both()
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(seen) == 2
+    assert compiled_by in seen
+    misses = {rest[2] for rest in seen.values()}
+    assert all(rest[:2] == [True, True] for rest in seen.values())
+    assert len(misses) == 1
+
+
+def test_ini_values_of_every_kind(server: Server) -> None:
+    (server.directory / "public").mkdir(exist_ok=True)
+    server.write(
+        "[groups]\n[[blog]]\nlanguage = php\nprocesses = 1\n[[[ini]]]\n"
+        "error_reporting = E_ALL & ~E_DEPRECATED\nerror_prepend_string = 'C:\\'\nauto_append_file = ''\n"
+        "date.timezone = Europe/Vienna\nshort_open_tag = On\nsession.use_cookies = Off\ndisable_functions = system\nmax_execution_time = 7\n"
+        "[sites]\n[[blog]]\nhosts = *\nroot = public\n[[[routes]]]\n.php = group:blog\n"
+    )
+    server.file(
+        "public/ini.php",
+        "<?php echo json_encode([error_reporting() === (E_ALL & ~E_DEPRECATED), ini_get('error_prepend_string'),"
+        " date_default_timezone_get(), ini_get('short_open_tag'), function_exists('system'), "
+        " ini_get('max_execution_time'), ini_get('max_input_time'), ini_get('session.use_cookies')]);",
+    )
+    server.start()
+    assert json.loads(server.get("/ini.php").body) == [
+        True, "C:\\", "Europe/Vienna", "1", False, "7", "60", ""]  # fmt: skip
+
+
+def test_script_and_working_directory_are_looked_at_again(php: Server) -> None:
+    """A look at the file holds a second; what a script does to the directory holds for itself alone."""
+    php.file("public/sub/where.php", "<?php echo getcwd(); register_shutdown_function(fn() => print(' ' . getcwd()));")
+    script(php, "where.php", "echo getcwd(); chdir('/');")
+    script(php, "reads.php", "echo file_get_contents('sub/text');")
+    php.file("public/sub/text", "beside it")
+    php.start()
+    public = str(php.directory / "public")
+    for _ in range(3):
+        assert php.get("/sub/where.php").text == f"{public}/sub {public}/sub"
+        assert php.get("/where.php").text == public
+        assert php.get("/where.php").text == public
+        assert php.get("/reads.php").text == "beside it"
+    (php.directory / "public/reads.php").unlink()
+    php.allow("Failed to open stream", "Failed opening required", "PHP Warning", "PHP Fatal")
+    wait_until(lambda: php.get("/reads.php").status == 404, "a script that is gone is still run", 10)
+    # A release by symbolic link: the other tree is the working directory within a second.
+    for name in ("one", "two"):
+        php.file(f"releases/{name}/app.php", f"<?php echo '{name} ', getcwd(), ' ', file_get_contents('word');")
+        php.file(f"releases/{name}/word", name)
+    link = php.directory / "public/app"
+    link.symlink_to("../releases/one")
+    assert php.get("/app/app.php").text.split()[2] == "one"
+    spare = php.directory / "spare"
+    spare.symlink_to("../releases/two")
+    spare.rename(link)
+    wait_until(lambda: php.get("/app/app.php").text.split()[2] == "two", "the old release's directory is used", 10)
+
+
+def test_unreadable_script(php: Server) -> None:
+    script(php, "secret.php", "echo 1;")
+    (php.directory / "public/secret.php").chmod(0)
+    php.start()
+    assert php.get("/secret.php").status == 403

@@ -102,18 +102,31 @@ static void in_child(void)
 	close(worker->control);
 }
 
+static void on_other(int number)
+{
+	(void)number;
+}
+
+/*
+ * What a terminal or an operator sends to the whole process group is not for workers. It is caught, not ignored: exec
+ * hands ignoring on, and a program that the application starts could then not be interrupted. A handler that the
+ * application has set while it was loaded stays, but for TERM.
+ */
 static void set_signals(struct worker *worker)
 {
-	static const int ignored[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH, SIGPIPE};
-	struct sigaction action = {.sa_handler = SIG_IGN};
+	static const int unwanted[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
+	struct sigaction action = {.sa_handler = on_other, .sa_flags = SA_RESTART}, before;
 
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
-		sigaction(ignored[i], &action, NULL);
+	for (size_t i = 0; i < sizeof(unwanted) / sizeof(unwanted[0]); i++)
+		if (sigaction(unwanted[i], NULL, &before) == 0 &&
+			(before.sa_handler == SIG_IGN || before.sa_handler == SIG_DFL))
+			sigaction(unwanted[i], &action, NULL);
 	the_worker = worker;
 	pthread_atfork(NULL, NULL, in_child);
 	action.sa_handler = on_term;
-	action.sa_flags = SA_RESTART;
 	sigaction(SIGTERM, &action, NULL);
+	action.sa_handler = SIG_IGN;
+	sigaction(SIGPIPE, &action, NULL);
 }
 
 static int failed(const struct worker *worker, int code, const char *what)
@@ -177,13 +190,16 @@ static void *slot_thread(void *argument)
 	return NULL;
 }
 
-/* Threads take no signals: those are for the main thread, where a language may expect them. */
-static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument, const char *name)
+/*
+ * The keeper takes no signals. A slot's thread must: what an application starts from there inherits the thread's mask
+ * over exec, and nobody could end it by TERM. Handlers only mark, so that it does not matter which thread they run on.
+ */
+static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument, const char *name, bool signals)
 {
 	sigset_t all, before;
 
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_sigmask(SIG_SETMASK, signals ? NULL : &all, &before);
 	int result = pthread_create(thread, NULL, run, argument);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (result == 0)
@@ -207,11 +223,11 @@ static int serve(struct worker *worker)
 {
 	char name[16];
 
-	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper"))
+	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	for (unsigned i = 1; i < worker->slots; i++) {
 		snprintf(name, sizeof(name), "slot %u", i);
-		if (start_thread(&worker->slot[i].thread, slot_thread, &worker->slot[i], name))
+		if (start_thread(&worker->slot[i].thread, slot_thread, &worker->slot[i], name, true))
 			return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
 	}
 	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);

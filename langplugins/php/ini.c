@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "plugin.h"
 
@@ -14,10 +15,40 @@ static bool is_constants(const char *value)
 	return strstr(value, "E_") != NULL && strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_ &|~^()") == strlen(value);
 }
 
-/* Add one value in php.ini's syntax. Quoted, so that nothing in it is taken for more syntax. */
+/* What php.ini makes of the words for yes and no, which within quotes would stay words: "Off" is true to a program. */
+static const char *plain_word(const char *value)
+{
+	static const char *const yes[] = {"on", "yes", "true"}, *const no[] = {"off", "no", "false", "none", "null"};
+
+	for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++)
+		if (strcasecmp(value, yes[i]) == 0)
+			return "1";
+	for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
+		if (strcasecmp(value, no[i]) == 0)
+			return "";
+	return value;
+}
+
+/* In quotes, so that nothing in it is taken for more syntax; a backslash at its end would take the quote with it. */
+static char *quoted(const char *value)
+{
+	char *text = malloc(strlen(value) * 2 + 3), *to = text;
+
+	if (!text)
+		return NULL;
+	*to++ = '"';
+	for (; *value; value++) {
+		if (*value == '\\')
+			*to++ = '\\';
+		*to++ = *value;
+	}
+	strcpy(to, "\"");
+	return text;
+}
+
+/* Add one value in php.ini's syntax. */
 int ini_add(struct plugin *plugin, const char *name, const char *value, char *message, size_t size)
 {
-	const char *quote = is_constants(value) ? "" : "\"";
 	char *more = NULL;
 
 	if (strpbrk(name, "\r\n=[]\";")) {
@@ -28,7 +59,10 @@ int ini_add(struct plugin *plugin, const char *name, const char *value, char *me
 		snprintf(message, size, "php: the value of ini.%s holds a quote or a line break", name);
 		return -1;
 	}
-	if (asprintf(&more, "%s%s=%s%s%s\n", plugin->ini ? plugin->ini : "", name, quote, value, quote) < 0) {
+	char *text = is_constants(value) ? strdup(value) : quoted(plain_word(value));
+	int written = text ? asprintf(&more, "%s%s=%s\n", plugin->ini ? plugin->ini : "", name, text) : -1;
+	free(text);
+	if (written < 0) {
 		snprintf(message, size, "php: no memory for ini.%s", name);
 		return -1;
 	}
@@ -56,7 +90,8 @@ static int check_one(const char *name, const char *value, char *message, size_t 
 	/* Modified: an extension has worked it out anew. ${...} and constants: the scanner has. */
 	if (entry->modified || strchr(value, '$') || is_constants(value))
 		return 0;
-	if (entry->value == NULL ? *value != 0 : strcmp(ZSTR_VAL(entry->value), value) != 0) {
+	const char *wanted = plain_word(value);
+	if (entry->value == NULL ? *wanted != 0 : strcmp(ZSTR_VAL(entry->value), wanted) != 0) {
 		snprintf(message, size, "php: [ini] %s = %s: PHP does not take this value, and has %s instead", name,
 			value, entry->value ? ZSTR_VAL(entry->value) : "none");
 		return -1;

@@ -22,40 +22,6 @@ static int say(char *message, size_t size, const char *format, const char *what)
 	return -1;
 }
 
-static int read_settings(struct plugin *plugin, const struct langplugin_setting *settings, size_t count, char *message,
-	size_t message_size)
-{
-	for (size_t i = 0; i < count; i++) {
-		const char *name = settings[i].name, *value = settings[i].value;
-		char **place = NULL;
-		if (strncmp(name, "ini.", 4) == 0) {
-			if (ini_add(plugin, name + 4, value, message, message_size))
-				return -1;
-		} else if (strcmp(name, "application") == 0 && *value) {
-			place = &plugin->application;
-		} else if (strcmp(name, "preload") == 0 && *value) {
-			place = &plugin->preload;
-		}
-		if (!place)
-			continue;
-		char *before = *place, *joined = NULL;
-		/* `preload` may come once for each script. */
-		if (asprintf(&joined, "%s%s%s", before ? before : "", before ? ":" : "", value) < 0)
-			return say(message, message_size, "php: no memory for '%s'", name);
-		free(before);
-		*place = joined;
-	}
-	return 0;
-}
-
-static void forget(struct plugin *plugin)
-{
-	free(plugin->application);
-	free(plugin->preload);
-	free(plugin->ini);
-	free(plugin);
-}
-
 static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t message_size)
 {
@@ -65,8 +31,9 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	if (!plugin)
 		return say(message, message_size, "php: %s", strerror(ENOMEM));
 	plugin->host = host;
-	if (read_settings(plugin, settings, count, message, message_size)) {
-		forget(plugin);
+	if (settings_read(plugin, settings, count, message, message_size)) {
+		settings_free(plugin);
+		free(plugin);
 		return -1;
 	}
 	sapi_set_plugin(plugin);
@@ -78,7 +45,8 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	webserver_sapi.ini_entries = plugin->ini; /* sapi_startup clears it */
 	if (webserver_sapi.startup(&webserver_sapi) == FAILURE) {
 		sapi_shutdown();
-		forget(plugin);
+		settings_free(plugin);
+		free(plugin);
 		return say(message, message_size, "php: %s", "the interpreter did not start; see the lines above");
 	}
 	plugin->started = true;
@@ -86,6 +54,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	if (ini_check(settings, count, message, message_size))
 		return -1;
 	userini_make(plugin);
+	script_watch();
 	if (variables_make(plugin))
 		return say(message, message_size, "php: %s", strerror(ENOMEM));
 	*state = plugin;
@@ -152,16 +121,6 @@ static int plugin_after_fork(void *state, char *message, size_t message_size)
 	return 0;
 }
 
-/* The status for a script that cannot be run; 0 if it can. */
-static int refuse(const char *script)
-{
-	struct stat st;
-	if (stat(script, &st))
-		return errno == EACCES ? 403 : 404;
-	/* A directory that is named like a script is not one. */
-	return S_ISREG(st.st_mode) ? 0 : 404;
-}
-
 static void answer_plain(struct run *run, int status)
 {
 	const struct langplugin_host *host = run->plugin->host;
@@ -186,7 +145,9 @@ static void describe(struct run *run)
 	SG(request_info).request_method = request->method.data;
 	SG(request_info).query_string = (char *)request->query.data;
 	SG(request_info).request_uri = (char *)request->target.data;
-	SG(request_info).path_translated = estrdup(run->script);
+	/* Not PHP's own: it is looked at and never freed there. */
+	SG(request_info).path_translated = (char *)run->script;
+	SG(options) |= SAPI_OPTION_NO_CHDIR;
 	SG(request_info).content_type = variable(request, "CONTENT_TYPE");
 	SG(request_info).content_length = request->content_length > 0 ? (zend_long)request->content_length : 0;
 	SG(request_info).proto_num = request->protocol.size && request->protocol.data[request->protocol.size - 1] == '0'
@@ -205,12 +166,16 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	struct plugin *plugin = state;
 	struct run run = {.plugin = plugin, .call = call, .request = plugin->host->request(call)};
 	run.script = plugin->application ? plugin->application : run.request->script_filename.data;
-	int status = *run.script ? refuse(run.script) : 404;
+	int status = script_ready(plugin, run.script);
 	if (status) {
 		answer_plain(&run, status);
 		return LP_DONE;
 	}
 	volatile bool started = false;
+	/* Without a body there is no input to limit: one timer is set for the request instead of two. */
+	const zend_long input_time = PG(max_input_time);
+	if (run.request->content_length <= 0 && !run.request->chunked)
+		PG(max_input_time) = -1;
 	zend_first_try
 	{
 		describe(&run);
@@ -231,10 +196,8 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 		static const char text[] = "PHP: the request did not start";
 		plugin->host->log(call, LP_ERROR, text, sizeof(text) - 1);
 	}
-	if (SG(request_info).path_translated) {
-		efree(SG(request_info).path_translated);
-		SG(request_info).path_translated = NULL;
-	}
+	PG(max_input_time) = input_time;
+	SG(request_info).path_translated = NULL;
 	SG(server_context) = NULL;
 	return LP_DONE;
 }
@@ -249,7 +212,8 @@ static void plugin_close(void *state)
 		sapi_shutdown();
 	}
 	sapi_set_plugin(NULL);
-	forget(plugin);
+	settings_free(plugin);
+	free(plugin);
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {

@@ -2,6 +2,8 @@
  * The PHP plugin's inside.
  *
  *   plugin.c     what langplugin.h asks for: open, preload, fork, one request, close
+ *   settings.c   the group's settings, and its ini values as php.ini text
+ *   script.c     the file to run and its directory
  *   sapi.c       the SAPI module: output, headers, request body, log
  *   ini.c        the group's [ini] values
  *   variables.c  $_SERVER and getenv()
@@ -26,6 +28,13 @@
 
 #include "langplugin.h"
 
+/* The last script that was looked at; it is the working directory's too. */
+struct script {
+	char path[MAXPATHLEN];
+	size_t size;
+	uint64_t seen_ns; /* 0: to be looked at again */
+};
+
 struct plugin {
 	const struct langplugin_host *host;
 	char *application;   /* the script that answers everything; NULL: the requested file */
@@ -33,6 +42,7 @@ struct plugin {
 	char *ini;	     /* the group's ini values as php.ini text */
 	zend_string **names; /* CGI names by the host's numbers, made once, kept for ever */
 	HashTable user_ini;  /* directory -> struct user_ini */
+	struct script script;
 	bool started;
 };
 
@@ -50,6 +60,16 @@ static inline struct run *current_run(void)
 {
 	return (struct run *)SG(server_context);
 }
+
+/* settings.c: 0, or -1 and a message */
+int settings_read(struct plugin *plugin, const struct langplugin_setting *settings, size_t count, char *message,
+	size_t message_size);
+void settings_free(struct plugin *plugin);
+
+/* script.c */
+void script_watch(void);
+/* Look at it and go where it is: 0, or the status of the answer that says why not. */
+int script_ready(struct plugin *plugin, const char *path);
 
 /* sapi.c */
 extern sapi_module_struct webserver_sapi;

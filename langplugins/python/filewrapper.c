@@ -80,14 +80,64 @@ PyTypeObject file_wrapper_type = {
 	.tp_new = PyType_GenericNew,
 };
 
+/* io's own classes, whose position is the descriptor's but for what they have buffered; kept for ever. */
+static PyObject *raw_type, *reader_type, *random_type;
+
+int file_wrapper_make(void)
+{
+	PyObject *io = PyImport_ImportModule("io");
+
+	if (io) {
+		raw_type = PyObject_GetAttrString(io, "FileIO");
+		reader_type = PyObject_GetAttrString(io, "BufferedReader");
+		random_type = PyObject_GetAttrString(io, "BufferedRandom");
+	}
+	Py_XDECREF(io);
+	return raw_type && reader_type && random_type ? 0 : -1;
+}
+
+/* What tempfile's functions give. Nobody has one if nobody has imported it, which costs memory and time. */
+static bool is_temporary(PyObject *file)
+{
+	PyObject *name = PyUnicode_FromString("tempfile");
+	PyObject *module = name ? PyImport_GetModule(name) : NULL;
+	PyObject *type = module ? PyObject_GetAttrString(module, "_TemporaryFileWrapper") : NULL;
+	bool result = type && (PyObject *)Py_TYPE(file) == type;
+
+	Py_XDECREF(name);
+	Py_XDECREF(module);
+	Py_XDECREF(type);
+	PyErr_Clear();
+	return result;
+}
+
+/*
+ * True if what read() gives is what lies behind fileno(). gzip.GzipFile has both fileno() and tell() and is another
+ * file than its descriptor's; nobody knows what a class of the application's does.
+ */
+static bool is_plain(PyObject *file)
+{
+	PyObject *inner = NULL;
+	bool plain = Py_IS_TYPE(file, (PyTypeObject *)raw_type);
+
+	if (Py_IS_TYPE(file, (PyTypeObject *)reader_type) || Py_IS_TYPE(file, (PyTypeObject *)random_type))
+		inner = PyObject_GetAttrString(file, "raw");
+	else if (!plain && is_temporary(file))
+		inner = PyObject_GetAttrString(file, "file");
+	if (inner)
+		plain = is_plain(inner);
+	Py_XDECREF(inner);
+	PyErr_Clear();
+	return plain;
+}
+
 int file_wrapper_descriptor(struct file_wrapper *wrapper, int64_t *offset)
 {
 	struct stat st;
 	int fd = -1;
 	PyObject *number = NULL, *position = NULL;
 
-	if (!wrapper->file || !PyObject_HasAttrString(wrapper->file, "fileno") ||
-		!PyObject_HasAttrString(wrapper->file, "tell"))
+	if (!wrapper->file || !is_plain(wrapper->file))
 		return -1;
 	/* The position that the program sees: a buffered reader's descriptor is ahead of it. */
 	number = PyObject_CallMethod(wrapper->file, "fileno", NULL);

@@ -16,19 +16,27 @@ static struct input *check(PyObject *self)
 /* Bytes from the host: > 0, 0 at the end, -1 with an exception. */
 static ssize_t fetch(struct input *input, char *to, size_t size)
 {
+	call_turn(input->thread);
 	if (input->ended)
 		return 0;
+	if (!check((PyObject *)input))
+		return -1;
 	ssize_t got = input->host->read(input->call, to, size, LP_NOWAIT);
 	if (got == LP_AGAIN) {
-		Py_BEGIN_ALLOW_THREADS got = input->host->read(input->call, to, size, 0);
-		Py_END_ALLOW_THREADS
+		PyThreadState *state = call_enter(input->thread);
+		got = input->host->read(input->call, to, size, 0);
+		call_leave(input->thread, state);
 	}
-	if (got == 0)
+	/* LP_INVALID: the answer is complete, and what is left of the body is nobody's. */
+	if (got == 0 || got == LP_INVALID) {
 		input->ended = true;
+		return 0;
+	}
 	if (got < 0) {
-		PyErr_SetString(PyExc_OSError, "the client went away before its request was complete");
+		PyErr_SetString(PyExc_ConnectionResetError, "the client went away before its request was complete");
 		return -1;
 	}
+	input->taken += got;
 	return got;
 }
 
@@ -49,7 +57,7 @@ static ssize_t take(struct input *input, char *to, size_t size)
 /* limit -1: to the end. */
 static PyObject *read_bytes(struct input *input, Py_ssize_t limit)
 {
-	size_t known = input->length >= 0 ? (size_t)input->length + 1 : 65536;
+	size_t known = input->length >= 0 ? (size_t)input->length : 65536;
 	size_t room = limit >= 0 ? (size_t)limit : known, have = 0;
 
 	/* A size that the client never said is not believed before the bytes are there. */
@@ -62,9 +70,14 @@ static PyObject *read_bytes(struct input *input, Py_ssize_t limit)
 		if (have == room) {
 			if (limit >= 0 && have == (size_t)limit)
 				return bytes;
+			/* All that was announced is there: no need to ask for more, nor for room for it. */
+			if (input->length >= 0 && input->taken == input->length && input->at == input->size)
+				return bytes;
 			room *= 2;
 			if (limit >= 0 && room > (size_t)limit)
 				room = (size_t)limit;
+			if (input->length >= 0 && room > known)
+				room = known;
 			if (_PyBytes_Resize(&bytes, (Py_ssize_t)room))
 				return NULL;
 		}
@@ -235,7 +248,9 @@ PyObject *input_take(struct thread *thread, struct langplugin_call *call, int64_
 	struct input *input = (struct input *)thread->input;
 	input->host = thread->plugin->host;
 	input->call = call;
+	input->thread = thread;
 	input->length = length;
+	input->taken = 0;
 	input->at = input->size = 0;
 	input->ended = false;
 	return Py_NewRef(thread->input);

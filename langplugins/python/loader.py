@@ -1,5 +1,6 @@
 """Finding and loading applications. Compiled into the plugin; runs in the group's own interpreter."""
 
+import _thread
 import importlib
 import os
 import sys
@@ -7,22 +8,29 @@ import traceback
 import types
 
 _scripts = {}
+_loading = _thread.RLock()
 _looked_in = 0  # entries of sys.path that are the group's
 
 
 def begin(directory, python_path, arguments, application):
     """The module path and command line that the application sees."""
     global _looked_in
-    for entry in reversed([*python_path, *([directory] if directory else [])]):
+    # "/" is where a group is that has no directory of its own; nobody's modules are there.
+    for entry in reversed([*python_path, *([directory] if directory and directory != "/" else [])]):
         if entry not in sys.path:
             sys.path.insert(0, entry)
             _looked_in += 1
     sys.argv[:] = [application or "webserver", *arguments]
+    # It is a pipe to the log: without this a line would be there when some eight thousand characters are.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(line_buffering=True)
 
 
 def script(path):
     """The callable `application` of a file, which is run as a module of its own."""
-    name = "_webserver_%x" % (hash(path) & 0xFFFFFFFFFFFFFFFF)
+    # The same in each process and after each start: what is pickled names its module.
+    name = "_webserver_" + "".join(c if c.isalnum() else "_%x_" % ord(c) for c in path)
     with open(path, "rb") as file:
         source = file.read()
     module = types.ModuleType(name)
@@ -72,7 +80,10 @@ def requested(path):
     mark = (state.st_mtime_ns, state.st_size, state.st_ino)
     known = _scripts.get(path)
     if known is None or known[0] != mark:
-        known = _scripts[path] = (mark, script(path))
+        with _loading:  # two threads that ask at once run it once
+            known = _scripts.get(path)
+            if known is None or known[0] != mark:
+                known = _scripts[path] = (mark, script(path))
     return known[1]
 
 

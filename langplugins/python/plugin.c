@@ -53,7 +53,7 @@ static int read_settings(struct plugin *plugin, const struct langplugin_setting 
 static int make_types(void)
 {
 	return PyType_Ready(&response_type) || PyType_Ready(&input_type) || PyType_Ready(&errors_type) ||
-	       PyType_Ready(&file_wrapper_type);
+	       PyType_Ready(&file_wrapper_type) || file_wrapper_make();
 }
 
 static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
@@ -107,6 +107,7 @@ static int thread_start(void *state, void **thread)
 	if (!made)
 		return -1;
 	made->plugin = state;
+	pthread_mutex_init(&made->turn, NULL);
 	made->state = PyGILState_Ensure();
 	made->python = PyEval_SaveThread();
 	*thread = made;
@@ -123,7 +124,7 @@ static void thread_stop(void *state, void *thread)
 	Py_CLEAR(ended->input);
 	Py_CLEAR(ended->errors);
 	PyGILState_Release(ended->state);
-	free(ended);
+	/* Not freed: an application's own thread may still be about to find that its request is over. */
 }
 
 static int plugin_handle(void *state, void *thread, struct langplugin_call *call)

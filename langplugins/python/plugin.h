@@ -17,6 +17,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "langplugin.h"
@@ -58,16 +59,28 @@ struct thread {
 	PyObject *response; /* kept for the next request unless the application has kept it */
 	PyObject *input;
 	PyObject *errors;
+	/* An application may read or write from a thread of its own, while this one waits for that thread: the call is
+	   one thread's at a time. waiting: one is in the host without the interpreter's lock, and holds turn. */
+	pthread_mutex_t turn;
+	bool waiting;
 };
+/* request.c: between these the interpreter's lock is not held and the call is nobody else's. */
+PyThreadState *call_enter(struct thread *thread);
+void call_leave(struct thread *thread, PyThreadState *state);
+/* Before anything that calls the host: wait for a thread that is in it. */
+void call_turn(struct thread *thread);
 
 /* ---- response.c */
 struct response {
 	PyObject_HEAD const struct langplugin_host *host;
+	struct thread *thread;	      /* outlives call */
 	struct langplugin_call *call; /* NULL: the request is over */
 	PyObject *status, *fields;    /* as start_response was given them; NULL: not called yet */
 	PyObject *start, *write;      /* start_response and write, bound to this */
+	int64_t left;		      /* of the answer's Content-Length; -1: not known, or no body follows */
 	bool sent;		      /* the head has been given to the host */
 	bool gone;		      /* the client is */
+	bool ended;		      /* every byte of the Content-Length has been sent */
 };
 extern PyTypeObject response_type;
 struct response *response_take(struct thread *thread, struct langplugin_call *call);
@@ -79,8 +92,10 @@ int response_write(struct response *response, const char *data, size_t size, boo
 /* ---- input.c, errors.c, filewrapper.c */
 struct input {
 	PyObject_HEAD const struct langplugin_host *host;
+	struct thread *thread; /* outlives call */
 	struct langplugin_call *call;
 	int64_t length; /* -1: not known */
+	int64_t taken;	/* bytes that the host has given */
 	char *buffer;	/* what readline has read too much */
 	size_t at, size;
 	bool ended;
@@ -103,6 +118,7 @@ struct file_wrapper {
 	Py_ssize_t block;
 };
 extern PyTypeObject file_wrapper_type;
+int file_wrapper_make(void);
 /* The descriptor behind it and the position in it, or -1: to be read in blocks. Clears exceptions. */
 int file_wrapper_descriptor(struct file_wrapper *wrapper, int64_t *offset);
 

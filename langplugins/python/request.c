@@ -1,7 +1,35 @@
 /* One request: call the application, send what it returns, and clean up whatever happens. */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "plugin.h"
+
+PyThreadState *call_enter(struct thread *thread)
+{
+	/* Free, since nobody is in the host; taken under the interpreter's lock, so that nobody slips in between. */
+	pthread_mutex_lock(&thread->turn);
+	thread->waiting = true;
+	return PyEval_SaveThread();
+}
+
+void call_leave(struct thread *thread, PyThreadState *state)
+{
+	/* The turn first: whoever waits for it then waits for the interpreter's lock as we do. */
+	pthread_mutex_unlock(&thread->turn);
+	int saved = errno;
+	PyEval_RestoreThread(state);
+	thread->waiting = false;
+	errno = saved;
+}
+
+void call_turn(struct thread *thread)
+{
+	while (thread->waiting) {
+		Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&thread->turn);
+		pthread_mutex_unlock(&thread->turn);
+		Py_END_ALLOW_THREADS
+	}
+}
 
 /* The length of an answer whose parts are all there; -1: not. */
 static int64_t length_of(PyObject *parts)
@@ -33,6 +61,7 @@ static int send_part(struct response *response, PyObject *part, bool flush)
 /* A list or tuple: nothing is computed between its parts, so nothing is gained by sending them apart. */
 static int send_parts(struct response *response, PyObject *parts)
 {
+	call_turn(response->thread);
 	if (!response->sent && response_send_head(response, length_of(parts)))
 		return -1;
 	/* By index: the application may change the list while the lock is given away. */
@@ -50,13 +79,20 @@ static int send_file(struct response *response, int fd, int64_t offset)
 {
 	int result;
 
+	call_turn(response->thread);
 	if (!response->sent && response_send_head(response, -1))
 		return -1;
-	if (response->gone)
+	if (response->gone || response->ended)
 		return 1;
-	Py_BEGIN_ALLOW_THREADS result = response->host->send_file(response->call, fd, offset, -1);
-	Py_END_ALLOW_THREADS if (result == LP_FAILED)
-	{
+	/* PEP: not more than the Content-Length, which is how a part of a file is sent. */
+	int64_t length = response->left;
+	struct stat st;
+	if (length >= 0 && fstat(fd, &st) == 0 && st.st_size - offset < length)
+		length = -1;
+	PyThreadState *state = call_enter(response->thread);
+	result = response->host->send_file(response->call, fd, offset, length);
+	call_leave(response->thread, state);
+	if (result == LP_FAILED) {
 		PyErr_SetFromErrno(PyExc_OSError);
 		return -1;
 	}
@@ -81,6 +117,7 @@ static int send_iterable(struct response *response, PyObject *result)
 		return sent;
 	if (PyErr_Occurred())
 		return -1;
+	call_turn(response->thread);
 	return response->sent ? 0 : response_send_head(response, -1);
 }
 
@@ -149,6 +186,19 @@ static void answer_missing(struct plugin *plugin, struct langplugin_call *call)
 	answer_error(plugin, NULL, call, status, status == 403 ? "Forbidden\n" : "Internal Server Error\n");
 }
 
+/* A client that goes away in the middle of its request is no mistake of the application's. */
+static void report(struct plugin *plugin, struct langplugin_call *call)
+{
+	static const char text[] = "the client went away before its request or its answer was complete";
+
+	if (plugin->host->cancelled(call) && PyErr_ExceptionMatches(PyExc_ConnectionResetError)) {
+		PyErr_Clear();
+		plugin->host->log(call, LP_NOTICE, text, sizeof(text) - 1);
+	} else {
+		load_report(plugin, call, NULL, 0);
+	}
+}
+
 static void run(struct thread *thread, struct langplugin_call *call, PyObject *application)
 {
 	struct plugin *plugin = thread->plugin;
@@ -167,8 +217,10 @@ static void run(struct thread *thread, struct langplugin_call *call, PyObject *a
 			Py_DECREF(result);
 		}
 	}
+	/* From here on the request is this thread's alone. */
+	call_turn(thread);
 	if (sent < 0) {
-		load_report(plugin, call, NULL, 0);
+		report(plugin, call);
 		answer_error(plugin, response, call, 500, "Internal Server Error\n");
 	}
 	if (thread->errors)

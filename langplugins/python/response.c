@@ -56,6 +56,24 @@ static int check_fields(PyObject *fields)
 	return 0;
 }
 
+/* What sys.exc_info() gave, or at least something that looks like it. */
+static void raise_again(PyObject *information)
+{
+	PyObject *type = NULL, *value = NULL, *trace = NULL;
+
+	if (PyTuple_Check(information) && PyTuple_GET_SIZE(information) == 3) {
+		type = PyTuple_GET_ITEM(information, 0);
+		value = PyTuple_GET_ITEM(information, 1);
+		trace = PyTuple_GET_ITEM(information, 2);
+	}
+	if (!type || !PyExceptionClass_Check(type) || !PyExceptionInstance_Check(value) ||
+		(trace != Py_None && !PyTraceBack_Check(trace))) {
+		PyErr_SetString(PyExc_TypeError, "start_response: exc_info must be what sys.exc_info() returns");
+		return;
+	}
+	PyErr_Restore(Py_NewRef(type), Py_NewRef(value), trace == Py_None ? NULL : Py_NewRef(trace));
+}
+
 static PyObject *start_response(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
 	struct response *response = (struct response *)self;
@@ -74,12 +92,7 @@ static PyObject *start_response(PyObject *self, PyObject *const *args, Py_ssize_
 	if (information && information != Py_None) {
 		if (response->sent) {
 			/* PEP: too late for an error page; the error itself goes on. */
-			if (!PyTuple_Check(information) || PyTuple_GET_SIZE(information) != 3)
-				return PyErr_Format(
-					PyExc_TypeError, "start_response: exc_info must be a tuple of three");
-			PyErr_Restore(Py_NewRef(PyTuple_GET_ITEM(information, 0)),
-				Py_NewRef(PyTuple_GET_ITEM(information, 1)),
-				Py_NewRef(PyTuple_GET_ITEM(information, 2)));
+			raise_again(information);
 			return NULL;
 		}
 	} else if (response->fields) {
@@ -105,7 +118,9 @@ static PyObject *response_write_method(PyObject *self, PyObject *data)
 		return PyErr_Format(PyExc_RuntimeError, "write to a request that is over");
 	int result = response_write(response, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), true);
 	if (result > 0)
-		PyErr_SetString(PyExc_OSError, "the client is gone");
+		PyErr_SetString(PyExc_ConnectionResetError,
+			response->ended ? "the answer's Content-Length has been written"
+					: "the client went away before its answer was complete");
 	if (result)
 		return NULL;
 	Py_RETURN_NONE;
@@ -136,6 +151,46 @@ static void explain(struct response *response, const struct langplugin_field *fi
 	PyErr_Format(PyExc_ValueError, "start_response: not a valid answer: %R %R", response->status, response->fields);
 }
 
+/* -1: not a length, which is for the host to say. */
+static int64_t number_of(struct langplugin_text text)
+{
+	int64_t number = 0;
+
+	for (size_t i = 0; i < text.size; i++) {
+		if (!Py_ISDIGIT(text.data[i]) || i > 17)
+			return -1;
+		number = number * 10 + (text.data[i] - '0');
+	}
+	return text.size ? number : -1;
+}
+
+/* The last byte of the Content-Length goes out with the end of the answer, in one message, and before the application
+   is asked for more: what it does then, in its close() say, keeps no client waiting. */
+static int write_last(struct response *response, const char *data, size_t size)
+{
+	const struct langplugin_host *host = response->host;
+	PyThreadState *state = call_enter(response->thread);
+	int result = host->write(response->call, data, size, 0);
+
+	if (result == LP_OK)
+		result = host->end(response->call);
+	call_leave(response->thread, state);
+	response->left = 0;
+	response->ended = true;
+	response->gone = result != LP_OK;
+	return response->gone;
+}
+
+static int surplus(struct response *response)
+{
+	static const char text[] = "the application's answer is longer than its Content-Length; the rest is cut off";
+
+	if (!response->gone)
+		response->host->log(response->call, LP_ERROR, text, sizeof(text) - 1);
+	response->gone = true;
+	return 1;
+}
+
 int response_send_head(struct response *response, int64_t length)
 {
 	struct langplugin_field small[32], *fields = small;
@@ -146,10 +201,10 @@ int response_send_head(struct response *response, int64_t length)
 		return -1;
 	}
 	int status = status_of(response->status, &reason);
-	Py_ssize_t count = PyList_GET_SIZE(response->fields);
 	/* The list is the application's: it may have been changed since it was checked. */
 	if (status < 0 || check_fields(response->fields))
 		return -1;
+	Py_ssize_t count = PyList_GET_SIZE(response->fields);
 	if (count > 32 && !(fields = PyMem_Calloc((size_t)count, sizeof(*fields)))) {
 		PyErr_NoMemory();
 		return -1;
@@ -159,10 +214,14 @@ int response_send_head(struct response *response, int64_t length)
 		bytes_of(PyTuple_GET_ITEM(field, 0), &fields[i].name, "a header's name");
 		bytes_of(PyTuple_GET_ITEM(field, 1), &fields[i].value, "a header's value");
 		/* Its own word counts more than our sum. */
-		if (fields[i].name.size == 14 && PyOS_strnicmp(fields[i].name.data, "content-length", 14) == 0)
+		if (fields[i].name.size == 14 && PyOS_strnicmp(fields[i].name.data, "content-length", 14) == 0) {
 			length = -1;
+			response->left = number_of(fields[i].value);
+		}
 	}
 	int result = response->host->respond(response->call, status, reason, fields, (size_t)count, length);
+	if (status == 204 || status == 304 || response->host->request(response->call)->head)
+		response->left = -1;
 	if (result == LP_INVALID)
 		explain(response, fields, count);
 	if (fields != small)
@@ -177,20 +236,33 @@ int response_write(struct response *response, const char *data, size_t size, boo
 {
 	const struct langplugin_host *host = response->host;
 
+	call_turn(response->thread);
+	if (!response->call) {
+		PyErr_SetString(PyExc_RuntimeError, "write to a request that is over");
+		return -1;
+	}
 	if (!response->sent && response_send_head(response, -1))
 		return -1;
 	if (response->gone)
 		return 1;
+	if (response->ended)
+		return size ? surplus(response) : 0;
+	if (flush && size && response->left == (int64_t)size)
+		return write_last(response, data, size);
 	int result = size ? host->write(response->call, data, size, LP_NOWAIT) : LP_OK;
 	if (result == LP_AGAIN) {
-		Py_BEGIN_ALLOW_THREADS result = host->write(response->call, data, size, 0);
-		Py_END_ALLOW_THREADS
+		PyThreadState *state = call_enter(response->thread);
+		result = host->write(response->call, data, size, 0);
+		call_leave(response->thread, state);
 	}
+	if (response->left >= 0)
+		response->left = response->left > (int64_t)size ? response->left - (int64_t)size : 0;
 	if (result == LP_OK && flush) {
 		result = host->flush(response->call, LP_NOWAIT);
 		if (result == LP_AGAIN) {
-			Py_BEGIN_ALLOW_THREADS result = host->flush(response->call, 0);
-			Py_END_ALLOW_THREADS
+			PyThreadState *state = call_enter(response->thread);
+			result = host->flush(response->call, 0);
+			call_leave(response->thread, state);
 		}
 	}
 	response->gone = result != LP_OK;
@@ -274,7 +346,9 @@ struct response *response_take(struct thread *thread, struct langplugin_call *ca
 	Py_CLEAR(response->status);
 	Py_CLEAR(response->fields);
 	response->host = thread->plugin->host;
+	response->thread = thread;
 	response->call = call;
-	response->sent = response->gone = false;
+	response->left = -1;
+	response->sent = response->gone = response->ended = false;
 	return response;
 }

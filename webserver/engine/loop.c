@@ -32,6 +32,7 @@ struct events {
 	int batch_at, batch_count;
 	struct pollable again;
 	bool in_turn, again_asked;
+	bool asked_within; /* the turn has made work for a part of it that may be over */
 	/* For Python: a ring would do; a plain array is emptied in nearly every turn. */
 	struct engine_event *pending;
 	size_t first, count, room;
@@ -78,7 +79,8 @@ static void again_ready(struct engine *e, struct pollable *self, uint32_t events
 
 void engine_again(struct engine *e)
 {
-	/* Inside a turn the turn itself finds the work. */
+	/* Inside a turn the turn itself finds the work: if not any more in this round, then in one more. */
+	e->events->asked_within = true;
 	if (e->events->in_turn || e->events->again_asked)
 		return;
 	uint64_t one = 1;
@@ -106,7 +108,9 @@ struct engine_event *event_push(struct engine *e, uint32_t kind)
 	struct engine_event *event = &ev->pending[ev->first + ev->count++];
 	memset(event, 0, sizeof(*event));
 	event->kind = kind;
-	engine_again(e);
+	/* A turn ends with handing out. */
+	if (!ev->in_turn)
+		engine_again(e);
 	return event;
 }
 
@@ -169,8 +173,12 @@ int engine_run(engine *e, struct engine_event *events, int max)
 		engine_clock(e);
 		timers_run(e);
 		more = connections_turn(e);
+		ev->asked_within = false;
 		more |= channel_turn(e);
 		more |= connections_due(e); /* what the channel has let go on */
+		/* A request whose body has come with that is queued, and nobody would place it before something
+		 * happens. */
+		more |= ev->asked_within;
 		if (e->now_ns >= end)
 			break;
 		/* One ready descriptor is what a quiet server sees: asking again would only find nothing. */

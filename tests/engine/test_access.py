@@ -139,7 +139,7 @@ def test_refused_and_cut_off(make: Make, json_log: bool) -> None:
         assert second["bytes"] <= 8 << 20
     else:
         assert all(COMBINED.match(line) for line in lines)
-        assert '"-" 400 ' in lines[0]
+        assert '"nonsense" 400 ' in lines[0]
 
 
 def test_nobody_reads(make: Make, capfd: pytest.CaptureFixture[str]) -> None:

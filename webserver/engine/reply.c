@@ -126,6 +126,7 @@ int reply_inform(struct request *r, int status, const struct field *fields, size
 	char *at = put_fields(put_status_line(start, status, reason), fields, count);
 	at = put(at, CRLF, 2);
 	output_commit(c, (size_t)(at - start));
+	r->heads_size += (size_t)(at - start);
 	if (status == 100)
 		r->continued = true;
 	return 0;
@@ -211,6 +212,7 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 		at = put(at, "Connection: keep-alive\r\n", 24);
 	at = put(at, CRLF, 2);
 	output_commit(c, (size_t)(at - start));
+	r->heads_size += (size_t)(at - start);
 	return 0;
 }
 

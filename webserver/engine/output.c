@@ -213,6 +213,7 @@ static void output_taken(struct connection *c, size_t size)
 		c->request->bytes_out += size;
 	c->engine->stats.bytes_out += size;
 	c->out.queued -= size;
+	c->out.moved = true;
 	while (c->out.first != NULL) {
 		struct segment *s = c->out.first;
 		size_t part = size < s->size ? size : s->size;

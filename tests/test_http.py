@@ -457,6 +457,35 @@ def test_log_of_what_was_cut_or_strange(small: Server, access_format: str) -> No
         assert re.fullmatch(stamp + strange_line, by_path["a.txt?"])
 
 
+def test_no_worker_in_time(small: Server) -> None:
+    """503 with Retry-After where the queue is full or took too long, 504 at the deadline; the line says what to raise."""
+    group = "processes = 1\n  queue_length = 2\n  queue_timeout = 0.6s\n  request_timeout = 1.5s"
+    small.write(SITES.replace("processes = 1", group, 1), "frontends = 1", JSON_LOG)
+    small.allow("50[34]: ", "worker")
+    small.start()
+    begin, done = time.monotonic(), []
+    socks = []
+    for path in ("/echo/sleep/20000", "/echo/a", "/echo/b", "/echo/c"):
+        sock = small.connect()
+        sock.sendall(head(path))
+        socks.append(sock)
+        assert small.get("/a.txt").status == 200  # the engine has taken what came before
+    for sock in (socks[3], socks[1], socks[2], socks[0]):
+        answer = read_all(sock)
+        sock.close()
+        done.append((status_of(answer), b"\r\nRetry-After: 1\r\n" in answer, time.monotonic() - begin))
+    assert [(status, retry) for status, retry, _ in done] == [(503, True), (503, True), (503, True), (504, False)]
+    times = [took for _, _, took in done]
+    assert times[0] < 0.5
+    assert 0.55 < times[1] < 1.4
+    assert 1.45 < times[3] < 3
+    said = {record["request"].split()[1]: causes(small, record["id"]) for record in records(small, 8)}
+    assert [len(said[f"/echo/{name}"]) for name in ("a", "b", "c", "sleep/20000")] == [1] * 4
+    assert "queue_length; raise that, or processes or threads" in said["/echo/c"][0]
+    assert "queue_timeout; raise that, or processes or threads" in said["/echo/a"][0]
+    assert "request_timeout" in said["/echo/sleep/20000"][0]
+
+
 # ---- files
 
 

@@ -59,7 +59,9 @@ def test_precedence(path: bytes, choices: tuple[Choice, ...], scope: Scope) -> N
 
 def test_hosts() -> None:
     assert decide(TABLE, Asked(b"www.example.org", b"/")).site == 1
-    assert decide(TABLE, Asked(b"example.com", b"/")).choices == (Choice(Kind.STATUS, 421),)
+    assert decide(TABLE, Asked(b"example.com", b"/")).choices == (
+        Choice(Kind.STATUS, 421, script=b"no site has this host"),
+    )
 
 
 def holds(decision: Decision, path: bytes) -> bool:

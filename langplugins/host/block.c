@@ -78,14 +78,24 @@ static struct langplugin_variable *same(
 	return NULL;
 }
 
-static size_t read_variables(struct arena *arena, const struct wire_field *wire, const struct langplugin_field *fields,
-	size_t count, struct langplugin_variable *variables)
+/* Of the message's field table. Copied: ZeroMQ may deliver a message at any address. */
+static struct wire_field wire_at(const char *table, size_t i)
+{
+	struct wire_field field;
+
+	memcpy(&field, table + i * sizeof(field), sizeof(field));
+	return field;
+}
+
+static size_t read_variables(struct arena *arena, const char *wire, const struct langplugin_field *fields, size_t count,
+	struct langplugin_variable *variables)
 {
 	size_t made = 0;
 	uint64_t seen[(WIRE_KNOWN_COUNT + 63) / 64] = {0};
 
 	for (size_t i = 0; i < count; i++) {
-		unsigned known = wire[i].known < WIRE_KNOWN_COUNT ? wire[i].known : 0;
+		struct wire_field field = wire_at(wire, i);
+		unsigned known = field.known < WIRE_KNOWN_COUNT ? field.known : 0;
 		struct langplugin_text name = known ? block_known[known] : cgi_name(arena, fields[i].name);
 		struct langplugin_variable *before = NULL;
 		if (!known || seen[known / 64] >> (known % 64) & 1)
@@ -118,12 +128,12 @@ static bool reserve(struct block *block, size_t size)
 }
 
 /* A chain of n fields of one name is joined n-1 times, each time copying what was joined before. */
-static size_t joined_bound(const struct wire_field *wire, size_t count)
+static size_t joined_bound(const char *wire, size_t count)
 {
 	size_t sum = 0, total = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		total += wire[i].value_size + 3;
+		total += wire_at(wire, i).value_size + 3;
 		sum += total;
 	}
 	return sum;
@@ -138,22 +148,25 @@ static bool same_cgi_name(const char *a, const char *b, size_t size)
 	return true;
 }
 
-static bool repeats(const struct wire_field *wire, size_t count, const char *message)
+static bool repeats(const char *wire, size_t count, const char *message)
 {
 	uint64_t seen[(WIRE_KNOWN_COUNT + 63) / 64] = {0};
 
 	for (size_t i = 0; i < count; i++) {
-		unsigned known = wire[i].known < WIRE_KNOWN_COUNT ? wire[i].known : 0;
+		struct wire_field field = wire_at(wire, i);
+		unsigned known = field.known < WIRE_KNOWN_COUNT ? field.known : 0;
 		if (known) {
 			if (seen[known / 64] >> (known % 64) & 1)
 				return true;
 			seen[known / 64] |= (uint64_t)1 << (known % 64);
 			continue;
 		}
-		for (size_t k = 0; k < i; k++)
-			if (wire[k].known == 0 && wire[k].name_size == wire[i].name_size &&
-				same_cgi_name(message + wire[k].name, message + wire[i].name, wire[i].name_size))
+		for (size_t k = 0; k < i; k++) {
+			struct wire_field before = wire_at(wire, k);
+			if (before.known == 0 && before.name_size == field.name_size &&
+				same_cgi_name(message + before.name, message + field.name, field.name_size))
 				return true;
+		}
 	}
 	return false;
 }
@@ -173,13 +186,15 @@ bool block_read(struct block *block, const void *message, size_t size)
 		if (!wire_span_ok(head.text[i], size))
 			return false;
 	size_t count = head.field_count;
-	const struct wire_field *wire = (const struct wire_field *)(const void *)(bytes + head.fields);
+	const char *wire = bytes + head.fields;
 	/* Spans may overlap, so their sum is not bounded by the size. */
 	size_t sum = 0;
 	for (unsigned i = 0; i < WIRE_TEXTS; i++)
 		sum += i == WIRE_FIRST_BODY ? 0 : head.text[i].size;
-	for (size_t i = 0; i < count; i++)
-		sum += (size_t)wire[i].name_size + wire[i].value_size;
+	for (size_t i = 0; i < count; i++) {
+		struct wire_field field = wire_at(wire, i);
+		sum += (size_t)field.name_size + field.value_size;
+	}
 	if (sum > size)
 		return false;
 	size_t tables = count * (sizeof(struct langplugin_field) + sizeof(struct langplugin_variable));
@@ -215,8 +230,9 @@ bool block_read(struct block *block, const void *message, size_t size)
 		*texts_of[i].to = keep(&arena, bytes + span.at, span.size);
 	}
 	for (size_t i = 0; i < count; i++) {
-		fields[i].name = keep(&arena, bytes + wire[i].name, wire[i].name_size);
-		fields[i].value = keep(&arena, bytes + wire[i].value, wire[i].value_size);
+		struct wire_field field = wire_at(wire, i);
+		fields[i].name = keep(&arena, bytes + field.name, field.name_size);
+		fields[i].value = keep(&arena, bytes + field.value, field.value_size);
 	}
 	to->variable_count = read_variables(&arena, wire, fields, count, variables);
 	to->variables = variables;

@@ -11,6 +11,7 @@ The engine is driven as the front end drives it, from one readable descriptor, b
     /stream     10 MB without a length, as fast as they are taken; /stream-length with one
     /short      fewer bytes than declared; /long more; /abort gives up in the middle; /abort-before before the answer
     /read-late  answers, then reads the body
+    /hints      20,000 interim answers of 200 bytes at once, then an answer
 """
 
 from __future__ import annotations
@@ -74,10 +75,10 @@ class Program:
         decision.choice_count = 1
         lib.engine_decide(self.engine, token, decision)
 
-    def respond(self, token: int, status: int, length: int) -> None:
-        name, value = ffi.new("char[]", b"Content-Type"), ffi.new("char[]", b"text/plain")
+    def respond(self, token: int, status: int, length: int, kind: bytes = b"text/plain") -> None:
+        name, value = ffi.new("char[]", b"Content-Type"), ffi.new("char[]", kind)
         field = ffi.new("struct engine_field *")
-        field.name.data, field.name.size, field.value.data, field.value.size = name, 12, value, 10
+        field.name.data, field.name.size, field.value.data, field.value.size = name, 12, value, len(kind)
         lib.engine_respond(self.engine, token, status, field, 1, length)
 
     def write(self, token: int, data: bytes) -> Handler:
@@ -126,6 +127,10 @@ class Program:
             lib.engine_abort(self.engine, token)
         elif path == b"/abort-before":
             lib.engine_abort(self.engine, token)
+        elif path == b"/hints":
+            for _ in range(20_000):
+                self.respond(token, 103, -1, b"x" * 150)
+            yield from self.say(token, b"hinted")
         elif path == b"/read-late":
             self.respond(token, 200, -1)
             yield from self.write(token, b"begin ")

@@ -139,7 +139,7 @@ def test_refused_and_cut_off(make: Make, json_log: bool) -> None:
         assert second["bytes"] <= 8 << 20
     else:
         assert all(COMBINED.match(line) for line in lines)
-        assert '"-" 400 ' in lines[0]
+        assert '"nonsense" 400 ' in lines[0]
 
 
 def test_nobody_reads(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +180,24 @@ def test_reader_is_gone(make: Make) -> None:
     for _ in range(3):
         assert logged.host.ask("/a.txt").status == 200
     logged.end()
+
+
+def test_strangers_cannot_fill_the_error_log(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines of different texts, too: a thousand a second, the rest is counted."""
+    logged = make()
+    stream = logged.host.connect()
+    for number in range(0, 5000, 100):
+        stream.send(b"".join(b"GET /none%d HTTP/1.1\r\nHost: h\r\n\r\n" % i for i in range(number, number + 100)))
+        for _ in range(100):
+            answer = stream.answer()
+            assert answer is not None and answer.status == 404
+    logged.end()
+    texts = [json.loads(line[1:])["text"] for line in capfd.readouterr().err.split("\n")[:-1]]
+    said = [text for text in texts if text.endswith("no such file")]
+    left_out = [int(found[1]) for text in texts if (found := re.match(r"(\d+) more lines about requests", text))]
+    assert len(said) + sum(left_out) == 5000
+    assert left_out
+    assert len(said) <= 1000 * (len(left_out) + 1)
 
 
 def test_error_lines(make: Make, capfd: pytest.CaptureFixture[str]) -> None:

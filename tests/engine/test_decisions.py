@@ -183,6 +183,17 @@ def test_long_paths(size: int) -> None:
     table.close()
 
 
+def test_what_a_stranger_made_long_is_not_kept() -> None:
+    """65,536 entries of 200 bytes are little; of 16 KB each they would be a gigabyte."""
+    table = Table(10)
+    for size, kept in ((512, 1), (513, 1), (8000, 1)):
+        held = table.add(Entry(1, b"one", EXACT, b"/" + b"x" * (size - 1), b"", b""))
+        assert table.lib.first_target(held) == 1  # for the request at hand
+        table.lib.decision_release(held)
+        assert table.lib.decisions_count(table.native) == kept
+    table.close()
+
+
 # ---- through the engine: how often is Python asked
 
 

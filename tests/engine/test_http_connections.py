@@ -335,6 +335,18 @@ def test_no_continue_when_the_answer_comes_first(server: Served) -> None:
     assert stream.rest() == b""
 
 
+def test_interim_answers_do_not_pile_up(server: Served) -> None:
+    """No credit bounds them: beyond 64 KB that wait for the client they are dropped, and the answer still comes."""
+    stream = server.connect()
+    stream.send(request("/hints") + request("/b"))
+    answer = stream.answer()
+    assert answer is not None
+    assert answer.body == b"hinted"
+    assert set(stream.interim) == {103}
+    assert 300 < len(stream.interim) < 1000
+    assert stream.answer()
+
+
 # ---- backpressure, framing
 
 

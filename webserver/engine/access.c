@@ -4,9 +4,10 @@
  * combined   remote - - [day/month/year:time zone] "request line" status bytes "referer" "user agent"
  * json       one object a line, with host, site, group, duration and request id besides
  *
- * A request that was refused has a record like any other. One that got no answer at all (the client went away first)
- * has the status "-", 0 in JSON. "complete" in JSON is false for an answer that was cut off. bytes counts the answer's
- * content, without its head. The time is when the record was made, as the answer ended.
+ * A request that was refused has a record like any other; if it could not be understood, with its request line as it
+ * came. One that got no answer at all (the client went away first) has the status "-", 0 in JSON. "complete" in JSON is
+ * false for an answer that was cut off. bytes counts the answer's content, without its head. The time is when the
+ * record was made, as the answer ended.
  *
  * Nobody waits for the log. What does not fit is dropped, whole lines, counted in the statistics and told once a
  * minute.
@@ -24,6 +25,7 @@
 #include "escape.h"
 #include "fields.h"
 #include "pipe.h"
+#include "reply.h"
 
 #define BUFFER	    (1u << 20)	/* only what a slow reader leaves is ever touched */
 #define BATCH	    (32u << 10) /* written at the end of a turn from this size on */
@@ -173,7 +175,7 @@ typedef char *escape_function(char *out, size_t room, const char *data, size_t s
 struct record {
 	char *at;
 	escape_function *escape;
-	struct engine_text method, target, host, referer, agent;
+	struct engine_text line, method, target, host, referer, agent;
 	const char *remote, *site, *group;
 	unsigned version, status;
 	uint64_t bytes, id, duration_ns, wall_ns;
@@ -211,8 +213,12 @@ static void put_number(struct record *w, uint64_t number)
 
 static void put_request_line(struct record *w)
 {
+	if (w->line.size > 0) {
+		put_escaped(w, w->line); /* it could not be understood */
+		return;
+	}
 	if (w->method.size == 0) {
-		put(w, "-"); /* nothing that could be read as a request came */
+		put(w, "-"); /* nothing came of it */
 		return;
 	}
 	put_escaped(w, w->method);
@@ -319,8 +325,10 @@ void access_record(struct request *r)
 	struct access_log *log = e->access;
 	if (log == NULL)
 		return;
+	uint64_t sent = r->bytes_out > r->heads_size ? r->bytes_out - r->heads_size : 0;
 	struct record w = {
 		.escape = log->json ? escape_json : escape_combined,
+		.line = at_most(r->line),
 		.method = at_most(r->method),
 		.target = at_most(r->target),
 		.host = at_most(r->server_name),
@@ -330,16 +338,16 @@ void access_record(struct request *r)
 		.version = r->version,
 		.status = r->status,
 		/* What was given to the answer, unless the client cannot have had that much. */
-		.bytes = r->is_head			? 0
-			 : r->reply_body < r->bytes_out ? r->reply_body
-							: r->bytes_out,
+		.bytes = r->framing == FRAMING_NONE ? 0
+			 : r->reply_body < sent	    ? r->reply_body
+						    : sent,
 		.id = r->id,
 		.duration_ns = e->now_ns > r->arrived_ns ? e->now_ns - r->arrived_ns : 0,
 		.wall_ns = e->now_wall_ns,
 		.complete = r->reply_complete && reply_queued(r) == 0,
 	};
 	find_fields(r, &w);
-	size_t strangers = w.method.size + w.target.size + w.host.size + w.referer.size + w.agent.size;
+	size_t strangers = w.line.size + w.method.size + w.target.size + w.host.size + w.referer.size + w.agent.size;
 	w.at = line_pipe_reserve(&log->pipe, FIXED_PART + ESCAPE_MOST * strangers);
 	if (w.at == NULL && !log->full) {
 		write_out(e, log);

@@ -79,7 +79,7 @@ enum engine_choice_kind {
 	CHOICE_SCRIPT = 3, /* target: group id; `script` is the root's path; the script ends with the first segment that
 			      ends in the decision's extension; next choice if strip is beyond the path */
 	CHOICE_INTERNAL = 4, /* `script` is a path: route again with it (query kept) */
-	CHOICE_STATUS = 5,   /* target: a status; the engine's own page for it */
+	CHOICE_STATUS = 5,   /* target: a status; the engine's own page for it; `script` is why, for the error log */
 	CHOICE_FIXED = 6,    /* target: a response registered with engine_fixed */
 	CHOICE_GREEN = 7     /* target: number of a green handler; told by EVENT_GREEN */
 };

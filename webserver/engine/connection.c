@@ -95,10 +95,13 @@ void connection_listen(struct connection *c, bool input)
 void connection_expect_output(struct connection *c, bool output)
 {
 	struct engine *e = c->engine;
-	if (output)
-		timer_arm(e, e->connections->send_queue, &c->send_timer);
-	else
+	if (!output) {
 		timer_disarm(&c->send_timer);
+	} else if (c->out.moved || !list_linked(&c->send_timer.node)) {
+		/* Not for each piece that a worker adds while the client takes nothing: it would never end. */
+		timer_arm(e, e->connections->send_queue, &c->send_timer);
+		c->out.moved = false;
+	}
 	connection_watch(c, (c->poll.events & EPOLLIN) != 0, output);
 }
 
@@ -118,14 +121,25 @@ void connection_fail(struct connection *c)
 	connection_later(c);
 }
 
+static void reset_when_closed(struct connection *c)
+{
+	struct linger linger = {.l_onoff = 1, .l_linger = 0};
+	if (c->poll.fd >= 0)
+		setsockopt(c->poll.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 /* The end of the connection is the end of such an answer, so an orderly close would make it look whole. */
 static void reset_if_it_would_look_whole(struct connection *c)
 {
 	const struct request *r = c->request;
-	if (r == NULL || r->state < REQUEST_REPLYING || r->framing != FRAMING_CLOSE || c->poll.fd < 0)
-		return;
-	struct linger linger = {.l_onoff = 1, .l_linger = 0};
-	setsockopt(c->poll.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	if (r != NULL && r->state >= REQUEST_REPLYING && r->framing == FRAMING_CLOSE)
+		reset_when_closed(c);
+}
+
+void connection_reset(struct connection *c)
+{
+	reset_when_closed(c);
+	connection_close(c);
 }
 
 void connection_close(struct connection *c)

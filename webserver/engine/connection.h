@@ -118,6 +118,8 @@ void connection_drive(struct connection *c);
 void connection_later(struct connection *c);
 /* Close now; a request that lives is released as cut off. */
 void connection_close(struct connection *c);
+/* Close now, and have the kernel drop what the client has not taken: megabytes that it would offer for minutes. */
+void connection_reset(struct connection *c);
 /* Close as soon as nobody is on the stack who may still use the request. */
 void connection_fail(struct connection *c);
 /* The request's answer is whole and written: end it, and go on or close. */

@@ -65,7 +65,7 @@ static void send_expired(struct engine *e, struct timer *timer)
 	if (c->request != NULL)
 		log_entry(e, LOG_LEVEL_NOTICE, c->request,
 			"the client took no byte of the answer within send_timeout; cut");
-	connection_close(c);
+	connection_reset(c);
 }
 
 static void linger_expired(struct engine *e, struct timer *timer)

@@ -303,7 +303,7 @@ static void remember(struct decision_table *table, struct decision *d, const str
 {
 	struct step steps[DECISION_DEPTH];
 	uint64_t hash;
-	if (table->limit == 0)
+	if (table->limit == 0 || d->path.size > DECISION_KEY)
 		return;
 	evict(table, table->limit - 1);
 	unsigned depth = path_hashes(table, host_hash(&table->key, host_name), d->path, d->path.size, steps, &hash);

@@ -16,6 +16,7 @@
 #define DECISION_EXTENSIONS 32	 /* that the decisions of one host may tell apart; a bit each */
 #define DECISION_EXTENSION  15	 /* bytes of one, with its "." */
 #define DECISION_DEPTH	    64	 /* "/" in a remembered prefix */
+#define DECISION_KEY	    512	 /* bytes of a remembered path or prefix: strangers choose how many of them there are */
 
 struct decision {
 	struct table_node node;

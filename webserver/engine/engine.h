@@ -130,6 +130,7 @@ struct request {
 	/* The head. All texts point into the connection's pinned head or the request's arena, and live as long as it.
 	 */
 	struct engine_text method, target, path, query, host, server_name;
+	struct engine_text line; /* the request line as it came, of what was refused before it was understood */
 	struct field *fields;
 	uint32_t field_count;
 	uint64_t content_length; /* UINT64_MAX: chunked */
@@ -157,7 +158,8 @@ struct request {
 	bool reply_complete;   /* reply_end was called */
 	uint64_t reply_length; /* declared, or UINT64_MAX */
 	uint64_t reply_body;   /* body bytes given to reply_* so far */
-	uint64_t bytes_out;    /* head and body written to the socket */
+	uint64_t bytes_out;    /* heads and body written to the socket */
+	uint64_t heads_size;   /* of that, heads: the answer's and interim ones */
 
 	const char *group_name; /* for the access log; NULL if no group had it */
 	void *arena;		/* request_alloc; freed with the request */
@@ -205,7 +207,7 @@ int reply_flush(struct request *r);
 /* Cut the connection so that the answer cannot look whole. Ends the request. */
 void reply_abort(struct request *r);
 
-/* ---- errors.c: the engine's own answer; one error-log line with why (NULL: none, for plain 404s and 304s). Ends or
+/* ---- errors.c: the engine's own answer; one error-log line with why (NULL: the caller has said it). Ends or
    finishes the request. Falls back to reply_abort when an answer has begun. retry_after in seconds, 0: none. */
 void answer_status(struct request *r, int status, const char *why, unsigned retry_after);
 /* 301 or 308 to a path (encoded here), keeping the query. */
@@ -228,8 +230,11 @@ struct choice {
 };
 /* Look the request up in the table; ask Python when it is not there. */
 void route_start(struct request *r);
-/* The current choice did not fit (no such file): try the next; 404 after the last. */
-void route_next(struct request *r);
+/* The current choice did not fit (no such file): try the next; 404 after the last. why: a sentence for the error log,
+   which counts if this was the last. */
+void route_next(struct request *r, const char *why);
+/* Whether there is no other choice after the current one, so that it is worth while to make a sentence. */
+bool route_is_last(const struct request *r);
 /* Route again with this path (must live as long as the request). */
 void route_internal(struct request *r, struct engine_text path);
 const struct choice *route_choice(const struct request *r);
@@ -242,6 +247,7 @@ struct engine_text decision_extension(const struct decision *d);
 struct file *file_ref(struct file *f);
 void file_unref(struct file *f);
 int file_fd(const struct file *f);
+struct engine_text file_path(const struct file *f); /* static.c: below its root; "" if it has no name */
 /* A file that nobody caches, for spooling: takes the descriptor. NULL: no memory. */
 struct file *file_wrap(int fd);
 /* Answer from a file, or call route_next. rest is the path below the root, without a leading "/". */

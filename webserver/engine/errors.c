@@ -91,10 +91,24 @@ const char *status_phrase(int status)
 	return "";
 }
 
-/* 5xx is ours or the application's to mend; 4xx is the client's doing and worth a line, not an alarm. */
+/* 5xx is ours or the application's to mend, but for what the client asked beyond HTTP/1.1; 4xx is the client's doing
+   and worth a line, not an alarm. Every site has links that lead nowhere, and clients that ask for what has changed. */
 static int level_of(int status)
 {
-	return status >= 500 ? LOG_LEVEL_ERROR : status >= 400 ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE;
+	switch (status) {
+	case 404:
+	case 405:
+	case 410:
+	case 412:
+	case 416:
+	case 421:
+		return LOG_LEVEL_NOTICE;
+	case 501:
+	case 505:
+		return LOG_LEVEL_WARNING;
+	default:
+		return status >= 500 ? LOG_LEVEL_ERROR : status >= 400 ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE;
+	}
 }
 
 void answer_status(struct request *r, int status, const char *why, unsigned retry_after)

@@ -118,9 +118,7 @@ static int fields_fill(
 	struct engine *e, const struct head *head, struct request *r, struct framing_fields *found, const char **why)
 {
 	const struct names *names = e->connections->http1->names;
-	if (head->count == 0)
-		return 0;
-	r->fields = request_alloc(r, head->count * sizeof(*r->fields));
+	r->fields = request_alloc(r, (head->count + 1) * sizeof(*r->fields)); /* see host_of_target */
 	if (r->fields == NULL)
 		return refuse(500, "no memory for a request's fields", why);
 	for (uint32_t i = 0; i < head->count; i++) {
@@ -205,6 +203,16 @@ static int framing_fill(const struct framing_fields *found, struct request *r, c
 	return 0;
 }
 
+/* An application that asks for the Host field must not hear another name than the one the request was routed by: links
+   in mails, and caches, are made of it (9112, 3.2.2: the field that came is ignored). */
+static void host_of_target(const struct framing_fields *found, struct engine_text authority, struct request *r)
+{
+	if (found->host != NULL)
+		r->fields[found->host - r->fields].value = authority;
+	else if (r->field_count < WIRE_FIELDS)
+		r->fields[r->field_count++] = (struct field){TEXT("Host"), authority, WIRE_FIELD_HOST};
+}
+
 static int host_fill(
 	const struct framing_fields *found, struct engine_text authority, struct request *r, const char **why)
 {
@@ -222,6 +230,7 @@ static int host_fill(
 		r->host = authority;
 		if (!authority_valid(authority, &name))
 			return refuse(400, "the target's authority is not a host with or without a port", why);
+		host_of_target(found, authority, r);
 	}
 	if (r->host.size == 0)
 		return 0;

@@ -7,7 +7,8 @@
  * next line that fits.
  *
  * What is said again and again is said ten times a second, then counted, so that one broken disk or one client cannot
- * fill the logs. Two entries are equal if their texts are, whichever request they are about.
+ * fill the logs. Two entries are equal if their texts are, whichever request they are about. Clients choose the paths
+ * that texts are made of, so what is their doing (warnings and notices about requests) has a limit of its own besides.
  */
 #include <errno.h>
 #include <limits.h>
@@ -22,6 +23,7 @@
 #include "hash.h"
 
 #define EQUAL_A_SECOND 10
+#define STRANGERS      1000 /* a second: lines that strangers can cause, of any text */
 #define SECOND_NS      UINT64_C(1000000000)
 #define KINDS	       64 /* texts that are watched; two that share a place push each other out */
 #define TEXT_SIZE      2048
@@ -43,6 +45,8 @@ struct error_log {
 	struct timer timer;
 	struct timer_queue *after; /* tells what was suppressed when nothing equal follows */
 	struct kind kinds[KINDS];
+	uint64_t strangers_since_ns;
+	unsigned strangers, left_out;
 };
 
 static const char *const level_names[] = {
@@ -116,10 +120,26 @@ static void tell_suppressed(engine *e, struct kind *k)
 	say(e, k->level, NULL, text);
 }
 
+static void tell_left_out(engine *e)
+{
+	struct error_log *log = e->errors;
+	char text[128];
+	if (log->left_out == 0)
+		return;
+	snprintf(text, sizeof text, "%u more lines about requests were left out: over %d in a second", log->left_out,
+		STRANGERS);
+	log->left_out = 0;
+	say(e, LOG_LEVEL_WARNING, NULL, text);
+}
+
 static void second_over(engine *e, struct timer *timer)
 {
 	struct error_log *log = e->errors;
 	bool waiting = false;
+	if (e->now_ns - log->strangers_since_ns >= SECOND_NS)
+		tell_left_out(e);
+	else
+		waiting = log->left_out > 0;
 	for (int i = 0; i < KINDS; i++) {
 		struct kind *k = &log->kinds[i];
 		if (k->suppressed == 0)
@@ -155,6 +175,24 @@ static bool allowed(engine *e, int level, const char *text)
 	return false;
 }
 
+static bool within_rate(engine *e, int level, const struct request *r)
+{
+	struct error_log *log = e->errors;
+	if (level == LOG_LEVEL_ERROR || r == NULL)
+		return true;
+	if (e->now_ns - log->strangers_since_ns >= SECOND_NS) {
+		tell_left_out(e);
+		log->strangers_since_ns = e->now_ns;
+		log->strangers = 0;
+	}
+	if (log->strangers++ < STRANGERS)
+		return true;
+	log->left_out++;
+	if (!list_linked(&log->timer.node))
+		timer_arm(e, log->after, &log->timer);
+	return false;
+}
+
 _Static_assert(KINDS == 1 << (64 - 58), "the shift in allowed() makes an index below KINDS");
 
 void log_entry(engine *e, int level, const struct request *r, const char *format, ...)
@@ -167,7 +205,8 @@ void log_entry(engine *e, int level, const struct request *r, const char *format
 	if (level < LOG_LEVEL_ERROR || level > LOG_LEVEL_NOTICE)
 		level = LOG_LEVEL_ERROR;
 	e->stats.errors_logged++;
-	if (e->errors == NULL || allowed(e, level, text)) /* while the engine is made or taken down there is no state */
+	/* While the engine is made or taken down there is no state. */
+	if (e->errors == NULL || (allowed(e, level, text) && within_rate(e, level, r)))
 		say(e, level, r, text);
 }
 
@@ -193,6 +232,7 @@ void errors_free(engine *e)
 	timer_disarm(&log->timer);
 	for (int i = 0; i < KINDS; i++)
 		tell_suppressed(e, &log->kinds[i]);
+	tell_left_out(e);
 	e->errors = NULL;
 	free(log);
 }

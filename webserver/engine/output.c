@@ -213,6 +213,7 @@ static void output_taken(struct connection *c, size_t size)
 		c->request->bytes_out += size;
 	c->engine->stats.bytes_out += size;
 	c->out.queued -= size;
+	c->out.moved = true;
 	while (c->out.first != NULL) {
 		struct segment *s = c->out.first;
 		size_t part = size < s->size ? size : s->size;
@@ -226,6 +227,17 @@ static void output_taken(struct connection *c, size_t size)
 			return;
 		segment_drop_first(c);
 	}
+}
+
+/* Whether sending failed for a reason of the client's side, which is no news. */
+static bool of_the_socket(int error)
+{
+	static const int errors[] = {EAGAIN, EINTR, EPIPE, ECONNRESET, ECONNABORTED, ETIMEDOUT, ENOTCONN, EHOSTUNREACH,
+		EHOSTDOWN, ENETUNREACH, ENETDOWN, ENETRESET};
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+		if (errors[i] == error)
+			return true;
+	return false;
 }
 
 /* *asked: bytes offered to the socket. */
@@ -252,14 +264,15 @@ static ssize_t send_file(struct connection *c, size_t *asked)
 	size_t size = s->size < OUTPUT_BURST ? s->size : OUTPUT_BURST;
 	*asked = size;
 	ssize_t sent = c->transport->send_file(c, file_fd(s->file.file), &offset, size);
-	if (sent == 0) {
-		/* The file has been cut off since it was opened. The answer cannot be made whole. */
-		log_entry(c->engine, LOG_LEVEL_ERROR, c->request,
-			"a file became shorter while it was sent; the connection is cut");
-		errno = EIO;
-		return -1;
-	}
-	return sent;
+	if (sent > 0 || (sent < 0 && of_the_socket(errno)))
+		return sent;
+	/* Cut off since it was opened, or the disk fails. The answer cannot be made whole. */
+	struct engine_text path = file_path(s->file.file);
+	log_entry(c->engine, LOG_LEVEL_ERROR, c->request, "%.*s: %s while it was sent; the connection is cut",
+		path.size > 0 ? (int)path.size : 14, path.size > 0 ? path.data : "the spool file",
+		sent == 0 ? "the file became shorter" : strerror(errno));
+	errno = EIO;
+	return -1;
 }
 
 enum output_result output_flush(struct connection *c)

@@ -15,6 +15,7 @@ struct segment;
 
 struct output {
 	struct segment *first, *last;
+	bool moved;	 /* some of it was taken since the send timer was armed */
 	uint64_t queued; /* bytes in the chain */
 };
 

@@ -105,6 +105,19 @@ static struct request *head_request(struct connection *c)
 	return r;
 }
 
+/* For the access log, what has come of the request line: what an attacker sends is what an operator looks for. */
+static struct engine_text line_came(const struct connection *c)
+{
+	const char *data = c->in.data + c->in.start;
+	size_t size = c->in.end - c->in.start;
+	const char *end = size > 0 ? memchr(data, '\n', size) : NULL;
+	if (end != NULL)
+		size = (size_t)(end - data);
+	if (size > 0 && data[size - 1] == '\r')
+		size--;
+	return size > 0 ? (struct engine_text){data, size} : TEXT("");
+}
+
 /* Answer what could not be made a request. Where its body would end is not known, so nothing follows it. */
 static void refuse_request(struct request *r, int status, const char *why)
 {
@@ -112,8 +125,10 @@ static void refuse_request(struct request *r, int status, const char *why)
 	r->body_done = false;
 	r->content_length = UINT64_MAX;
 	r->expect = false;
-	if (r->version == 0)
+	if (r->version == 0) {
 		r->version = 11;
+		r->line = line_came(r->connection);
+	}
 	answer_status(r, status, why, 0);
 }
 
@@ -181,8 +196,6 @@ bool head_step(struct connection *c)
 			struct request *r = head_request(c);
 			if (r == NULL)
 				return true;
-			r->method = head->method;
-			r->target = head->target;
 			refuse_request(r, result, head->why);
 			return true;
 		}

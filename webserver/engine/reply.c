@@ -22,6 +22,8 @@
 
 #define CRLF	   "\r\n"
 #define CHUNK_HEAD 18 /* 16 hex digits and CRLF */
+/* Bytes of interim answers that may wait for a client; what comes beyond them is dropped. */
+#define INTERIM_QUEUED 65536
 
 static const char last_chunk[] = "0\r\n\r\n";
 
@@ -113,6 +115,10 @@ int reply_inform(struct request *r, int status, const struct field *fields, size
 	/* A client of version 1.0 does not know them, and after the final head it is too late. */
 	if (r->version < 11 || r->state >= REQUEST_REPLYING)
 		return 0;
+	/* No credit bounds them, and a client that takes none would make them pile up. None but 100 is owed to anybody.
+	 */
+	if (status != 100 && c->out.queued > INTERIM_QUEUED)
+		return 0;
 	struct engine_text reason = phrase(status, TEXT(""));
 	char *start = output_reserve(c, 9 + 10 + 1 + reason.size + 2 + fields_size(fields, count) + 2);
 	if (start == NULL)
@@ -120,6 +126,7 @@ int reply_inform(struct request *r, int status, const struct field *fields, size
 	char *at = put_fields(put_status_line(start, status, reason), fields, count);
 	at = put(at, CRLF, 2);
 	output_commit(c, (size_t)(at - start));
+	r->heads_size += (size_t)(at - start);
 	if (status == 100)
 		r->continued = true;
 	return 0;
@@ -205,6 +212,7 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 		at = put(at, "Connection: keep-alive\r\n", 24);
 	at = put(at, CRLF, 2);
 	output_commit(c, (size_t)(at - start));
+	r->heads_size += (size_t)(at - start);
 	return 0;
 }
 

@@ -103,6 +103,7 @@ struct request *request_new(struct connection *c)
 		.query = {"", 0},
 		.host = {"", 0},
 		.server_name = {"", 0},
+		.line = {"", 0},
 		.reply_length = UINT64_MAX,
 		.arena = entry,
 	};

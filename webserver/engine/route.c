@@ -6,6 +6,7 @@
  */
 #include "route.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@
 #include "fixed.h"
 #include "sites.h"
 
-#define INTERNALS 8 /* times that one request is routed again; more is a loop in the configuration */
+#define LOGGED	  256 /* bytes of a text that a line of the error log has */
+#define INTERNALS 8   /* times that one request is routed again; more is a loop in the configuration */
 
 int decisions_make(engine *e)
 {
@@ -73,7 +75,7 @@ static struct engine_text from(struct engine_text text, size_t at)
 
 static struct engine_text upto(struct engine_text text, size_t size)
 {
-	return (struct engine_text){text.data, size};
+	return (struct engine_text){text.data, size < text.size ? size : text.size};
 }
 
 static void choose_file(struct request *r, const struct choice *c)
@@ -93,7 +95,7 @@ static void choose_script(struct request *r, const struct choice *c)
 {
 	size_t end = extension_end(r->path, c->strip, r->decision->extension);
 	if (end == 0) {
-		route_next(r);
+		route_next(r, "no part of the path ends in the script's extension");
 		return;
 	}
 	/* The root's path, then the script's: the path begins with "/", so the root must not end with one. */
@@ -125,7 +127,12 @@ static void choose_internal(struct request *r, const struct choice *c)
 
 static void choose_status(struct request *r, const struct choice *c)
 {
-	answer_status(r, (int)c->target, NULL, 0);
+	char why[1024];
+	struct engine_text reason = c->script.size > 0 ? c->script : TEXT("the route says so");
+	snprintf(why, sizeof why, "%.*s: %.*s%.*s", (int)upto(reason, LOGGED).size, reason.data,
+		(int)upto(r->server_name, LOGGED).size, r->server_name.data, (int)upto(r->path, LOGGED).size,
+		r->path.data);
+	answer_status(r, (int)c->target, c->target < 400 ? NULL : why, 0);
 }
 
 static void choose_fixed(struct request *r, const struct choice *c)
@@ -167,21 +174,26 @@ struct engine_text decision_extension(const struct decision *d)
 	return d->extension;
 }
 
-static void try_choice(struct request *r)
+static void try_choice(struct request *r, const char *why)
 {
 	const struct choice *c;
 	while ((c = route_choice(r)) != NULL && c->strip > r->path.size)
 		r->choice++;
 	if (c == NULL)
-		answer_status(r, 404, NULL, 0);
+		answer_status(r, 404, why, 0);
 	else
 		carry_out[c->kind](r, c);
 }
 
-void route_next(struct request *r)
+bool route_is_last(const struct request *r)
+{
+	return r->decision == NULL || r->choice + 1 >= r->decision->choice_count;
+}
+
+void route_next(struct request *r, const char *why)
 {
 	r->choice++;
-	try_choice(r);
+	try_choice(r, why);
 }
 
 /* Takes the reference. */
@@ -193,7 +205,7 @@ static void follow(struct request *r, struct decision *d)
 	r->site = d->site;
 	r->choice = 0;
 	r->script_end = 0;
-	try_choice(r);
+	try_choice(r, "no choice of the decision is for this path");
 }
 
 /* Keys are compared with memcmp, which may not be given NULL. */

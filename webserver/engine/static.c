@@ -15,6 +15,20 @@
 #include "fixed.h"
 
 #define METHODS "GET, HEAD, OPTIONS"
+#define LOGGED	512 /* bytes of a path that a line of the error log has */
+
+struct logged {
+	char text[LOGGED + 1];
+};
+
+static struct logged logged(const char *data, size_t size)
+{
+	struct logged l;
+	size = size < LOGGED ? size : LOGGED;
+	memcpy(l.text, data, size);
+	l.text[size] = '\0';
+	return l;
+}
 
 int engine_root(engine *e, uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
 	size_t index_count, const struct engine_text *scripts, size_t script_count)
@@ -27,6 +41,11 @@ int engine_mime(engine *e, const char *extension, const char *type)
 	int result = mime_set(e->statics->types, extension, type);
 	files_clear(e->statics); /* files that are known carry their types */
 	return result;
+}
+
+struct engine_text file_path(const struct file *f)
+{
+	return (struct engine_text){f->text, f->path_size};
 }
 
 /* ---- the answer */
@@ -73,6 +92,9 @@ static void send_unsatisfiable(struct request *r, const struct file *f)
 	char text[40];
 	int size = snprintf(text, sizeof text, "bytes */%llu", (unsigned long long)f->size);
 	struct field field = {TEXT("Content-Range"), {text, (size_t)size}, 0};
+	log_entry(request_engine(r), LOG_LEVEL_NOTICE, r,
+		"416: no range of the request lies within the %llu bytes of %s", (unsigned long long)f->size,
+		logged(f->text, f->path_size).text);
 	send_head(r, 416, &field, 1, 0);
 }
 
@@ -158,6 +180,7 @@ static void send_ranges(struct request *r, struct file *f, struct engine_text va
 static void send_file(struct request *r, struct file *f)
 {
 	struct asked a;
+	char why[LOGGED + 128];
 	enum condition_result result = CONDITION_PROCEED;
 	collect(r, &a);
 	if (a.conditional) {
@@ -169,7 +192,9 @@ static void send_file(struct request *r, struct file *f)
 		send_head(r, 304, f->fields + 1, 2, UINT64_MAX); /* Last-Modified, ETag */
 		return;
 	case CONDITION_FAILED:
-		answer_status(r, 412, NULL, 0);
+		snprintf(why, sizeof why, "%s is not as the request's If-Match or If-Unmodified-Since wants it",
+			logged(f->text, f->path_size).text);
+		answer_status(r, 412, why, 0);
 		return;
 	case CONDITION_WHOLE:
 	case CONDITION_PROCEED:
@@ -179,6 +204,14 @@ static void send_file(struct request *r, struct file *f)
 		else
 			send_ranges(r, f, a.range);
 	}
+}
+
+static void answer_method(struct request *r, const struct file *f)
+{
+	char why[2 * LOGGED + 64];
+	snprintf(why, sizeof why, "%s is a file, and the method is %s", logged(f->text, f->path_size).text,
+		logged(r->method.data, r->method.size).text);
+	answer_status(r, 405, why, 0);
 }
 
 static void answer_file(struct request *r, struct file *f)
@@ -191,7 +224,7 @@ static void answer_file(struct request *r, struct file *f)
 	else if (text_is(r->method, "OPTIONS", 7))
 		send_head(r, 204, allow, 1, UINT64_MAX);
 	else
-		send_head(r, 405, allow, 1, 0);
+		answer_method(r, f);
 }
 
 /* ---- which file the path means */
@@ -205,8 +238,7 @@ static void answer_refused(struct request *r, const struct root *root, const str
 	};
 	char why[1024];
 	bool link = f->error == ELOOP || f->error == EXDEV;
-	int size = path.size < 512 ? (int)path.size : 512;
-	snprintf(why, sizeof why, "%.256s/%.*s: %s", root->path, size, path.data,
+	snprintf(why, sizeof why, "%.256s/%s: %s", root->path, logged(path.data, path.size).text,
 		link ? rules[root->flags & ROOT_SYMLINKS] : "the front end's user may not read it");
 	answer_status(r, 403, why, 0);
 }
@@ -216,9 +248,34 @@ static void answer_failed(struct request *r, const struct root *root, const stru
 	/* The disk's errors are the disk's; anything else is a shortage that passes. */
 	int status = f->error == EIO ? 500 : 503;
 	char why[1024];
-	int size = path.size < 512 ? (int)path.size : 512;
-	snprintf(why, sizeof why, "%.256s/%.*s: %s", root->path, size, path.data, strerror(f->error));
+	snprintf(why, sizeof why, "%.256s/%s: %s", root->path, logged(path.data, path.size).text, strerror(f->error));
 	answer_status(r, status, why, status == 503 ? 1 : 0);
+}
+
+/* Why there is nothing to send: what the client is not told. */
+static const char *absence(const struct root *root, const struct file *f, struct engine_text path)
+{
+	if (!path_allowed(path, root->flags))
+		return "a name that begins with a dot, and dotfiles = deny";
+	switch (f->error) {
+	case 0:
+	case ENXIO: /* a socket */
+		return "neither a file nor a directory";
+	case ENAMETOOLONG:
+		return "the name is too long";
+	case ENOTDIR:
+		return "a part of the path is not a directory";
+	default:
+		return "no such file";
+	}
+}
+
+static void answer_missing(struct request *r, const struct root *root, const char *absence, struct engine_text path)
+{
+	char why[1024] = "";
+	if (route_is_last(r))
+		snprintf(why, sizeof why, "%.256s/%s: %s", root->path, logged(path.data, path.size).text, absence);
+	route_next(r, why);
 }
 
 static void answer_directory(struct request *r)
@@ -278,7 +335,11 @@ static void answer_index(struct request *r, struct root *root, struct engine_tex
 			break;
 		}
 	}
-	route_next(r);
+	answer_missing(r, root,
+		path_allowed(rest, root->flags) || rest.size == 0
+			? "no such directory, or none of the site's index files in it"
+			: "a name that begins with a dot, and dotfiles = deny",
+		rest);
 }
 
 static bool ends_in_slash(struct engine_text path)
@@ -291,7 +352,7 @@ void static_start(struct request *r, uint32_t id, struct engine_text rest)
 	engine *e = request_engine(r);
 	struct root *root = root_use(e, id);
 	if (root == NULL) {
-		route_next(r); /* root_use has told why, once */
+		route_next(r, "the site's root is not there"); /* root_use has told more, once */
 		return;
 	}
 	while (rest.size > 0 && rest.data[0] == '/') {
@@ -321,6 +382,6 @@ void static_start(struct request *r, uint32_t id, struct engine_text rest)
 		answer_failed(r, root, f, rest);
 		return;
 	default:
-		route_next(r);
+		answer_missing(r, root, absence(root, f, rest), rest);
 	}
 }

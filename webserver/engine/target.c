@@ -9,6 +9,10 @@
 
 #include "http1.h"
 
+/* RFC 1035, section 2.3.4, with a dot at the end. What is remembered about a host holds its name, so strangers must not
+   make that long. */
+#define HOST_LONGEST 254
+
 static int hex(char c)
 {
 	if (c >= '0' && c <= '9')
@@ -167,7 +171,7 @@ static size_t host_size(struct engine_text authority)
 bool authority_valid(struct engine_text authority, struct engine_text *name)
 {
 	size_t at = host_size(authority);
-	if (at == 0)
+	if (at == 0 || at > HOST_LONGEST)
 		return false;
 	*name = (struct engine_text){authority.data, at};
 	if (authority.data[at - 1] == '.')

@@ -35,7 +35,10 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing to try. `target` is a root's, group's, fixed answer's or handler's number, or a status."""
+    """One thing to try. `target` is a root's, group's, fixed answer's or handler's number, or a status.
+
+    `script` is the root's path, a path to route again with, or why the status is answered (for the error log).
+    """
 
     kind: Kind
     target: int = 0
@@ -134,8 +137,8 @@ class SiteTable:
 
 
 NO_SITE = 0
-_NOT_FOUND = (Choice(Kind.STATUS, 404),)
-_MISDIRECTED = (Choice(Kind.STATUS, 421),)
+_NOT_FOUND = (Choice(Kind.STATUS, 404, script=b"no route of the site leads here"),)
+_MISDIRECTED = (Choice(Kind.STATUS, 421, script=b"no site has this host"),)
 
 
 def decide(table: SiteTable, request: Request) -> Decision:

@@ -24,7 +24,7 @@ _UNKNOWN = "application/octet-stream"  # the type of an extension that is not in
 # Until its configuration comes, which is before the first request for it.
 EARLY_QUEUE = 1000
 EARLY_TIMEOUT = 30.0
-_FAILED = Decision(NO_SITE, (Choice(Kind.STATUS, 500),))
+_FAILED = Decision(NO_SITE, (Choice(Kind.STATUS, 500, script=b"deciding failed, see the traceback before this"),))
 
 
 class RequestView:

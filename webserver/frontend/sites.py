@@ -78,7 +78,12 @@ def _script(route: Route, site: Site, groups: Numbers) -> Choice:
     target = route.targets[0]
     if target.startswith("group:"):
         return Choice(Kind.SCRIPT, groups.of(target.removeprefix("group:")), script=site.root.encode())
-    return Choice(Kind.STATUS, int(target.removeprefix("=")))
+    return _status(route, target)
+
+
+def _status(route: Route, target: str) -> Choice:
+    reason = f"the route {route.pattern} = {', '.join(route.targets)} says so"
+    return Choice(Kind.STATUS, int(target.removeprefix("=")), script=reason.encode())
 
 
 def _mount(route: Route, number: int, groups: Numbers) -> Mount:
@@ -91,7 +96,7 @@ def _mount(route: Route, number: int, groups: Numbers) -> Mount:
             name = target.removeprefix("group:")
             choices.append(Choice(Kind.GROUP, groups.of(name), strip=len(prefix.encode()) - 1))
         elif target.startswith("="):
-            choices.append(Choice(Kind.STATUS, int(target[1:])))
+            choices.append(_status(route, target))
         elif target.startswith("/"):
             choices.append(Choice(Kind.INTERNAL, script=target.encode()))
         else:

@@ -136,9 +136,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		data++;
 		size--;
 	}
-	/* Of its own size exactly, so that a look behind it is seen. */
-	char *message = malloc(size);
-	must(message != NULL || size == 0);
+	/* It ends where the allocation ends, so that a look behind it is seen; and not at an address that fits a field,
+	   as ZeroMQ may deliver it. */
+	char *memory = malloc(size + 1), *message = memory + 1;
+	must(memory != NULL);
 	if (size > 0)
 		memcpy(message, data, size);
 	if (what & 1)
@@ -153,6 +154,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		request_ok(&block);
 	}
 	block_free(&block);
-	free(message);
+	free(memory);
 	return 0;
 }

@@ -148,6 +148,12 @@ int file_fd(const struct file *f)
 	return f->fd;
 }
 
+struct engine_text file_path(const struct file *f)
+{
+	(void)f;
+	return (struct engine_text){"", 0};
+}
+
 /* ---- parts of the engine that are not there */
 
 #define NO_PART(name)                                                                                                  \

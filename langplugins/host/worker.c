@@ -101,18 +101,25 @@ static void in_child(void)
 	close(worker->control);
 }
 
+/* Not SIG_IGN: that outlives exec, and a program that an application runs should hear what others hear. */
+static void pass_over(int number)
+{
+	(void)number;
+}
+
 static void set_signals(struct worker *worker)
 {
-	static const int ignored[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH, SIGPIPE};
-	struct sigaction action = {.sa_handler = SIG_IGN};
+	static const int passed[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
+	struct sigaction action = {.sa_handler = pass_over, .sa_flags = SA_RESTART};
 
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
-		sigaction(ignored[i], &action, NULL);
+	for (size_t i = 0; i < sizeof(passed) / sizeof(passed[0]); i++)
+		sigaction(passed[i], &action, NULL);
 	the_worker = worker;
 	pthread_atfork(NULL, NULL, in_child);
 	action.sa_handler = on_term;
-	action.sa_flags = SA_RESTART;
 	sigaction(SIGTERM, &action, NULL);
+	/* As every language's own interpreter has it: a write says EPIPE. */
+	signal(SIGPIPE, SIG_IGN);
 }
 
 static int failed(const struct worker *worker, int code, const char *what)

@@ -7,10 +7,12 @@ in, as with a TCP port it is the firewall's. Knows nothing of front ends but how
 
 from __future__ import annotations
 
+import array
 import errno
 import os
 import socket
 import stat
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +95,21 @@ class Listeners:
         self.addresses[listen] = address
         return address
 
+    def vacate(self, listen: Listen) -> None:
+        """Let nobody new in, so that who waits can be accepted and the sockets be closed without losing anybody.
+
+        A unix socket loses its name; TCP sockets throw SYNs away, and their senders, who try again, are refused later.
+        """
+        address = self.addresses[listen]
+        remove_name(address)
+        for one in address.sockets:
+            if listen.family != "unix":
+                _no_more_syn(one.sock)
+
+    def vacate_all(self) -> None:
+        for listen in self.addresses:
+            self.vacate(listen)
+
     def close(self, listen: Listen) -> None:
         """Close our sockets of an address and remove a unix socket's name."""
         address = self.addresses.pop(listen)
@@ -122,13 +139,27 @@ class Listeners:
         # SO_REUSEPORT would let us in beside another server of the same user, each getting some of the connections;
         # a bind without it finds out.
         with _tcp(listen, reuse_port=False) as probe:
-            probe.bind((listen.address, listen.port))
-            port = probe.getsockname()[1]
+            try:
+                probe.bind((listen.address, listen.port))
+            except OSError as error:
+                # From one address to all of them, or back, at the same port: then it may be ourselves.
+                if error.errno != errno.EADDRINUSE or not self._holds(listen):
+                    raise
+            port = probe.getsockname()[1] or listen.port
         for ordinal in range(self._frontends):
             sock = _tcp(listen, reuse_port=True)
             address.sockets.append(self._socket(sock, listen, port, ordinal))
             sock.bind((listen.address, port))
             sock.listen(BACKLOG)
+
+    def _holds(self, listen: Listen) -> bool:
+        """True if an address of ours has the same port and is a part or the whole of this one."""
+        return any(
+            other.family == listen.family
+            and other.port == listen.port != 0
+            and {other.address, listen.address} & {"0.0.0.0", "::"}
+            for other in self.addresses
+        )
 
     def _open_unix(self, address: Address) -> None:
         path = address.listen.address
@@ -186,6 +217,25 @@ def remove_name(address: Address) -> None:
     except OSError:
         pass
     address.inode = None
+
+
+# Classic BPF over the TCP header: SYN without ACK is dropped, all else passes.
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with the flags
+    (0x54, 0, 0, 0x12),  # SYN and ACK of it
+    (0x15, 0, 1, 0x02),  # only SYN: next, else the one after
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
+)
+_SO_ATTACH_FILTER = 26
+
+
+def _no_more_syn(sock: socket.socket) -> None:
+    program = array.array("B", b"".join(struct.pack("HBBI", *line) for line in _NO_SYN))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), program.buffer_info()[0]))
+    except OSError:
+        pass  # a kernel without it: who comes while the sockets are closed is reset
 
 
 def _neighbour(ordinal: int, alive: set[int], count: int) -> int:

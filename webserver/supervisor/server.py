@@ -237,6 +237,7 @@ class Supervisor:
         self._phase = Phase.DRAINING
         self._operations.end()
         # The front ends take what is in the queues and close them; ours must not keep them open.
+        self._listeners.vacate_all()
         self._frontends.drain(self._frontends_gone)
         self._listeners.close_all()
 

@@ -48,7 +48,11 @@ def main():
     poll = select.poll()
     poll.register(control, select.POLLIN)
     draining = False
+    beat = time.monotonic()
     while not (draining and not workers):
+        if time.monotonic() >= beat:
+            beat += 1.0
+            control.send({"op": "beat"})
         if poll.poll(20):
             received = control.receive()
             if received is None:

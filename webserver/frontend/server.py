@@ -69,6 +69,7 @@ class FrontEnd:
             lib.EVENT_SERVING: self._serving,
             lib.EVENT_DRAINED: self._drained,
             lib.EVENT_WANTED: self._wanted,
+            lib.EVENT_SILENT: self._silent,
             lib.EVENT_BROKEN: self._broken_event,
             lib.EVENT_EMPTY: lambda event: self._empty.set(),
         }
@@ -238,6 +239,9 @@ class FrontEnd:
 
     def _serving(self, event: Any) -> None:
         self._tell({"op": "serving", **self._of(event), "worker": event.worker})
+
+    def _silent(self, event: Any) -> None:
+        self._tell({"op": "silent", **self._of(event), "worker": event.worker})
 
     def _drained(self, event: Any) -> None:
         self._tell({"op": "drained", **self._of(event)})

@@ -21,6 +21,7 @@ from webserver.logger.output import OpenError, Output, open_log
 from webserver.wire.control import Control, ControlClosed, ControlError, ControlFull, close_all
 
 READ_SIZE = 65536  # bytes from one pipe in one turn
+BEAT_SECONDS = 5.0
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
 
@@ -47,6 +48,7 @@ class Logger:
         self._error: Output = Output("", 2, self._note)
         self._access: Output | None = None
         self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
+        self._beat = time.monotonic() + BEAT_SECONDS
         self._draining = False
         self._drain_until = 0.0
         self._closed: list[int] = []  # pipes whose end the supervisor has not been told
@@ -72,6 +74,7 @@ class Logger:
             self._write_notes()
             self._flush()
             self._tell_closed()
+            self._tell_beat(time.monotonic())
         for pipe in list(self._pipes.values()):
             self._end(pipe)
         self._write_notes()
@@ -87,14 +90,14 @@ class Logger:
         for output in self._outputs():
             output.flush(now)
 
-    def _wait(self, now: float) -> float | None:
+    def _wait(self, now: float) -> float:
         """Seconds until something is to be done without being told."""
-        times = [output.retry_at for output in self._outputs() if output.waits]
+        times = [self._beat, *(output.retry_at for output in self._outputs() if output.waits)]
         if self._draining:
             times.append(self._drain_until)
         if self._closed:
             times.append(now + 0.05)
-        return max(0.0, min(times) - now) if times else None
+        return max(0.0, min(times) - now)
 
     def _finished(self) -> bool:
         return self._draining and (not self._pipes or time.monotonic() >= self._drain_until)
@@ -246,6 +249,11 @@ class Logger:
             self._control.send(message)
         except (ControlClosed, ControlFull):
             pass
+
+    def _tell_beat(self, now: float) -> None:
+        if now >= self._beat:
+            self._beat = now + BEAT_SECONDS
+            self._tell({"op": "beat"})
 
     def _tell_closed(self) -> None:
         while self._closed:

@@ -1,5 +1,6 @@
 """Start of a manager: INTERPRETER -I .../webserver/manager/__main__.py --control N, as the group's user already."""
 
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ def main() -> int:
 
     sys.path.remove(tree)
 
+    # What an application prints goes to the log as it is printed, not when the interpreter ends.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     control = Control.from_descriptor(int(sys.argv[2]))
     # The packet is read with descriptors; nobody else has this socket yet.
     received = control.receive()

@@ -25,6 +25,8 @@ from webserver.supervisor.states import State
 PIPE_SIZE = 256 * 1024  # bytes asked for; an ordinary user may get less
 ACCESS_PIPE_SIZE = 1024 * 1024
 
+DRAIN_LIMIT = 10.0  # seconds for the logger to read what is left when all others are gone
+
 Answer = Callable[[str], None]  # "" or what is wrong
 
 
@@ -116,6 +118,7 @@ class Logs:
         if self.child.state in (State.STARTING, State.RUNNING):
             self._nursery.door.change(self.child, State.DRAINING, "asked to")
             self._nursery.send(self.child, {"op": "drain"})
+            self._loop.after(DRAIN_LIMIT, lambda: self._nursery.kill_now(self.child, "it did not end"))
 
     def close(self) -> None:
         for pipe in self._pipes.values():

@@ -412,3 +412,39 @@ def test_an_address_may_become_wider(server: Server) -> None:
     server.config_file.write_text(server.config_file.read_text().replace("127.0.0.1:", "0.0.0.0:"))
     server.ctl("reload")
     assert server.get("/").status == 200
+
+
+def test_a_group_that_goes_takes_its_queue_with_it(server: Server) -> None:
+    """What waits for its only slot when the group is removed is answered by it all the same."""
+    server.write(ONE_SLOT)
+    server.start()
+    clients = [server.connect() for _ in range(5)]
+    for sock in clients:
+        sock.sendall(b"GET /plain/sleep/200 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: busy(server, "plain") == 1, "nothing runs")
+    server.config_file.write_text(re.sub(r"\[groups\].*?\[sites\]", "[sites]", without_route(server), flags=re.S))
+    server.ctl("reload")
+    assert server.get("/plain/x").status == 404
+    answers = [read_all(sock)[:12] for sock in clients]
+    for sock in clients:
+        sock.close()
+    assert answers == [b"HTTP/1.1 200"] * 5
+    wait_until(lambda: not server.pids("manager"), "the removed group still runs")
+
+
+def without_route(server: Server) -> str:
+    return server.config_file.read_text().replace("/plain/ = group:plain", "/ = files")
+
+
+ONE_SLOT = """
+[groups]
+  [[plain]]
+  language = echo
+  processes = 1
+[sites]
+  [[all]]
+  hosts = *
+  root = public
+    [[[routes]]]
+    /plain/ = group:plain
+"""

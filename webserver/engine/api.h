@@ -202,6 +202,7 @@ struct engine_stats {
 void engine_stats(const engine *e, struct engine_stats *stats);
 struct engine_group_stats {
 	uint32_t queued, running, slots, free_slots;
+	uint32_t exchanges;	       /* requests that it has, wherever they are */
 	uint64_t requests, service_ns; /* service_ns: median service time */
 };
 int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stats *stats);

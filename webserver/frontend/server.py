@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from gevent import get_hub, spawn
+from gevent import get_hub, sleep, spawn
 from gevent.event import Event
 from gevent.socket import wait_read
 
@@ -29,6 +29,7 @@ from .sites import HANDLERS
 from .status import status_handler
 
 BEAT_SECONDS = 1.0
+LAST_SECONDS = 0.05  # between looks at a group that is to go
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 Fds = dict[str, int]
@@ -155,6 +156,20 @@ class FrontEnd:
         lib.engine_worker_gone(self._engine.native, group, message["generation"], message["worker"], cause)
 
     def _order_drain_generation(self, message: dict[str, Any], fds: Fds) -> None:
+        if message.get("last"):
+            spawn(self._drain_last, message)
+        else:
+            self._drain_generation(message)
+
+    def _drain_last(self, message: dict[str, Any]) -> None:
+        """No route leads to the group any more and no generation follows: what waits for a place still gets one."""
+        group = self._routing.groups.of(message["group"])
+        # Unless the group has come back meanwhile.
+        while len(self._channels.of_group(group)) == 1 and self._engine.group_stats(group).get("exchanges"):
+            sleep(LAST_SECONDS)
+        self._drain_generation(message)
+
+    def _drain_generation(self, message: dict[str, Any]) -> None:
         group = self._routing.groups.of(message["group"])
         if lib.engine_generation_drain(self._engine.native, group, message["generation"]) != 0:
             # Not known here, so nothing of it is in flight here.

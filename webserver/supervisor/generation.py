@@ -103,12 +103,12 @@ class Generation:
         for worker in self.workers.values():
             self._announce(worker, [frontend])
 
-    def drain(self) -> None:
-        """Let front ends finish what is here, then the workers; without a time limit."""
+    def drain(self, last: bool = False) -> None:
+        """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
         if self.stage in (Stage.SERVING, Stage.PROBING):
             self.stage = next_stage(self.stage, Stage.DRAINING)
             self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
-            self.parts.frontends.send_all({"op": "drain-generation", **self._named()})
+            self.parts.frontends.send_all({"op": "drain-generation", **self._named(), "last": last})
             self._check_drained()
         elif self.live and self.stage is not Stage.DRAINING:
             self.leave()

@@ -32,8 +32,9 @@ GROUP = """
 START = """
 import sys
 sys.path.insert(0, {tree!r})
-from webserver.supervisor import policy
-policy.BEAT_LIMIT = 1.0
+from webserver.supervisor import overseer, policy
+overseer.WATCH_EVERY = 0.25
+policy.BEAT_LIMIT = 2.5
 policy.BEAT_LATE = 0.7
 policy.SLOW_BEAT_LIMIT = 6.0
 from webserver.cli.{name} import main

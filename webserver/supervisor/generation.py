@@ -233,7 +233,7 @@ class Generation:
         try:
             page = SharedPage(slots)
             try:
-                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}")
+                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
             except OSError:
                 page.close()
                 raise
@@ -295,7 +295,7 @@ class Generation:
         parts = self.parts
         source = f"group {self.config.name}"
         try:
-            pipe, log = parts.logs.new_pipe("error", source)
+            pipe, log = parts.logs.new_pipe("error", source, waits=True)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))

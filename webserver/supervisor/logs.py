@@ -67,8 +67,11 @@ class Logs:
         process = logger_process(self._identity, self._open_files, self._null)
         self._nursery.start(self.child, process, [(record, {}), *pipes], self._packet, self._ended)
 
-    def new_pipe(self, kind: str, source: str) -> tuple[int, int]:
-        """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError."""
+    def new_pipe(self, kind: str, source: str, waits: bool = False) -> tuple[int, int]:
+        """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError.
+
+        `waits`: `name` will follow soon, and should come before the first line is written.
+        """
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
         try:
@@ -77,7 +80,7 @@ class Logs:
             pass  # above what an ordinary user may have; the default is enough
         number = self._next
         self._next += 1
-        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source})
+        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source, "waits": waits})
         self._nursery.send(self.child, {"op": "pipe", "id": number, "label": pipe.label}, {"pipe": reader})
         return number, writer
 

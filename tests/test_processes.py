@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import re
 import select
 import signal
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
-from serving import ROOT, Server, wait_until
+from serving import GROUP_USER, ROOT, SERVER_USER, Server, wait_until
 
 WSGI = """
 import json, os, signal, subprocess, sys
@@ -186,3 +190,69 @@ def test_nobody_spins_when_there_is_nothing_to_do(running: Server) -> None:
     finally:
         for sock in idle:
             sock.close()
+
+
+CONNECT = "import socket, sys\nsocket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
+
+
+def connects(user: str, group: str, path: Path) -> bool:
+    """Whether a process of this user can connect to the socket."""
+    program = ["/usr/bin/python3", "-I", "-S", "-c", CONNECT, str(path)]
+    result = subprocess.run(program, user=user, group=group, extra_groups=[], capture_output=True, text=True)
+    assert result.returncode == 0 or "PermissionError" in result.stderr, result.stderr
+    return result.returncode == 0
+
+
+def test_the_wall_between_groups(server: Server) -> None:
+    """One group's user cannot even reach the sockets of another; without root there is no wall, and status says so."""
+    server.write(
+        "[groups]\n[[one]]\nlanguage = echo\nprocesses = 1\n[[two]]\nlanguage = echo\nprocesses = 1\n"
+        "[sites]\n[[all]]\nhosts = *\n[[[routes]]]\n/ = group:one\n/two/ = group:two\n"
+    )
+    if ROOT:
+        text = server.config_file.read_text()
+        server.config_file.write_text(text.replace("[[two]]\nlanguage = echo\nuser = nobody", OTHER))
+    server.start()
+    assert server.get("/").status == server.get("/two/").status == 200
+    assert server.status()["separated"] is ROOT
+    users = {"one": GROUP_USER, "two": "games"} if ROOT else {}
+    for group, user in users.items():
+        account, front_end = pwd.getpwnam(user), pwd.getpwnam(SERVER_USER)
+        directories = [
+            path for path in (server.directory / "run/ipc").iterdir() if path.stat().st_gid == account.pw_gid
+        ]
+        assert len(directories) == 1, f"{group} has {directories}"
+        found = directories[0].stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o2710, front_end.pw_uid)
+        for path in directories[0].iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            assert path.stat().st_gid == account.pw_gid
+            others = [other for other in users.values() if other != user]
+            assert not any(connects(other, grp.getgrgid(pwd.getpwnam(other).pw_gid).gr_name, path) for other in others)
+            assert connects(user, grp.getgrgid(account.pw_gid).gr_name, path), "its own user may"
+    server.allow("broke the channel", "connections are closed")
+
+
+OTHER = "[[two]]\nlanguage = echo\nuser = games"
+DYING = """
+import os, sys
+os.write(2, b"raw, while it loads\\n")
+sys.stderr.write("while it dies")
+sys.stderr.flush()
+os.abort()
+"""
+
+
+def test_what_is_said_while_an_application_loads_and_dies(server: Server) -> None:
+    """S48: under its process id, though no request and no plugin's channel was there yet; other groups go on."""
+    server.file("app.wsgi", DYING)
+    server.write(CONFIG)
+    server.allow("SIGABRT", "group shop")
+    server.start()
+    said = wait_until(
+        lambda: re.search(r"group shop (\d+): raw, while it loads\n.*group shop \1: while it dies\n", server.log()),
+        "it is not in the log",
+    )
+    wait_until(lambda: f"(process {said[1]}): killed by SIGABRT" in server.log(), "nor how it ended")
+    assert "group shop: " not in server.log().replace("group shop: worker", "").replace("group shop: its manager", "")
+    assert server.get("/plain/").status == 200

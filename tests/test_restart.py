@@ -331,11 +331,11 @@ def test_removed_listeners_lose_nobody(server: Server) -> None:
     alone = server.config_file.read_text()
     port = free_port()
     path = str(server.directory / "run/web.sock")
-    both = alone.replace(f":{server.port}", f":{server.port}, 127.0.0.1:{port}, unix:run/web.sock")
+    both = alone.replace(f":{server.port}", f":{server.port}, 127.0.0.1:{port}, [::1]:{port}, unix:run/web.sock")
     server.config_file.write_text(both)
     server.start()
-    callers = [Caller(socket.AF_INET, ("127.0.0.1", port)) for _ in range(3)]
-    callers += [Caller(socket.AF_UNIX, path) for _ in range(3)]
+    addresses = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port)), (socket.AF_UNIX, path))
+    callers = [Caller(family, address) for family, address in addresses for _ in range(2)]
     try:
         for _ in range(3):
             server.config_file.write_text(alone)

@@ -145,6 +145,8 @@ void engine_drain(engine *e);
 
 /* The descriptor stays the caller's. kind: AF_INET, AF_INET6, AF_UNIX. */
 int engine_listen(engine *e, uint32_t id, int fd, int kind, int port);
+/* Its socket will refuse packets that came over a router, SYNs among them; connections from it must not. */
+int engine_vacate(engine *e, uint32_t id);
 /* Takes first what waits in the queue of connections. */
 int engine_unlisten(engine *e, uint32_t id);
 

@@ -61,6 +61,7 @@ class FrontEnd:
         self._empty = Event()
         self._accepting: dict[int, int] = {}
         self._listeners: dict[int, tuple[int, str, int]] = {}
+        self._vacated: set[int] = set()
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
             lib.EVENT_GREEN: self._green,
@@ -188,11 +189,12 @@ class FrontEnd:
         self._tell({"op": "configured", "generation": message["generation"]})
 
     def _order_listeners(self, message: dict[str, Any], fds: Fds) -> None:
+        for number in message.get("vacate", []):
+            self._vacated.add(number)
+            if number in self._accepting:
+                self._engine.vacate(number)
         for number in message.get("remove", []):
-            self._stop_accepting(number)
-            known = self._listeners.pop(number, None)
-            if known is not None:
-                os.close(known[0])
+            self._close_listener(number)
         self._add_listeners(message.get("add", []), fds)
 
     def _add_listeners(self, listeners: list[dict[str, Any]], fds: Fds) -> None:
@@ -210,14 +212,25 @@ class FrontEnd:
             fd, family, port = self._listeners[number]
             self._engine.listen(number, fd, _FAMILIES[family], port)
             self._accepting[number] = fd
+            if number in self._vacated:
+                self._engine.vacate(number)
 
     def _stop_accepting(self, number: int) -> None:
         if self._accepting.pop(number, None) is not None:
             self._engine.unlisten(number)
 
+    def _close_listener(self, number: int) -> None:
+        """Take what waits in its queue, and close it."""
+        self._stop_accepting(number)
+        self._vacated.discard(number)
+        known = self._listeners.pop(number, None)
+        if known is not None:
+            os.close(known[0])
+
     def _order_drain(self, message: dict[str, Any], fds: Fds) -> None:
-        for number in list(self._accepting):
-            self._stop_accepting(number)
+        # Closed, or who comes now would wait for our end instead of being refused.
+        for number in list(self._listeners):
+            self._close_listener(number)
         lib.engine_drain(self._engine.native)
 
     # What the engine says

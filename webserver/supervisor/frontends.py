@@ -119,6 +119,10 @@ class FrontEnds:
             self.send_all(message, {one.fd_name: one.sock.fileno() for one in some})
         self._share_out()
 
+    def vacate(self, ids: list[int]) -> None:
+        """These sockets will let nobody new in."""
+        self.send_all({"op": "listeners", "add": [], "remove": [], "vacate": ids})
+
     def drain(self, done: Callable[[], None]) -> None:
         """All finish what they have and go; `done` when none is left."""
         self._ending = True

@@ -7,12 +7,10 @@ in, as with a TCP port it is the firewall's. Knows nothing of front ends but how
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import socket
 import stat
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +97,7 @@ class Listeners:
         """Let nobody new in, so that who waits can be accepted and the sockets be closed without losing anybody.
 
         A unix socket loses its name; TCP sockets throw SYNs away, and their senders, who try again, are refused later.
+        Front ends must know before: what they accept afterwards has inherited how SYNs are thrown away.
         """
         address = self.addresses[listen]
         remove_name(address)
@@ -219,23 +218,20 @@ def remove_name(address: Address) -> None:
     address.inode = None
 
 
-# Classic BPF over the TCP header: SYN without ACK is dropped, all else passes.
-_NO_SYN = (
-    (0x30, 0, 0, 13),  # load the byte with the flags
-    (0x54, 0, 0, 0x12),  # SYN and ACK of it
-    (0x15, 0, 1, 0x02),  # only SYN: next, else the one after
-    (0x06, 0, 0, 0),
-    (0x06, 0, 0, 0xFFFFFFFF),
-)
-_SO_ATTACH_FILTER = 26
+_MOST_HOPS = 255
+_IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73  # ip(7); linux/in6.h
 
 
 def _no_more_syn(sock: socket.socket) -> None:
-    program = array.array("B", b"".join(struct.pack("HBBI", *line) for line in _NO_SYN))
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), program.buffer_info()[0]))
-    except OSError:
-        pass  # a kernel without it: who comes while the sockets are closed is reset
+    """Have it throw SYNs away, but not the end of a handshake that has begun.
+
+    Packets begin with 64 or 128 hops left, so none fulfils the demand for 255; those that do (a few systems begin with
+    255) are let in and may be reset. A socket filter (SO_ATTACH_FILTER) is exact, but some kernels keep it for root.
+    """
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, _MOST_HOPS)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _MOST_HOPS)
 
 
 def _neighbour(ordinal: int, alive: set[int], count: int) -> int:

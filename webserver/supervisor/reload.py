@@ -20,6 +20,7 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.plan import plan
 
+VACATE = 0.1  # seconds for front ends to learn that an address is to be vacated
 HANDSHAKE = 1.0  # seconds for a client to finish a handshake that it has begun
 REPORT_AFTER = 10.0  # seconds that an answer waits for old generations; they have all the time they need
 
@@ -146,10 +147,10 @@ class Reload:
         gone = [listen for listen in self._plan.unlisten if listen in self._listeners.addresses]
         self._left = len(self._replaced) + len(self._plan.removed) + 1 + bool(gone)
         waiting = Waiting(self._loop, self._left, self._finished)
-        for listen in gone:
-            self._listeners.vacate(listen)
         if gone:
-            self._loop.after(HANDSHAKE, partial(self._unlisten, gone, waiting))
+            self._frontends.vacate([one.id for listen in gone for one in self._listeners.addresses[listen].sockets])
+            self._loop.after(VACATE, partial(self._vacate, gone))
+            self._loop.after(VACATE + HANDSHAKE, partial(self._unlisten, gone, waiting))
         for name in self._replaced:
             self._groups.roles[name].commit(waiting.one)
         for name in self._plan.removed:
@@ -157,6 +158,11 @@ class Reload:
         changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
         self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
         waiting.one()
+
+    def _vacate(self, gone: list[Listen]) -> None:
+        for listen in gone:
+            if listen in self._listeners.addresses:
+                self._listeners.vacate(listen)
 
     def _unlisten(self, gone: list[Listen], waiting: Waiting) -> None:
         # The server may have begun to end meanwhile.

@@ -72,10 +72,13 @@ def main():
 
 
 def granted(order, fds):
+    manager = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.dup2(fds["log"], 2)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != manager:
+            os._exit(1)
         os.execv("/bin/sleep", ["sleep", "1000"])
     workers[pid] = order
     who = {"number": order["number"], "worker": order["worker"], "pid": pid}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,6 +228,18 @@ def test_new_front_end(group: Group) -> None:
     kinds = {group.receive().identity.role for _ in range(2)}
     assert kinds == {lib.WIRE_ROLE_SLOT, lib.WIRE_ROLE_KEEPER}
     assert group.answer(slots[0], request_block(group.next_serial(), 0))[1] == b"hello, world"
+
+
+def test_the_end_waits_for_no_front_end_that_is_gone(group: Group) -> None:
+    """Hellos to one that never took the connection are not lingered for."""
+    group.start()
+    here = {"ordinal": 0, "incarnation": 1, "path": group.path}
+    group.order("frontends", frontends=[here, {"ordinal": 1, "incarnation": 2, "path": group.path + "-nobody"}])
+    group.order("frontends", frontends=[])
+    begun = time.monotonic()
+    group.order("drain")
+    assert group.hear("gone")["cause"] == "retired"
+    assert time.monotonic() - begun < 3
 
 
 def test_plugin_that_fails_is_reported(place: Path) -> None:

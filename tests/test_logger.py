@@ -125,11 +125,11 @@ class Process:
         assert received is not None
         return received[0]
 
-    def pipe(self, kind: str = "error", source: str = "group shop", pid: int = 0) -> int:
+    def pipe(self, kind: str = "error", source: str = "group shop", pid: int = 0, waits: bool = False) -> int:
         """The writing end of a new pipe."""
         reader, writer = os.pipe()
         self._next += 1
-        label = {"kind": kind, "source": source, **({"pid": pid} if pid else {})}
+        label = {"kind": kind, "source": source, "waits": waits, **({"pid": pid} if pid else {})}
         self.control.send({"op": "pipe", "id": self._next, "label": label}, {"pipe": reader})
         os.close(reader)
         return writer
@@ -167,6 +167,19 @@ def test_lines_have_source_and_process(logger: Process) -> None:
         "group shop 4711: raw \\xff\\x1b line",
         "group shop 4711: without end",
     ]
+
+
+def test_a_process_may_write_before_its_name_is_known(logger: Process) -> None:
+    """The first lines of a worker come before its manager has told who it is."""
+    quick, nobody = logger.pipe(waits=True), logger.pipe(waits=True)
+    os.write(quick, b"first words\n")
+    os.write(nobody, b"of nobody\n")
+    logger.control.send({"op": "name", "id": 1, "pid": 4711})
+    logger.logged("group shop 4711: first words")
+    # Nobody ever names the other: it is not lost for that.
+    logger.logged("group shop: of nobody")
+    for writer in (quick, nobody):
+        os.close(writer)
 
 
 def test_access_lines_are_written_as_they_are_and_whole(logger: Process) -> None:

@@ -6,10 +6,12 @@ import http.client
 import os
 import re
 import signal
+import socket
 import threading
+import time
 
 import pytest
-from serving import Server, wait_until
+from serving import Server, free_port, read_all, wait_until
 
 CONFIG = """
 [groups]
@@ -160,8 +162,6 @@ def test_reload_under_load(loaded: Server) -> None:
 
 
 def test_reload_adds_and_removes_groups_and_listeners(loaded: Server) -> None:
-    from serving import free_port
-
     text = loaded.config_file.read_text()
     port = free_port()
     added = text.replace("[sites]", "  [[more]]\n  language = echo\n  processes = 1\n[sites]").replace(
@@ -194,6 +194,13 @@ def test_broken_configuration_changes_nothing(loaded: Server) -> None:
     assert "webserver.conf:" in result.stderr
     assert "processes" in result.stderr  # the suggestion
     assert loaded.get("/shop/").status == 200
+    # Not even the sections can be told apart: the running server is found all the same, and says so.
+    loaded.config_file.write_text(text + "\nnot an option\n")
+    result = loaded.ctl("reload", check=False)
+    assert result.returncode == 1
+    line = len(text.splitlines()) + 2
+    assert f"webserver.conf:{line}" in result.stderr
+    assert loaded.ctl("status").returncode == 0
 
 
 def test_hangup_reloads(loaded: Server) -> None:
@@ -295,3 +302,149 @@ def test_the_access_log_is_whole_when_it_ends(server: Server, requests: int) -> 
     assert server.wait_for_end() == 0
     found = re.findall(r'"GET /page\.html\?(\d+) ', server.access_log.read_text())
     assert sorted(map(int, found)) == list(range(requests))
+
+
+def test_a_stopped_worker_is_replaced(loaded: Server) -> None:
+    """What was placed there and not begun is run elsewhere."""
+    loaded.allow("did not answer a front end", "502")
+    victim = loaded.pids("worker", "plain")[0]
+    os.kill(victim, signal.SIGSTOP)
+    with Load(loaded, ["/plain/x"]) as load:
+        wait_until(lambda: victim not in loaded.pids("worker", "plain"), "it is not replaced", 40)
+        wait_until(lambda: len(loaded.pids("worker", "plain")) == 2, "nobody took its place")
+        load.progress(20)
+    assert load.lost == []
+    assert load.answers == {200: load.asked}
+
+
+def test_the_end_waits_for_no_stopped_worker(loaded: Server) -> None:
+    loaded.allow("did not react")
+    os.kill(loaded.pids("worker", "shop")[0], signal.SIGSTOP)
+    begun = time.monotonic()
+    loaded.stop()
+    assert time.monotonic() - begun < 15
+
+
+def test_removed_listeners_lose_nobody(server: Server) -> None:
+    """Who was let in is answered; who comes later is refused, and never reset."""
+    server.write(PLAIN)
+    alone = server.config_file.read_text()
+    port = free_port()
+    path = str(server.directory / "run/web.sock")
+    both = alone.replace(f":{server.port}", f":{server.port}, 127.0.0.1:{port}, [::1]:{port}, unix:run/web.sock")
+    server.config_file.write_text(both)
+    server.start()
+    addresses = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port)), (socket.AF_UNIX, path))
+    callers = [Caller(family, address) for family, address in addresses for _ in range(2)]
+    try:
+        for _ in range(3):
+            server.config_file.write_text(alone)
+            server.ctl("reload")
+            wait_until(lambda: all(caller.refused for caller in callers), "the addresses still listen")
+            server.config_file.write_text(both)
+            server.ctl("reload")
+            answered = [caller.answered for caller in callers]
+            wait_until(
+                lambda answered=answered: all(c.answered > a for c, a in zip(callers, answered, strict=True)),
+                "the addresses do not listen again",
+            )
+            for caller in callers:
+                caller.refused = 0
+    finally:
+        for caller in callers:
+            caller.end()
+    assert [caller.lost for caller in callers] == [[]] * 6
+
+
+PLAIN = """
+[groups]
+  [[plain]]
+  language = echo
+[sites]
+  [[all]]
+  hosts = *
+    [[[routes]]]
+    / = group:plain
+"""
+
+
+class Caller:
+    """A client that makes a new connection for each request."""
+
+    def __init__(self, family: int, address: object) -> None:
+        self._family, self._address = family, address
+        self.answered = self.refused = 0
+        self.lost: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            with socket.socket(self._family) as sock:
+                sock.settimeout(20)
+                try:
+                    sock.connect(self._address)
+                except (ConnectionRefusedError, FileNotFoundError):
+                    self.refused += 1
+                    self._end.wait(0.002)
+                    continue
+                try:
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    answer = read_all(sock)
+                except OSError as error:
+                    self.lost.append(repr(error))
+                    continue
+                if answer.startswith(b"HTTP/1.1 200"):
+                    self.answered += 1
+                else:
+                    self.lost.append(repr(answer[:100]))
+
+
+def test_an_address_may_become_wider(server: Server) -> None:
+    """From one address to all of them at the same port: it is ourselves who have it."""
+    server.write(PLAIN)
+    server.start()
+    server.config_file.write_text(server.config_file.read_text().replace("127.0.0.1:", "0.0.0.0:"))
+    server.ctl("reload")
+    assert server.get("/").status == 200
+
+
+def test_a_group_that_goes_takes_its_queue_with_it(server: Server) -> None:
+    """What waits for its only slot when the group is removed is answered by it all the same."""
+    server.write(ONE_SLOT)
+    server.start()
+    clients = [server.connect() for _ in range(5)]
+    for sock in clients:
+        sock.sendall(b"GET /plain/sleep/200 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: busy(server, "plain") == 1, "nothing runs")
+    server.config_file.write_text(re.sub(r"\[groups\].*?\[sites\]", "[sites]", without_route(server), flags=re.S))
+    server.ctl("reload")
+    assert server.get("/plain/x").status == 404
+    answers = [read_all(sock)[:12] for sock in clients]
+    for sock in clients:
+        sock.close()
+    assert answers == [b"HTTP/1.1 200"] * 5
+    wait_until(lambda: not server.pids("manager"), "the removed group still runs")
+
+
+def without_route(server: Server) -> str:
+    return server.config_file.read_text().replace("/plain/ = group:plain", "/ = files")
+
+
+ONE_SLOT = """
+[groups]
+  [[plain]]
+  language = echo
+  processes = 1
+[sites]
+  [[all]]
+  hosts = *
+  root = public
+    [[[routes]]]
+    /plain/ = group:plain
+"""

@@ -32,8 +32,11 @@ GROUP = """
 START = """
 import sys
 sys.path.insert(0, {tree!r})
-from webserver.supervisor import policy
-policy.BEAT_LIMIT = 1.0
+from webserver.supervisor import overseer, policy
+overseer.WATCH_EVERY = 0.25
+policy.BEAT_LIMIT = 2.5
+policy.BEAT_LATE = 0.7
+policy.SLOW_BEAT_LIMIT = 6.0
 from webserver.cli.{name} import main
 sys.exit(main())
 """
@@ -291,6 +294,44 @@ def test_a_front_end_that_hangs(fake: Fake) -> None:
     fake.logged("front end 1 killed by SIGKILL")
     fake.logged("in main")
     wait_until(lambda: pid not in fake.pids("front end") and len(fake.pids("front end")) == 2, "it is not replaced")
+
+
+def test_a_stopped_front_end_still_shows_its_stack(fake: Fake) -> None:
+    """Its neighbour accepts for it before it is given up, and until the next one is ready."""
+    fake.groups("blog")
+    fake.allow("front end 1")
+    fake.start()
+    pid = fake.pids("front end")[1]
+    wait_until(lambda: accepted(fake) == [[1], [2]], "each has one socket")
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: accepted(fake)[0] == [1, 2], "its neighbour does not accept for it")
+    fake.logged("front end 1 killed by SIGKILL")
+    fake.logged("in main")
+    wait_until(lambda: accepted(fake) == [[1], [2]], "it is not replaced")
+
+
+def accepted(fake: Fake) -> list[list[int]]:
+    """Which listeners each front end accepts from, as they say."""
+    frontends = [one for one in fake.status()["processes"] if one["kind"] == "front end"]
+    return [one["stats"].get("accept", []) for one in sorted(frontends, key=lambda one: str(one["name"]))]
+
+
+def test_managers_and_a_logger_that_hang(fake: Fake) -> None:
+    """A new generation takes over from the one, another logger from the other; the rest goes on."""
+    fake.groups("blog", "shop")
+    fake.allow("manager of group blog", "the logger")
+    fake.start()
+    manager, shop, logger = fake.pid("manager", "blog"), fake.pid("manager", "shop"), fake.pid("logger")
+    for pid in (manager, logger):
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: fake.pid("logger") not in (0, logger), "the logger is not replaced", 30)
+    wait_until(lambda: fake.group("blog")["generation"] == 2, "the group is not replaced", 30)
+    wait_until(lambda: not alive(manager), "the manager that hung is still there")
+    fake.logged("hangs: no beat for")
+    assert fake.pid("manager", "shop") == shop
+    # The end does not wait for one that hangs either.
+    os.kill(fake.pid("manager", "shop"), signal.SIGSTOP)
+    fake.allow("manager of group shop")
 
 
 def test_restart_of_a_group(fake: Fake) -> None:

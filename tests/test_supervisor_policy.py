@@ -16,8 +16,12 @@ from serving import directory
 from webserver.config import Config, Group, Listen
 from webserver.supervisor.plan import plan
 from webserver.supervisor.policy import (
+    BEAT_LATE,
     BEAT_LIMIT,
+    OTHERS_WAIT,
+    REACT_WAIT,
     SIGNALS,
+    SLOW_BEAT_LIMIT,
     Allowance,
     Backoff,
     Event,
@@ -30,7 +34,10 @@ from webserver.supervisor.policy import (
     after_end,
     cause,
     hung,
+    late,
     on_signal,
+    overstays,
+    slow_beat_stopped,
     stuck,
 )
 from webserver.supervisor.process import Child
@@ -133,6 +140,29 @@ def test_hung(state: State, last: float, later: float) -> None:
 )
 def test_stuck(since: list[int], limit: float, told: bool, wanted: Stuck) -> None:
     assert stuck([at * 10**9 for at in since], limit, 100 * 10**9, told) is wanted
+
+
+def test_late_comes_before_hung() -> None:
+    assert late(State.RUNNING, 0.0, BEAT_LATE)
+    assert not hung(State.RUNNING, 0.0, BEAT_LATE)
+    assert not late(State.STARTING, 0.0, BEAT_LATE)
+    assert slow_beat_stopped(State.RUNNING, 0.0, SLOW_BEAT_LIMIT)
+    assert not slow_beat_stopped(State.STARTING, 0.0, SLOW_BEAT_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("reacted", "waited", "limit", "wanted"),
+    [
+        (True, 29.0, 60.0, False),
+        (True, 60.0 + OTHERS_WAIT, 60.0, True),
+        (True, 1e6, 0.0, False),
+        # It does not run at all.
+        (False, REACT_WAIT, 0.0, True),
+        (False, REACT_WAIT - 0.1, 60.0, False),
+    ],
+)
+def test_what_overstays(reacted: bool, waited: float, limit: float, wanted: bool) -> None:
+    assert bool(overstays(reacted, waited, limit)) is wanted
 
 
 def test_signals() -> None:

@@ -21,7 +21,7 @@ from webserver.supervisor.spawn import Refusal, read_report, spawn
 
 LOOK = """
 import json, os, signal, sys
-status = dict(line.rstrip().split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
+status = dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
 json.dump({
     "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)),
     "environment": dict(os.environ), "directory": os.getcwd(), "umask": os.umask(0), "uid": os.getresuid(),

@@ -101,6 +101,8 @@ static bool listen_to_manager(struct worker *worker)
 			link_update(&worker->keeper.link, &worker->frontends);
 		} else if (order.kind == HOST_RETIRE) {
 			atomic_store(&worker->retiring, true);
+			/* So that it can be seen that this process runs at all. */
+			__atomic_store_n(&worker->page->state, WIRE_DRAINING, __ATOMIC_RELEASE);
 		} else if (order.kind == HOST_DUMP && worker->host->plugin->dump) {
 			worker->host->plugin->dump(worker->host->state, STDERR_FILENO);
 		}

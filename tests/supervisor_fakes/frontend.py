@@ -63,7 +63,7 @@ def main():
             time.sleep(0.05)
         if time.monotonic() >= beat:
             beat += 0.2
-            control.send({"op": "beat", "stats": {"engine": {}, "groups": {}, "accept": sorted(accept)}})
+            control.send({"op": "beat", "stats": {"engine": {"accept": sorted(accept)}, "groups": {}}})
         tell = f"{base}/tell-{ordinal}"
         if os.path.exists(tell) and tell not in told:
             told.add(tell)

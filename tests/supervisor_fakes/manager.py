@@ -48,7 +48,11 @@ def main():
     poll = select.poll()
     poll.register(control, select.POLLIN)
     draining = False
+    beat = time.monotonic()
     while not (draining and not workers):
+        if time.monotonic() >= beat:
+            beat += 1.0
+            control.send({"op": "beat"})
         if poll.poll(20):
             received = control.receive()
             if received is None:
@@ -68,10 +72,13 @@ def main():
 
 
 def granted(order, fds):
+    manager = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.dup2(fds["log"], 2)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != manager:
+            os._exit(1)
         os.execv("/bin/sleep", ["sleep", "1000"])
     workers[pid] = order
     who = {"number": order["number"], "worker": order["worker"], "pid": pid}

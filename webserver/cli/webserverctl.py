@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from typing import Any
@@ -70,11 +71,27 @@ def _control_socket(path: str) -> str:
         values = check(document, document.server, "server", Machine())
     except ConfigErrors as errors:
         raise Unreachable(str(errors)) from None
+    if not document.whole and "run" not in document.server.entries and (found := _run_by_sight(path)):
+        return os.path.join(found, "control.sock")
     if path not in document.files and document.errors:
         raise Unreachable("\n".join(str(error) for error in document.sorted_errors()))
     if not values.good("run"):
         raise Unreachable("\n".join(str(error) for error in document.sorted_errors()))
     return os.path.join(str(values["run"]), "control.sock")
+
+
+def _run_by_sight(path: str) -> str:
+    """The value of `run` in a file whose form is so wrong that nothing in it counts; "" if there is none.
+
+    Such a file must keep nobody from stopping the server, or from hearing from `reload` what is wrong with it.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            found = re.search(r"""^[ \t]*run[ \t]*=[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([^#\n]*))""", file.read(), re.M)
+    except OSError:
+        return ""
+    value = next((text.strip() for text in found.groups() if text), "") if found else ""
+    return os.path.join(os.path.dirname(path), value) if value else ""
 
 
 def _ask(path: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ enum engine_event_kind {
 	EVENT_WANTED = 8,   /* group, number: so many requests wait and no slot is there; at most one a second */
 	EVENT_BROKEN = 9,   /* group, generation, text: broke the protocol; its connections must be closed */
 	EVENT_EMPTY = 10,   /* engine_drain was asked and the last connection is gone */
-	EVENT_LEFT = 11	    /* group, generation, worker: said goodbye on every slot */
+	EVENT_LEFT = 11,    /* group, generation, worker: said goodbye on every slot */
+	EVENT_SILENT = 12   /* group, generation, worker: its keeper does not answer, so the process does not run */
 };
 
 struct engine_event {
@@ -144,6 +145,9 @@ void engine_drain(engine *e);
 
 /* The descriptor stays the caller's. kind: AF_INET, AF_INET6, AF_UNIX. */
 int engine_listen(engine *e, uint32_t id, int fd, int kind, int port);
+/* Its socket will refuse packets that came over a router, SYNs among them; connections from it must not. */
+int engine_vacate(engine *e, uint32_t id);
+/* Takes first what waits in the queue of connections. */
 int engine_unlisten(engine *e, uint32_t id);
 
 /* Sites, roots, fixed answers, MIME types: tables that decisions refer to by number. Setting one again replaces it. */
@@ -200,6 +204,7 @@ struct engine_stats {
 void engine_stats(const engine *e, struct engine_stats *stats);
 struct engine_group_stats {
 	uint32_t queued, running, slots, free_slots;
+	uint32_t exchanges;	       /* requests that it has, wherever they are */
 	uint64_t requests, service_ns; /* service_ns: median service time */
 };
 int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stats *stats);

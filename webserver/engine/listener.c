@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +17,12 @@
 
 #include "connection.h"
 #include "deadlines.h"
+#include "loop.h"
 
 /* Connections taken from one listener in one turn: the others, and the requests, have theirs. */
 #define ACCEPT_BATCH 32
 #define COMPLAIN_NS  60000000000U
+#define QUEUE_MOST   4096 /* as long as the supervisor makes it */
 
 struct listener {
 	struct pollable poll;
@@ -27,6 +30,7 @@ struct listener {
 	uint32_t id;
 	uint16_t port;
 	bool watched;
+	bool vacated; /* see engine_vacate */
 };
 
 int reserve_open(void)
@@ -127,6 +131,31 @@ static bool accept_failed(struct engine *e, int fd, int error)
 	}
 }
 
+/* A connection inherits its listener's least number of hops; see engine_vacate. */
+static void any_hops(int fd)
+{
+	int none = 0;
+	setsockopt(fd, IPPROTO_IP, IP_MINTTL, &none, sizeof(none));
+	setsockopt(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, &none, sizeof(none));
+}
+
+/* Takes one connection; false when there is none, or none can be taken now. */
+static bool accept_one(struct engine *e, struct listener *l)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_storage storage;
+	} remote;
+	socklen_t size = sizeof(remote);
+	int fd = accept4(l->poll.fd, &remote.any, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return accept_failed(e, l->poll.fd, errno);
+	if (l->vacated)
+		any_hops(fd);
+	connection_open(e, fd, &remote.any, l->port);
+	return true;
+}
+
 static void listener_ready(struct engine *e, struct pollable *self, uint32_t events)
 {
 	struct listener *l = list_entry(self, struct listener, poll);
@@ -137,17 +166,7 @@ static void listener_ready(struct engine *e, struct pollable *self, uint32_t eve
 			listeners_watch(e, false);
 			return;
 		}
-		union {
-			struct sockaddr any;
-			struct sockaddr_storage storage;
-		} remote;
-		socklen_t size = sizeof(remote);
-		int fd = accept4(l->poll.fd, &remote.any, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd >= 0) {
-			connection_open(e, fd, &remote.any, l->port);
-			continue;
-		}
-		if (!accept_failed(e, l->poll.fd, errno))
+		if (!accept_one(e, l))
 			return;
 	}
 }
@@ -201,11 +220,26 @@ int engine_listen(engine *e, uint32_t id, int fd, int kind, int port)
 	return ENGINE_SYSTEM;
 }
 
+int engine_vacate(engine *e, uint32_t id)
+{
+	struct listener *l = listener_find(e, id);
+	if (l == NULL)
+		return ENGINE_STALE;
+	l->vacated = true;
+	return ENGINE_OK;
+}
+
 int engine_unlisten(engine *e, uint32_t id)
 {
 	struct listener *l = listener_find(e, id);
 	if (l == NULL)
 		return ENGINE_STALE;
+	engine_clock(e);
+	l->vacated = true;
+	/* The kernel has accepted what waits in the queue: closing the socket would reset it. The queue's length is the
+	   bound, not the limit of connections, which is there against those that go on coming. */
+	for (int i = 0; i < QUEUE_MOST && accept_one(e, l); i++)
+		;
 	listener_free(e, l);
 	return ENGINE_OK;
 }

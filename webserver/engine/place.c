@@ -13,9 +13,10 @@
 
 #include "channel.h"
 
-#define SEARCH	    64		/* busy slots looked at for one request */
-#define FREE_SEARCH 8		/* of one worker's free slots */
-#define STALLED_NS  10000000ull /* not started although nothing seems to run there */
+#define SEARCH	    64		  /* busy slots looked at for one request */
+#define FREE_SEARCH 8		  /* of one worker's free slots */
+#define STALLED_NS  10000000ull	  /* not started although nothing seems to run there */
+#define SILENT_NS   5000000000ull /* a keeper that has not answered for so long does not run */
 
 struct generation *place_target(const struct group *g)
 {
@@ -221,6 +222,18 @@ static bool is_stuck(const struct exchange *x, const struct page_slot *page, uin
 	       (age >= STUCK_NS && page->running != x->serial && page_runs_since(page, now_ns, STUCK_NS / 2));
 }
 
+/* Whatever application code does, a keeper answers: the process is stopped, or worse. Told once. */
+static void worker_is_silent(struct worker *w)
+{
+	if (w->told_silent)
+		return;
+	w->told_silent = true;
+	struct engine_event *event = event_push(w->generation->engine, EVENT_SILENT);
+	event->group = w->generation->group->id;
+	event->generation = w->generation->number;
+	event->worker = w->number;
+}
+
 /* True if something at the slot has still not started. */
 static bool watch(struct engine *e, struct slot *s)
 {
@@ -232,6 +245,11 @@ static bool watch(struct engine *e, struct slot *s)
 	/* From the latest: verdicts then come in the order in which each can go to the head of the queue. */
 	for (struct list *n = s->exchanges.previous; n != &s->exchanges; n = n->previous) {
 		struct exchange *x = list_entry(n, struct exchange, node);
+		if (x->state == EXCHANGE_RECALLED) {
+			waiting = true;
+			if (e->now_ns - x->sent_ns >= SILENT_NS && !w->gone)
+				worker_is_silent(w);
+		}
 		if (x->state != EXCHANGE_PLACED)
 			continue;
 		if (page.started >= x->serial) {

@@ -103,6 +103,9 @@ class Engine:
     def listen(self, number: int, fd: int, family: int, port: int) -> None:
         self._check("engine_listen", lib.engine_listen(self.native, number, fd, family, port))
 
+    def vacate(self, number: int) -> None:
+        lib.engine_vacate(self.native, number)
+
     def unlisten(self, number: int) -> None:
         lib.engine_unlisten(self.native, number)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from gevent import get_hub, spawn
+from gevent import get_hub, sleep, spawn
 from gevent.event import Event
 from gevent.socket import wait_read
 
@@ -29,6 +29,7 @@ from .sites import HANDLERS
 from .status import status_handler
 
 BEAT_SECONDS = 1.0
+LAST_SECONDS = 0.05  # between looks at a group that is to go
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 Fds = dict[str, int]
@@ -60,6 +61,7 @@ class FrontEnd:
         self._empty = Event()
         self._accepting: dict[int, int] = {}
         self._listeners: dict[int, tuple[int, str, int]] = {}
+        self._vacated: set[int] = set()
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
             lib.EVENT_GREEN: self._green,
@@ -69,6 +71,7 @@ class FrontEnd:
             lib.EVENT_SERVING: self._serving,
             lib.EVENT_DRAINED: self._drained,
             lib.EVENT_WANTED: self._wanted,
+            lib.EVENT_SILENT: self._silent,
             lib.EVENT_BROKEN: self._broken_event,
             lib.EVENT_EMPTY: lambda event: self._empty.set(),
         }
@@ -154,6 +157,20 @@ class FrontEnd:
         lib.engine_worker_gone(self._engine.native, group, message["generation"], message["worker"], cause)
 
     def _order_drain_generation(self, message: dict[str, Any], fds: Fds) -> None:
+        if message.get("last"):
+            spawn(self._drain_last, message)
+        else:
+            self._drain_generation(message)
+
+    def _drain_last(self, message: dict[str, Any]) -> None:
+        """No route leads to the group any more and no generation follows: what waits for a place still gets one."""
+        group = self._routing.groups.of(message["group"])
+        # Unless the group has come back meanwhile.
+        while len(self._channels.of_group(group)) == 1 and self._engine.group_stats(group).get("exchanges"):
+            sleep(LAST_SECONDS)
+        self._drain_generation(message)
+
+    def _drain_generation(self, message: dict[str, Any]) -> None:
         group = self._routing.groups.of(message["group"])
         if lib.engine_generation_drain(self._engine.native, group, message["generation"]) != 0:
             # Not known here, so nothing of it is in flight here.
@@ -172,11 +189,12 @@ class FrontEnd:
         self._tell({"op": "configured", "generation": message["generation"]})
 
     def _order_listeners(self, message: dict[str, Any], fds: Fds) -> None:
+        for number in message.get("vacate", []):
+            self._vacated.add(number)
+            if number in self._accepting:
+                self._engine.vacate(number)
         for number in message.get("remove", []):
-            self._stop_accepting(number)
-            known = self._listeners.pop(number, None)
-            if known is not None:
-                os.close(known[0])
+            self._close_listener(number)
         self._add_listeners(message.get("add", []), fds)
 
     def _add_listeners(self, listeners: list[dict[str, Any]], fds: Fds) -> None:
@@ -194,14 +212,25 @@ class FrontEnd:
             fd, family, port = self._listeners[number]
             self._engine.listen(number, fd, _FAMILIES[family], port)
             self._accepting[number] = fd
+            if number in self._vacated:
+                self._engine.vacate(number)
 
     def _stop_accepting(self, number: int) -> None:
         if self._accepting.pop(number, None) is not None:
             self._engine.unlisten(number)
 
+    def _close_listener(self, number: int) -> None:
+        """Take what waits in its queue, and close it."""
+        self._stop_accepting(number)
+        self._vacated.discard(number)
+        known = self._listeners.pop(number, None)
+        if known is not None:
+            os.close(known[0])
+
     def _order_drain(self, message: dict[str, Any], fds: Fds) -> None:
-        for number in list(self._accepting):
-            self._stop_accepting(number)
+        # Closed, or who comes now would wait for our end instead of being refused.
+        for number in list(self._listeners):
+            self._close_listener(number)
         lib.engine_drain(self._engine.native)
 
     # What the engine says
@@ -238,6 +267,9 @@ class FrontEnd:
 
     def _serving(self, event: Any) -> None:
         self._tell({"op": "serving", **self._of(event), "worker": event.worker})
+
+    def _silent(self, event: Any) -> None:
+        self._tell({"op": "silent", **self._of(event), "worker": event.worker})
 
     def _drained(self, event: Any) -> None:
         self._tell({"op": "drained", **self._of(event)})

@@ -21,6 +21,8 @@ from webserver.logger.output import OpenError, Output, open_log
 from webserver.wire.control import Control, ControlClosed, ControlError, ControlFull, close_all
 
 READ_SIZE = 65536  # bytes from one pipe in one turn
+BEAT_SECONDS = 5.0
+NAME_WAIT = 1.0  # seconds to wait for the process id behind a pipe before its lines are written without
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
 
@@ -34,6 +36,7 @@ class Pipe:
     pid: int = 0
     splitter: Splitter = field(default_factory=Splitter)
     carry: bytes = b""  # of an access line
+    unread_until: float = 0.0  # not read before, unless its process is named
 
 
 class Logger:
@@ -47,8 +50,10 @@ class Logger:
         self._error: Output = Output("", 2, self._note)
         self._access: Output | None = None
         self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
+        self._beat = time.monotonic() + BEAT_SECONDS
         self._draining = False
         self._drain_until = 0.0
+        self._unnamed: list[Pipe] = []  # not read yet
         self._closed: list[int] = []  # pipes whose end the supervisor has not been told
         self._notes: list[str] = []
         self._wake, self._waker = socket.socketpair()
@@ -69,9 +74,11 @@ class Logger:
                     self._drain()
                 elif key.data.fd in self._pipes:
                     self._read(key.data)
+            self._read_unnamed(time.monotonic())
             self._write_notes()
             self._flush()
             self._tell_closed()
+            self._tell_beat(time.monotonic())
         for pipe in list(self._pipes.values()):
             self._end(pipe)
         self._write_notes()
@@ -87,14 +94,15 @@ class Logger:
         for output in self._outputs():
             output.flush(now)
 
-    def _wait(self, now: float) -> float | None:
+    def _wait(self, now: float) -> float:
         """Seconds until something is to be done without being told."""
-        times = [output.retry_at for output in self._outputs() if output.waits]
+        times = [self._beat, *(output.retry_at for output in self._outputs() if output.waits)]
+        times += [pipe.unread_until for pipe in self._unnamed]
         if self._draining:
             times.append(self._drain_until)
         if self._closed:
             times.append(now + 0.05)
-        return max(0.0, min(times) - now) if times else None
+        return max(0.0, min(times) - now)
 
     def _finished(self) -> bool:
         return self._draining and (not self._pipes or time.monotonic() >= self._drain_until)
@@ -130,6 +138,7 @@ class Logger:
             for pipe in self._pipes.values():
                 if pipe.id == message["id"]:
                     pipe.pid = int(message["pid"])
+            self._read_unnamed(time.monotonic())
         elif op == "record":
             self._use(message["record"])
         elif op == "reopen":
@@ -143,7 +152,21 @@ class Logger:
         os.set_blocking(fd, False)
         pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
         self._pipes[fd] = pipe
-        self._selector.register(fd, selectors.EVENT_READ, pipe)
+        if label.get("waits") and not pipe.pid and not self._draining:
+            # Its process may write before its manager has told the process id. What it writes keeps in the pipe.
+            pipe.unread_until = time.monotonic() + NAME_WAIT
+            self._unnamed.append(pipe)
+        else:
+            self._selector.register(fd, selectors.EVENT_READ, pipe)
+
+    def _read_unnamed(self, now: float) -> None:
+        """Begin to read those pipes that have been named, or have waited long enough for it."""
+        if not self._unnamed:
+            return
+        ready = [pipe for pipe in self._unnamed if pipe.pid or self._draining or now >= pipe.unread_until]
+        self._unnamed = [pipe for pipe in self._unnamed if pipe not in ready]
+        for pipe in ready:
+            self._selector.register(pipe.fd, selectors.EVENT_READ, pipe)
 
     def _use(self, record: dict[str, Any]) -> None:
         """Log where the record says; told in the answer if that cannot be done, and then nothing changes."""
@@ -183,6 +206,7 @@ class Logger:
     def _drain(self) -> None:
         self._draining = True
         self._drain_until = time.monotonic() + DRAIN_WAIT
+        self._read_unnamed(time.monotonic())
 
     # Pipes
 
@@ -246,6 +270,11 @@ class Logger:
             self._control.send(message)
         except (ControlClosed, ControlFull):
             pass
+
+    def _tell_beat(self, now: float) -> None:
+        if now >= self._beat:
+            self._beat = now + BEAT_SECONDS
+            self._tell({"op": "beat"})
 
     def _tell_closed(self) -> None:
         while self._closed:

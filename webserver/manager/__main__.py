@@ -1,16 +1,20 @@
 """Start of a manager: INTERPRETER -I .../webserver/manager/__main__.py --control N, as the group's user already."""
 
+import io
 import os
 import signal
 import sys
+from typing import Any
 
 
 def main() -> int:
     if len(sys.argv) != 3 or sys.argv[1] != "--control":
         sys.stderr.write("usage: the supervisor starts managers; see webserverd(8)\n")
         return 2
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGWINCH, signal.SIGPIPE):
-        signal.signal(ignored, signal.SIG_IGN)
+    # A handler and not SIG_IGN, which programs that an application runs would inherit.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGWINCH):
+        signal.signal(number, _pass_over)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     # Our own package is on the path for these imports only: an application's `import tests` must not find ours.
     tree = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -20,6 +24,9 @@ def main() -> int:
 
     sys.path.remove(tree)
 
+    # What an application prints goes to the log as it is printed, not when the interpreter ends.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     control = Control.from_descriptor(int(sys.argv[2]))
     # The packet is read with descriptors; nobody else has this socket yet.
     received = control.receive()
@@ -27,6 +34,10 @@ def main() -> int:
         return 1
     message, _ = received
     return Manager(control, message["record"]).run()
+
+
+def _pass_over(number: int, frame: Any) -> None:
+    """What comes from a terminal or a service manager is the supervisor's business."""
 
 
 if __name__ == "__main__":

@@ -159,15 +159,17 @@ def order_frontends(frontends: Sequence[FrontEnd]) -> bytes:
 
 def order_retire() -> bytes:
     """The packet that asks a worker for its orderly end."""
-    order = _Order()
-    order.kind = _ORDER_RETIRE
-    return bytes(order)[:8]
+    return _bare(_ORDER_RETIRE)
 
 
 def order_dump() -> bytes:
-    """The packet that asks a worker for the stacks of its threads, in its log."""
+    """The packet that asks a worker to write its stacks to its log."""
+    return _bare(_ORDER_DUMP)
+
+
+def _bare(kind: int) -> bytes:
     order = _Order()
-    order.kind = _ORDER_DUMP
+    order.kind = kind
     return bytes(order)[:8]
 
 

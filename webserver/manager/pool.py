@@ -107,6 +107,8 @@ class Pool:
         code = EXIT_SYSTEM
         try:
             signal.set_wakeup_fd(-1)
+            # What an application prints belongs to its worker as much as what it reports.
+            os.dup2(log, 1)
             os.dup2(log, 2)
             os.close(log)
             ours.close()
@@ -195,10 +197,11 @@ class Pool:
                 self._order(place.pid, order_dump())
                 self._retire(place, now)
 
-    def kill(self, worker: int) -> None:
-        """Nothing else runs in it."""
+    def kill(self, worker: int, cause: str) -> None:
+        """End this worker at once."""
         for place in self._places.values():
             if place.worker == worker and place.pid:
+                self._told[place.pid] = cause
                 os.kill(place.pid, signal.SIGKILL)
 
     def drain(self, now: float) -> None:

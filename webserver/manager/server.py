@@ -16,7 +16,7 @@ from webserver.manager.host import ERROR, WARNING, Host, HostError, threads_left
 from webserver.manager.pool import Pool
 from webserver.wire.control import Control, ControlClosed, ControlError, close_all
 
-BEAT_SECONDS = 1.0
+BEAT_SECONDS = 5.0
 
 
 class Manager:
@@ -138,7 +138,7 @@ class Manager:
         elif op == "leave":
             self._pool.leave(message["worker"], message["cause"], now)
         elif op == "kill":
-            self._pool.kill(message["worker"])
+            self._pool.kill(message["worker"], message["cause"])
         elif op == "drain":
             self._pool.drain(now)
         else:

@@ -19,13 +19,19 @@ from webserver.supervisor.listeners import Listeners, Socket
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
-from webserver.supervisor.policy import STACK_WAIT, GiveUp, Restart, after_end, hung
+from webserver.supervisor.policy import (
+    STACK_WAIT,
+    STOPPED_STACK_WAIT,
+    GiveUp,
+    Restart,
+    after_end,
+    hung,
+    late,
+)
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import frontend_process, frontend_record, public
 from webserver.supervisor.states import State
 from webserver.wire.control import FD_LIMIT, close_all
-
-WATCH_EVERY = 2.0  # seconds between looks at the heartbeats: a hung front end is found after 10 to 12 s
 
 
 @dataclass(eq=False)
@@ -34,6 +40,7 @@ class FrontEnd(Child):
     incarnation: int = 0
     stats: dict[str, Any] = field(default_factory=dict)
     configured: int = 0  # the newest configuration it has confirmed
+    late: bool = False  # its beat is overdue: its neighbour accepts for it as well
 
 
 class GroupsSide(Protocol):
@@ -75,7 +82,6 @@ class FrontEnds:
     def start(self) -> None:
         for frontend in self.all:
             self._start(frontend)
-        self._loop.after(WATCH_EVERY, self._watch)
 
     def send_all(self, message: dict[str, Any], fds: dict[str, int] | None = None) -> None:
         for frontend in self.alive():
@@ -113,6 +119,10 @@ class FrontEnds:
             self.send_all(message, {one.fd_name: one.sock.fileno() for one in some})
         self._share_out()
 
+    def vacate(self, ids: list[int]) -> None:
+        """These sockets will let nobody new in."""
+        self.send_all({"op": "listeners", "add": [], "remove": [], "vacate": ids})
+
     def drain(self, done: Callable[[], None]) -> None:
         """All finish what they have and go; `done` when none is left."""
         self._ending = True
@@ -130,10 +140,11 @@ class FrontEnds:
         self._incarnation += 1
         frontend.incarnation = self._incarnation
         frontend.stats = {}
+        frontend.late = False
         frontend.configured = self._config_number
         source = f"front end {frontend.ordinal}"
         try:
-            error_pipe, error = self._logs.new_pipe("error", source)
+            error_pipe, error = self._logs.new_pipe("error", source, waits=True)
             try:
                 access = self._logs.new_pipe("access", source)[1] if self.config.logs.access_log != "off" else -1
             except OSError:
@@ -146,13 +157,12 @@ class FrontEnds:
             self._loop.after(1.0, lambda: self._again(frontend))
             return
         sockets = self._listeners.sockets()
-        alive = {one.ordinal for one in self.alive()} | {frontend.ordinal}
         record = frontend_record(
             frontend.ordinal,
             frontend.incarnation,
             self._with_guests(),
             [one.to_record() for one in sockets[: FD_LIMIT - 1]],
-            self._listeners.accepted_by(frontend.ordinal, alive),
+            self._listeners.accepted_by(frontend.ordinal, self._accepting()),
             self.groups.records(),
         )
         fds = {one.fd_name: one.sock.fileno() for one in sockets[: FD_LIMIT - 1]}
@@ -175,13 +185,17 @@ class FrontEnds:
         if frontend.state is State.BACKOFF and not self._ending:
             self._start(frontend)
 
+    def _accepting(self) -> set[int]:
+        """Ordinals of those that take connections now; the others' neighbours accept for them."""
+        return {one.ordinal for one in self.all if one.state is State.RUNNING and not one.late}
+
     def _share_out(self) -> None:
         """Tell each which sockets it accepts from, now that another has come or gone."""
         if self._ending:
             return
-        alive = {one.ordinal for one in self.alive()}
+        accepting = self._accepting()
         for frontend in self.alive():
-            ids = self._listeners.accepted_by(frontend.ordinal, alive)
+            ids = self._listeners.accepted_by(frontend.ordinal, accepting)
             self._nursery.send(frontend, {"op": "accept", "listeners": ids})
 
     def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
@@ -190,6 +204,9 @@ class FrontEnds:
         if op == "beat":
             stats = message.get("stats")
             child.stats = stats if isinstance(stats, dict) else {}
+            if child.late:
+                child.late = False
+                self._share_out()
         elif op == "ready":
             if child.state is State.STARTING:
                 self._nursery.door.change(child, State.RUNNING, "ready")
@@ -232,10 +249,13 @@ class FrontEnds:
         if self._ending and not any(frontend.alive for frontend in self.all):
             self._drained()
 
-    def _watch(self) -> None:
-        self._loop.after(WATCH_EVERY, self._watch)
+    def watch(self) -> None:
+        """Look at the heartbeats; called again and again."""
         now = self._loop.now()
         for frontend in self.all:
+            if late(frontend.state, frontend.last_beat, now) and not frontend.late:
+                frontend.late = True
+                self._share_out()
             if not hung(frontend.state, frontend.last_beat, now) or frontend.stack_asked:
                 continue
             frontend.stack_asked = True
@@ -243,8 +263,12 @@ class FrontEnds:
                 f"{frontend.label} (process {frontend.pid}) hangs: no beat for {now - frontend.last_beat:.0f} s;"
                 " its stack follows, then it is killed"
             )
+            stopped = self._nursery.is_stopped(frontend)
             self._nursery.kill(frontend, signal.SIGUSR2)
-            self._loop.after(STACK_WAIT, partial(self._kill_hung, frontend, frontend.pid))
+            if stopped:
+                self._nursery.kill(frontend, signal.SIGCONT)
+            wait = STOPPED_STACK_WAIT if stopped else STACK_WAIT
+            self._loop.after(wait, partial(self._kill_hung, frontend, frontend.pid))
 
     def _kill_hung(self, frontend: FrontEnd, pid: int) -> None:
         if frontend.pid == pid and frontend.state in (State.STARTING, State.RUNNING, State.DRAINING):

@@ -7,7 +7,6 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,25 +20,15 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck, stuck
+from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import Stage, State, next_stage
+from webserver.supervisor.workers import Worker
 
 ORPHAN_WAIT = 1.0  # seconds for a dead manager's workers to follow it; their death signal does it
 GRANT_RATE = 20.0  # workers in a second that a group may start for long
-
-
-@dataclass(eq=False)
-class Worker:
-    number: int
-    incarnation: int
-    page: SharedPage
-    started: float
-    pid: int = 0  # as the manager says
-    ready: bool = False
-    told: bool = False  # to leave, as a request in it does not end
 
 
 @dataclass(frozen=True)
@@ -86,6 +75,8 @@ class Generation:
         self.manager = Child("manager", self.config.name)
         self.requests = 0  # finished by workers that are gone
         self._spoke = False  # the manager has sent anything
+        self.hung_again = 0.0  # not to be replaced for a hung manager before this time
+        self._leaving: float | None = None  # when its workers were asked to end
         self._undrained: set[int] = set()
         self._log_pipes: dict[int, int] = {}  # by worker incarnation
         self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
@@ -112,12 +103,12 @@ class Generation:
         for worker in self.workers.values():
             self._announce(worker, [frontend])
 
-    def drain(self) -> None:
-        """Let front ends finish what is here, then the workers; without a time limit."""
+    def drain(self, last: bool = False) -> None:
+        """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
         if self.stage in (Stage.SERVING, Stage.PROBING):
             self.stage = next_stage(self.stage, Stage.DRAINING)
             self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
-            self.parts.frontends.send_all({"op": "drain-generation", **self._named()})
+            self.parts.frontends.send_all({"op": "drain-generation", **self._named(), "last": last})
             self._check_drained()
         elif self.live and self.stage is not Stage.DRAINING:
             self.leave()
@@ -129,6 +120,7 @@ class Generation:
         elif self.live and self.stage is not Stage.LEAVING:
             self.stage = next_stage(self.stage, Stage.LEAVING)
             self.asked_to_leave = True
+            self._leaving = self.parts.loop.now()
             if self.manager.state in (State.STARTING, State.RUNNING):
                 self.parts.nursery.door.change(self.manager, State.DRAINING, "asked to")
                 self.parts.nursery.send(self.manager, {"op": "drain"})
@@ -140,7 +132,26 @@ class Generation:
         else:
             self.parts.nursery.stop_now(self.manager, why)
 
+    def watch(self, now: float) -> None:
+        """Look at the workers' pages for requests that do not end, and for workers that do not."""
+        limit = self.config.request_timeout
+        for worker in self.workers.values():
+            decision, why = worker.look(limit, self._leaving, now)
+            if decision is Stuck.NO:
+                continue
+            worker.told = True
+            why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
+            self._order(decision.value, worker, why)
+
+    def _order(self, op: str, worker: Worker, cause: str) -> None:
+        self.parts.nursery.send(self.manager, {"op": op, "worker": worker.incarnation, "cause": cause})
+
     # What front ends say
+
+    def silent(self, frontend: FrontEnd, incarnation: int) -> None:
+        worker = self.workers.get(incarnation)
+        if worker is not None:
+            self._order("kill", worker, "it did not answer a front end: stopped, or out of control")
 
     def bound(self, frontend: FrontEnd, path: str) -> None:
         # Managers pass it on to workers, which connect there: it must be where we said.
@@ -201,21 +212,8 @@ class Generation:
             self.language_version = str(message.get("language_version", ""))[:100]
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
-        elif op == "beat":
-            self._look_for_stuck()
-        else:
+        elif op != "beat":
             raise ValueError(f"unknown op {op!r}")
-
-    def _look_for_stuck(self) -> None:
-        limit = self.config.request_timeout
-        for worker in self.workers.values():
-            since = [slot.since_ns for slot in worker.page.read().slot if slot.running]
-            decision = stuck(since, limit, time.monotonic_ns(), worker.told)
-            if decision is not Stuck.NO:
-                worker.told = True
-                cause = f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
-                message = {"op": decision.value, "worker": worker.incarnation, "cause": cause}
-                self.parts.nursery.send(self.manager, message)
 
     def _grant(self, number: int, slots: int) -> None:
         if not 0 <= number < self.config.processes or slots != self.config.threads:
@@ -235,7 +233,7 @@ class Generation:
         try:
             page = SharedPage(slots)
             try:
-                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}")
+                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
             except OSError:
                 page.close()
                 raise
@@ -297,7 +295,7 @@ class Generation:
         parts = self.parts
         source = f"group {self.config.name}"
         try:
-            pipe, log = parts.logs.new_pipe("error", source)
+            pipe, log = parts.logs.new_pipe("error", source, waits=True)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))

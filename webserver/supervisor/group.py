@@ -123,7 +123,7 @@ class GroupRole:
         if self.current is not None:
             before, self.current = self.current, None
             self.old.append(before)
-            before.drain()
+            before.drain(last=True)
         self._when_gone(list(self.old), done)
 
     def leave(self, done: Callable[[], None]) -> None:

@@ -105,7 +105,7 @@ class Groups:
         if op == "wanted":
             return  # workers are made in advance; a manager that has none is being started again already
         generation = self._find(str(message["group"]), int(message["generation"]))
-        if op not in ("bound", "serving", "drained", "broken"):
+        if op not in ("bound", "serving", "drained", "broken", "silent"):
             raise ValueError(f"unknown op {op!r}")
         if generation is None:
             return  # it was closed while the message was on its way
@@ -115,6 +115,8 @@ class Groups:
             generation.served(frontend)
         elif op == "drained":
             generation.drained(frontend)
+        elif op == "silent":
+            generation.silent(frontend, int(message["worker"]))
         else:
             generation.broken(frontend, str(message["reason"])[:500])
 

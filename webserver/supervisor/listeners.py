@@ -93,6 +93,22 @@ class Listeners:
         self.addresses[listen] = address
         return address
 
+    def vacate(self, listen: Listen) -> None:
+        """Let nobody new in, so that who waits can be accepted and the sockets be closed without losing anybody.
+
+        A unix socket loses its name; TCP sockets throw SYNs away, and their senders, who try again, are refused later.
+        Front ends must know before: what they accept afterwards has inherited how SYNs are thrown away.
+        """
+        address = self.addresses[listen]
+        remove_name(address)
+        for one in address.sockets:
+            if listen.family != "unix":
+                _no_more_syn(one.sock)
+
+    def vacate_all(self) -> None:
+        for listen in self.addresses:
+            self.vacate(listen)
+
     def close(self, listen: Listen) -> None:
         """Close our sockets of an address and remove a unix socket's name."""
         address = self.addresses.pop(listen)
@@ -122,13 +138,27 @@ class Listeners:
         # SO_REUSEPORT would let us in beside another server of the same user, each getting some of the connections;
         # a bind without it finds out.
         with _tcp(listen, reuse_port=False) as probe:
-            probe.bind((listen.address, listen.port))
-            port = probe.getsockname()[1]
+            try:
+                probe.bind((listen.address, listen.port))
+            except OSError as error:
+                # From one address to all of them, or back, at the same port: then it may be ourselves.
+                if error.errno != errno.EADDRINUSE or not self._holds(listen):
+                    raise
+            port = probe.getsockname()[1] or listen.port
         for ordinal in range(self._frontends):
             sock = _tcp(listen, reuse_port=True)
             address.sockets.append(self._socket(sock, listen, port, ordinal))
             sock.bind((listen.address, port))
             sock.listen(BACKLOG)
+
+    def _holds(self, listen: Listen) -> bool:
+        """True if an address of ours has the same port and is a part or the whole of this one."""
+        return any(
+            other.family == listen.family
+            and other.port == listen.port != 0
+            and {other.address, listen.address} & {"0.0.0.0", "::"}
+            for other in self.addresses
+        )
 
     def _open_unix(self, address: Address) -> None:
         path = address.listen.address
@@ -186,6 +216,22 @@ def remove_name(address: Address) -> None:
     except OSError:
         pass
     address.inode = None
+
+
+_MOST_HOPS = 255
+_IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73  # ip(7); linux/in6.h
+
+
+def _no_more_syn(sock: socket.socket) -> None:
+    """Have it throw SYNs away, but not the end of a handshake that has begun.
+
+    Packets begin with 64 or 128 hops left, so none fulfils the demand for 255; those that do (a few systems begin with
+    255) are let in and may be reset. A socket filter (SO_ATTACH_FILTER) is exact, but some kernels keep it for root.
+    """
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, _MOST_HOPS)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _MOST_HOPS)
 
 
 def _neighbour(ordinal: int, alive: set[int], count: int) -> int:

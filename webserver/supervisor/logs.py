@@ -25,6 +25,8 @@ from webserver.supervisor.states import State
 PIPE_SIZE = 256 * 1024  # bytes asked for; an ordinary user may get less
 ACCESS_PIPE_SIZE = 1024 * 1024
 
+DRAIN_LIMIT = 10.0  # seconds for the logger to read what is left when all others are gone
+
 Answer = Callable[[str], None]  # "" or what is wrong
 
 
@@ -65,8 +67,11 @@ class Logs:
         process = logger_process(self._identity, self._open_files, self._null)
         self._nursery.start(self.child, process, [(record, {}), *pipes], self._packet, self._ended)
 
-    def new_pipe(self, kind: str, source: str) -> tuple[int, int]:
-        """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError."""
+    def new_pipe(self, kind: str, source: str, waits: bool = False) -> tuple[int, int]:
+        """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError.
+
+        `waits`: `name` will follow soon, and should come before the first line is written.
+        """
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
         try:
@@ -75,7 +80,7 @@ class Logs:
             pass  # above what an ordinary user may have; the default is enough
         number = self._next
         self._next += 1
-        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source})
+        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source, "waits": waits})
         self._nursery.send(self.child, {"op": "pipe", "id": number, "label": pipe.label}, {"pipe": reader})
         return number, writer
 
@@ -116,6 +121,7 @@ class Logs:
         if self.child.state in (State.STARTING, State.RUNNING):
             self._nursery.door.change(self.child, State.DRAINING, "asked to")
             self._nursery.send(self.child, {"op": "drain"})
+            self._loop.after(DRAIN_LIMIT, lambda: self._nursery.kill_now(self.child, "it did not end"))
 
     def close(self) -> None:
         for pipe in self._pipes.values():

@@ -107,6 +107,14 @@ class Nursery:
             except OSError:
                 pass
 
+    def is_stopped(self, child: Child) -> bool:
+        """True if a signal has stopped it (SIGSTOP, a debugger)."""
+        try:
+            with open(f"/proc/{child.pid}/stat", "rb") as stream:
+                return stream.read().rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
+        except OSError:
+            return False
+
     def stop_now(self, child: Child, why: str) -> None:
         """End it: asked first, killed soon after."""
         if not child.alive or child.state is State.STOPPING:
@@ -177,8 +185,8 @@ class Nursery:
     def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int], on_packet: OnPacket) -> None:
         # No child has a reason to send descriptors.
         close_all(fds.values())
-        if message["op"] == "beat":
-            child.last_beat = self._loop.now()
+        # Whatever it says: who speaks does not hang.
+        child.last_beat = self._loop.now()
         try:
             on_packet(child, message, {})
         except (KeyError, TypeError, ValueError, OverflowError) as error:

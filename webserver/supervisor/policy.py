@@ -17,7 +17,11 @@ BACKOFF_MOST = 30.0
 BACKOFF_RESET = 10.0  # a process that ran as long as this has not failed to start
 BEAT_LIMIT = 10.0  # seconds without a beat after which a front end is hung
 START_LIMIT = 30.0  # the same for one that has never said it is ready
+BEAT_LATE = 3.0  # the same after which its neighbour accepts for it as well
+SLOW_BEAT_LIMIT = 15.0  # the same for managers and the logger, which beat every 5 s
+HUNG_AGAIN = 60.0  # between two tries to replace a manager that hangs
 STACK_WAIT = 1.0  # for the hung process to write its stack
+STOPPED_STACK_WAIT = 0.1  # the same for one that was stopped by a signal, and could do harm if it went on
 START_MARGIN = 5.0  # added to a group's start_timeout: the manager is the first to act on it
 STUCK_MARGIN = 1.0  # after request_timeout, for an application that notices that nobody waits any more
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
@@ -102,6 +106,32 @@ def stuck(since_ns: Sequence[int], limit: float, now_ns: int, told: bool) -> Stu
     if not told:
         return Stuck.LEAVE
     return Stuck.KILL if len(over) == len(since_ns) else Stuck.NO
+
+
+REACT_WAIT = 5.0  # seconds in which a worker takes note that it is to end, whatever its application does
+OTHERS_WAIT = 30.0  # in the end, after request_timeout
+
+
+def overstays(reacted: bool, waited: float, limit: float) -> str:
+    """Why a worker is to be killed that was asked to end `waited` seconds ago; "" if it is not.
+
+    `reacted`: its page says that it knows; `limit`: request_timeout, 0 for none.
+    """
+    if not reacted and waited >= REACT_WAIT:
+        return "it did not react when it was asked to end"
+    if limit and waited >= limit + OTHERS_WAIT:
+        return f"it did not end within {limit + OTHERS_WAIT:g} s"
+    return ""
+
+
+def late(state: State, last_beat: float, now: float) -> bool:
+    """True if a front end might be about to hang: somebody else should accept for it too."""
+    return state is State.RUNNING and now - last_beat >= BEAT_LATE
+
+
+def slow_beat_stopped(state: State, last_beat: float, now: float) -> bool:
+    """`hung` for managers and the logger. While they start they have other limits."""
+    return state in (State.RUNNING, State.DRAINING) and now - last_beat >= SLOW_BEAT_LIMIT
 
 
 class Wish(Enum):

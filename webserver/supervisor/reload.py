@@ -2,7 +2,8 @@
 
 The order: check; bind new addresses; let the logger open its new files; start the generations of new and changed
 groups. From here on nothing can be refused: front ends get the configuration, then the listeners; then new work goes to
-the new generations and the old ones finish.
+the new generations and the old ones finish. Addresses that go let nobody new in for a moment, until every handshake
+that was under way is over, then are emptied and closed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.plan import plan
 
+VACATE = 0.1  # seconds for front ends to learn that an address is to be vacated
+HANDSHAKE = 1.0  # seconds for a client to finish a handshake that it has begun
 REPORT_AFTER = 10.0  # seconds that an answer waits for old generations; they have all the time they need
 
 Done = Callable[[list[str], list[str]], None]  # errors (none: it is done), notes
@@ -139,20 +142,34 @@ class Reload:
 
     def _configured(self) -> None:
         add = [one for listen in self._plan.listen for one in self._listeners.addresses[listen].sockets]
+        if add:
+            self._frontends.listen(add, [])
         gone = [listen for listen in self._plan.unlisten if listen in self._listeners.addresses]
-        remove = [one.id for listen in gone for one in self._listeners.addresses[listen].sockets]
-        if add or remove:
-            self._frontends.listen(add, remove)
-        for listen in gone:
-            self._listeners.close(listen)
-        self._left = len(self._replaced) + len(self._plan.removed) + 1
+        self._left = len(self._replaced) + len(self._plan.removed) + 1 + bool(gone)
         waiting = Waiting(self._loop, self._left, self._finished)
+        if gone:
+            self._frontends.vacate([one.id for listen in gone for one in self._listeners.addresses[listen].sockets])
+            self._loop.after(VACATE, partial(self._vacate, gone))
+            self._loop.after(VACATE + HANDSHAKE, partial(self._unlisten, gone, waiting))
         for name in self._replaced:
             self._groups.roles[name].commit(waiting.one)
         for name in self._plan.removed:
             self._groups.remove(name, partial(self._group_gone, waiting, name))
         changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
         self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
+        waiting.one()
+
+    def _vacate(self, gone: list[Listen]) -> None:
+        for listen in gone:
+            if listen in self._listeners.addresses:
+                self._listeners.vacate(listen)
+
+    def _unlisten(self, gone: list[Listen], waiting: Waiting) -> None:
+        # The server may have begun to end meanwhile.
+        gone = [listen for listen in gone if listen in self._listeners.addresses]
+        self._frontends.listen([], [one.id for listen in gone for one in self._listeners.addresses[listen].sockets])
+        for listen in gone:
+            self._listeners.close(listen)
         waiting.one()
 
     def _group_gone(self, waiting: Waiting, name: str) -> None:

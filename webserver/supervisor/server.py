@@ -26,6 +26,7 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop, Signals
 from webserver.supervisor.nursery import Nursery
 from webserver.supervisor.operations import Operations, refusal
+from webserver.supervisor.overseer import Overseer
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
 from webserver.supervisor.states import Door, State
@@ -133,6 +134,9 @@ class Supervisor:
         # All at once: they wait for each other only where they must.
         self._logs.start(self._logger_answered)
         self._frontends.start()
+        Overseer(
+            self._loop, self._nursery, self.journal, self._logs, self._frontends, self._groups, self._operations
+        ).start()
         for group in self._config.groups:
             self._groups.start(group, self._group_answered)
 
@@ -237,6 +241,7 @@ class Supervisor:
         self._phase = Phase.DRAINING
         self._operations.end()
         # The front ends take what is in the queues and close them; ours must not keep them open.
+        self._listeners.vacate_all()
         self._frontends.drain(self._frontends_gone)
         self._listeners.close_all()
 

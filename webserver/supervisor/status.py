@@ -6,12 +6,13 @@ import os
 from typing import Any
 
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
-from webserver.supervisor.generation import Generation, Worker
+from webserver.supervisor.generation import Generation
 from webserver.supervisor.group import GroupRole
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.listeners import Listeners
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.process import Child
+from webserver.supervisor.workers import Worker
 
 
 def status(

@@ -24,7 +24,7 @@
 #define WIRE_PLACED	     32
 #define WIRE_BLOCK	     65536
 #define WIRE_PIECE	     262144
-#define WIRE_BODY_WINDOW     262144
+#define WIRE_BODY_WINDOW     524288
 #define WIRE_RESPONSE_WINDOW 1048576
 #define WIRE_MESSAGE	     1048576
 #define WIRE_FIELDS	     1000

@@ -18,6 +18,9 @@
 /* What is smaller is copied: cheaper than one more segment, and a message can be closed at once. */
 #define COPY_BELOW    2048
 #define SEGMENTS_KEPT 4096
+/* Framing between two files or messages lies in the segment itself: a buffer for each chunk of a spooled answer would
+   be 64 MB for a gigabyte of it. */
+#define SMALL 40
 
 enum segment_kind { SEGMENT_COPY, SEGMENT_BORROWED, SEGMENT_MESSAGE, SEGMENT_FILE };
 
@@ -28,8 +31,9 @@ struct segment {
 	uint64_t size;	  /* left to be written */
 	union {
 		struct {
-			char *buffer;
+			char *buffer; /* NULL: small */
 			size_t room, used;
+			char small[SMALL];
 		} copy;
 		struct file *owner;
 		zmq_msg_t message;
@@ -118,7 +122,17 @@ char *output_reserve(struct connection *c, size_t size)
 {
 	struct segment *s = c->out.last;
 	if (s != NULL && s->kind == SEGMENT_COPY && s->copy.room - s->copy.used >= size)
-		return s->copy.buffer + s->copy.used;
+		return (s->copy.buffer != NULL ? s->copy.buffer : s->copy.small) + s->copy.used;
+	if (s != NULL && s->kind != SEGMENT_COPY && size <= SMALL) {
+		s = segment_add(c, SEGMENT_COPY);
+		if (s == NULL)
+			return NULL;
+		s->copy.buffer = NULL;
+		s->copy.room = SMALL;
+		s->copy.used = 0;
+		s->data = s->copy.small;
+		return s->copy.small;
+	}
 	size_t room;
 	char *buffer = buffer_take(&c->engine->connections->buffers, size, &room);
 	if (buffer == NULL)

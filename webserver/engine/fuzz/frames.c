@@ -549,7 +549,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		.frontends = 2,
 		.access_fd = -1,
 		.server = "fuzz",
-		.spool_directory = "/tmp",
+		.spool_directory = "/dev/shm",
 		.limits = {.head_timeout_ns = 10 * second,
 			.body_timeout_ns = 11 * second,
 			.idle_timeout_ns = 12 * second,

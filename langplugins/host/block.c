@@ -67,14 +67,11 @@ static void join(struct arena *arena, struct langplugin_variable *variable, stru
 }
 
 static struct langplugin_variable *same(
-	struct langplugin_variable *variables, size_t count, unsigned known, struct langplugin_text name)
+	struct langplugin_variable *variables, size_t count, struct langplugin_text name)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (known ? variables[i].known == known
-			  : variables[i].name.size == name.size &&
-					memcmp(variables[i].name.data, name.data, name.size) == 0)
+	for (size_t i = 0; i < count; i++)
+		if (variables[i].name.size == name.size && memcmp(variables[i].name.data, name.data, name.size) == 0)
 			return &variables[i];
-	}
 	return NULL;
 }
 
@@ -87,21 +84,29 @@ static struct wire_field wire_at(const char *table, size_t i)
 	return field;
 }
 
+static unsigned known_of(struct wire_field field)
+{
+	return field.known < WIRE_KNOWN_COUNT ? field.known : 0;
+}
+
 static size_t read_variables(struct arena *arena, const char *wire, const struct langplugin_field *fields, size_t count,
 	struct langplugin_variable *variables)
 {
 	size_t made = 0;
 	uint64_t seen[(WIRE_KNOWN_COUNT + 63) / 64] = {0};
+	bool other = false; /* a name without a number: only a liar's is a known one's */
 
 	for (size_t i = 0; i < count; i++) {
 		struct wire_field field = wire_at(wire, i);
-		unsigned known = field.known < WIRE_KNOWN_COUNT ? field.known : 0;
+		unsigned known = known_of(field);
 		struct langplugin_text name = known ? block_known[known] : cgi_name(arena, fields[i].name);
 		struct langplugin_variable *before = NULL;
-		if (!known || seen[known / 64] >> (known % 64) & 1)
-			before = same(variables, made, known, name);
+		if (!known || other || seen[known / 64] >> (known % 64) & 1)
+			before = same(variables, made, name);
 		if (known)
 			seen[known / 64] |= (uint64_t)1 << (known % 64);
+		else
+			other = true;
 		if (before)
 			join(arena, before, fields[i].value);
 		else
@@ -139,32 +144,50 @@ static size_t joined_bound(const char *wire, size_t count)
 	return sum;
 }
 
-/* True if they make one variable: "a-b" and "A_b" do, and an honest front end sends no underscore. */
-static bool same_cgi_name(const char *a, const char *b, size_t size)
+static bool same_cgi_name(struct langplugin_text a, struct langplugin_text b)
 {
-	for (size_t i = 0; i < size; i++)
-		if (cgi_letter(a[i]) != cgi_letter(b[i]))
+	if (a.size != b.size)
+		return false;
+	for (size_t i = 0; i < a.size; i++)
+		if (cgi_letter(a.data[i]) != cgi_letter(b.data[i]))
 			return false;
 	return true;
 }
 
+/* What follows "HTTP_" in its variable's name; nothing for the two variables that do not begin so. */
+static struct langplugin_text rest_of_name(struct wire_field field, const char *message)
+{
+	struct langplugin_text known = block_known[known_of(field)];
+
+	if (!known_of(field))
+		return (struct langplugin_text){message + field.name, field.name_size};
+	if (known.size < 5 || memcmp(known.data, "HTTP_", 5) != 0)
+		return (struct langplugin_text){NULL, SIZE_MAX};
+	return (struct langplugin_text){known.data + 5, known.size - 5};
+}
+
+/* True if two fields make one variable: "a-b" and "A_b" do, though an honest front end sends no underscore. */
 static bool repeats(const char *wire, size_t count, const char *message)
 {
 	uint64_t seen[(WIRE_KNOWN_COUNT + 63) / 64] = {0};
+	size_t others = 0; /* before the first of these there is nothing to compare a known one with */
 
 	for (size_t i = 0; i < count; i++) {
 		struct wire_field field = wire_at(wire, i);
-		unsigned known = field.known < WIRE_KNOWN_COUNT ? field.known : 0;
+		unsigned known = known_of(field);
 		if (known) {
 			if (seen[known / 64] >> (known % 64) & 1)
 				return true;
 			seen[known / 64] |= (uint64_t)1 << (known % 64);
-			continue;
+		} else {
+			others++;
 		}
-		for (size_t k = 0; k < i; k++) {
+		struct langplugin_text name = rest_of_name(field, message);
+		for (size_t k = 0; k < i && others > 0 && name.data != NULL; k++) {
 			struct wire_field before = wire_at(wire, k);
-			if (before.known == 0 && before.name_size == field.name_size &&
-				same_cgi_name(message + before.name, message + field.name, field.name_size))
+			if (known && known_of(before))
+				continue;
+			if (same_cgi_name(rest_of_name(before, message), name))
 				return true;
 		}
 	}

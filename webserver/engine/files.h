@@ -14,7 +14,7 @@
 #include "engine.h"
 #include "table.h"
 
-#define FILES_RECHECK_NS UINT64_C(800000000) /* believed of a path so long: new within a second, also when busy */
+#define FILES_RECHECK_NS UINT64_C(800000000)  /* believed of a path so long: new within a second, also when busy */
 #define FILES_SMALL	 16384		      /* content up to this size is kept in memory, without a descriptor */
 #define FILES_MEMORY	 (UINT64_C(16) << 20) /* all of it together */
 #define FILES_NAMES	 8192		      /* paths known to hold no file: missing, directory, refused */

@@ -279,13 +279,11 @@ static void engine_unmake(struct engine *e, size_t made)
 }
 
 /*
- * Pieces of bodies are of one size and come and go at the top of the heap: given back to the kernel each time, they cost
- * more in page faults than in copying. libzmq's thread allocates what this one frees; in an arena of its own that grows
- * to the 64 MB which an arena may have.
+ * Pieces of bodies come and go at the top of the heap: given back to the kernel each time, they cost more in page
+ * faults than in copying.
  */
 static void keep_memory(void)
 {
-	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_MMAP_THRESHOLD, 2 * WIRE_MESSAGE);
 	mallopt(M_TRIM_THRESHOLD, 4 * WIRE_MESSAGE);
 }

@@ -12,7 +12,6 @@ PYTHON := $(VENV)/bin/python
 LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
-SANITIZE_FLAGS := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
 PLUGINS := echo python php
 
@@ -20,12 +19,13 @@ ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h) webserver/wire/wire.h webserver/wire/fields.h \
 	langplugins/include/langplugin.h
 
-.PHONY: all build built run test test-long test-pypi bench check clean setup-build setup-test setup-demo setup-bench
+.PHONY: all build built run test test-long test-pypi bench check clean setup-build setup-test setup-pypi \
+	setup-demo setup-bench
 
 all: build
 
 # A static pattern: make looks for no implicit rule where a target is phony.
-setup-build setup-test setup-demo setup-bench: setup-%:
+setup-build setup-test setup-pypi setup-demo setup-bench: setup-%:
 	@tools/setup $*
 
 # A second make, since what is missing for the build may have been installed by the first one's setup-build.
@@ -73,7 +73,7 @@ test: setup-test build
 test-long: setup-test build
 	@exec tools/test --long
 
-test-pypi: setup-test build
+test-pypi: setup-pypi build
 	@exec tools/test --pypi
 
 bench: setup-bench build

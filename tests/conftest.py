@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from serving import Server, children, directory
+from serving import Server, children, directory, remove_copy, take_reports
 
 
 @pytest.fixture
@@ -21,6 +21,16 @@ def server() -> Iterator[Server]:
         one = Server(path)
         yield one
         one.stop()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_reported() -> Iterator[None]:
+    """No sanitizer found anything, in whatever process. The first fixture of all: it looks when servers have ended."""
+    before = take_reports()
+    assert not before, "reported between two tests:\n" + "\n".join(before)
+    yield
+    reports = take_reports()
+    assert not reports, "\n".join(reports)
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +58,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in listed.splitlines():
         if line.startswith("* "):
             terminalreporter.write_line(line)
+    _tell_what_ran(terminalreporter.stats)
+
+
+def _tell_what_ran(stats: dict[str, list[pytest.TestReport]]) -> None:
+    """Add to the lines that tools/test ends with: counts, and what tests have said of themselves (record_property)."""
+    if summary := os.environ.get("WEBSERVER_SUMMARY"):
+        passed = stats.get("passed", [])
+        said = [str(value) for report in passed for name, value in report.user_properties if name == "ran"]
+        failed = len(stats.get("failed", [])) + len(stats.get("error", []))
+        with open(summary, "a") as lines:
+            lines.writelines(f"    {line}\n" for line in [*said, f"{len(passed)} passed, {failed} failed"])
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if reports := take_reports():
+        session.exitstatus = 1
+        print("\nreported after the last test:\n" + "\n".join(reports))
+    remove_copy()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and (reporter.stats.get("skipped") or reporter.stats.get("xfailed")) and exitstatus == 0:
         session.exitstatus = 1

@@ -2,6 +2,9 @@
 
 As root the front ends run as www-data and groups as nobody, as on a real machine; otherwise all as the one user.
 Nothing here imports the server.
+
+In a tree made by tools/variant sanitized, every process of the server must have the sanitizers' run time in it, and what
+they report fails the test that provoked it (conftest.py).
 """
 
 from __future__ import annotations
@@ -25,8 +28,12 @@ from pathlib import Path
 from typing import Any
 
 TREE = Path(__file__).resolve().parent.parent
-START_SECONDS = 60
-STOP_SECONDS = 30
+SANITIZE_FLAGS = os.environ.get("WEBSERVER_SANITIZE", "").split()
+SANITIZED = bool(SANITIZE_FLAGS)
+# How much longer than usual things may take in this build. Scales what is allowed for, never what is asserted.
+SLOWNESS = 4 if SANITIZED else 1
+START_SECONDS = 60 * SLOWNESS
+STOP_SECONDS = 30 * SLOWNESS
 ROOT = os.geteuid() == 0
 SERVER_USER = "www-data"
 GROUP_USER = "nobody"
@@ -36,11 +43,36 @@ def tree() -> Path:
     """Where the server is run from: this tree, or a copy that other users can read."""
     global _tree
     if _tree is None:
-        # make test-long points this at a build with sanitizers.
-        named = os.environ.get("WEBSERVER_TREE")
-        source = Path(named).resolve() if named else TREE
-        _tree = source if not ROOT or _readable(source) else _copy(source)
+        _tree = TREE if not ROOT or _readable(TREE) else _copy(TREE)
     return _tree
+
+
+def interpreter() -> str:
+    """The Python that groups run in by default: a sanitized build has its own, and its libraries load into no other."""
+    return str(tree() / "bin/python") if SANITIZED else "/usr/bin/python3"
+
+
+def group_lines() -> list[str]:
+    """What every group's section needs here, whoever it is."""
+    return [f"user = {GROUP_USER}"] if ROOT else []
+
+
+def take_reports() -> list[str]:
+    """What sanitizers have reported since the last call, in this process or any that ran from these trees."""
+    found = []
+    for folder in {TREE / "reports", tree() / "reports"}:
+        for path in sorted(folder.glob("*")):
+            found.append(f"{path.name}:\n{path.read_text(errors='replace')}")
+            path.unlink()
+    return found
+
+
+def remove_copy() -> None:
+    """Remove the copy of the tree, if one had to be made."""
+    global _tree
+    if _tree is not None and _tree != TREE:
+        shutil.rmtree(_tree)
+    _tree = None
 
 
 _tree: Path | None = None
@@ -53,11 +85,19 @@ def _readable(path: Path) -> bool:
 def _copy(source: Path) -> Path:
     target = Path(tempfile.mkdtemp(prefix="webserver-tree-", dir="/tmp"))
     os.chmod(target, 0o755)
-    for name in ("webserver", "langplugins", "build/lib", "etc", "tools", "tests"):
+    for name in ("webserver", "langplugins", "build/lib", "etc", "tools", "tests", ".venv"):
         shutil.copytree(source / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["/usr/bin/python3", "-m", "venv", "--system-site-packages", target / ".venv"], check=True)
+    (target / "reports").mkdir()
+    if SANITIZED:  # tools/variant put the path of the tree's Python into these
+        shutil.copytree(source / "bin", target / "bin")
+        (target / ".venv/bin/python").unlink()
+        (target / ".venv/bin/python").symlink_to(target / "bin/python")
+        for name in ("webserver/supervisor/records.py", "tools/demo", ".venv/pyvenv.cfg"):
+            path = target / name
+            path.write_text(path.read_text().replace(f"{source}/", f"{target}/"))
     subprocess.run([target / "tools/entry-points", target / ".venv"], check=True)
     subprocess.run(["chmod", "-R", "a+rX", target], check=True)
+    os.chmod(target / "reports", 0o1777)
     return target
 
 
@@ -103,6 +143,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.stderr = b""
         self.seen: set[int] = set()
+        self.bare: set[str] = set()
         self.allowed: list[str] = []
         (directory / "public").mkdir(exist_ok=True)
         (directory / "logs").mkdir(exist_ok=True)
@@ -116,10 +157,7 @@ class Server:
         user = f"user = {SERVER_USER}\n" if ROOT else ""
         listen = "" if re.search(r"^listen\s*=", server, re.M) else f"listen = 127.0.0.1:{self.port}\n"
         frontends = "" if re.search(r"^frontends\s*=", server, re.M) else "frontends = 2\n"
-        more = [f"user = {GROUP_USER}"] if ROOT else []
-        if os.environ.get("WEBSERVER_TREE") and "interpreter" not in text:
-            more.append(f"interpreter = {tree()}/.venv/bin/python")
-        for line in more:
+        for line in group_lines():
             text = re.sub(r"^(\s*)(language\s*=.*)$", rf"\1\2\n\1{line}", text, flags=re.M)
         self.config_file.write_text(
             f"[server]\n{listen}{frontends}{user}run = run\n{server}\n"
@@ -179,7 +217,7 @@ class Server:
             [program("webserverctl"), "--config", str(self.config_file), *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * SLOWNESS,
         )
         if check:
             assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}\n{self.log()}"
@@ -199,14 +237,16 @@ class Server:
         ]
 
     def look(self) -> None:
-        """Remember every process that descends from the supervisor, for the check at the end."""
+        """Remember every process that descends from the supervisor, for the checks at the end."""
         if self.process is not None:
             self.seen |= descendants(self.process.pid)
+            if SANITIZED:
+                self.bare |= {name for pid in {self.process.pid, *self.seen} if (name := without_sanitizer(pid))}
 
     def log(self) -> str:
         return self.error_log.read_text(errors="replace") if self.error_log.exists() else ""
 
-    def connect(self, timeout: float = 20) -> socket.socket:
+    def connect(self, timeout: float = 20 * SLOWNESS) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
     def request(
@@ -215,7 +255,7 @@ class Server:
         target: str,
         body: bytes | None = None,
         fields: dict[str, str] | None = None,
-        timeout: float = 20,
+        timeout: float = 20 * SLOWNESS,
     ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -228,7 +268,7 @@ class Server:
     def get(self, target: str, **fields: str) -> Answer:
         return self.request("GET", target, fields={name.replace("_", "-"): value for name, value in fields.items()})
 
-    def raw(self, data: bytes, timeout: float = 20) -> bytes:
+    def raw(self, data: bytes, timeout: float = 20 * SLOWNESS) -> bytes:
         """Send bytes on a new connection, then read to end of file."""
         with self.connect(timeout) as sock:
             sock.sendall(data)
@@ -259,13 +299,14 @@ class Server:
         assert not left, f"sockets are left behind: {left}"
         unexpected = [line for line in self.log().splitlines() if self._alarming(line)]
         assert not unexpected, "unexpected lines in the error log:\n" + "\n".join(unexpected)
+        assert not self.bare, f"processes without a sanitizer: {sorted(self.bare)}"
 
     def allow(self, *patterns: str) -> None:
         """Lines of the error log that this test expects (regular expressions)."""
         self.allowed += patterns
 
     def _alarming(self, line: str) -> bool:
-        alarming = re.search(r"\b(error|alert|Traceback|AddressSanitizer|runtime error)\b", line)
+        alarming = re.search(r"\b(error|alert|Traceback|AddressSanitizer|runtime error|ERROR)\b", line)
         return bool(alarming) and not any(re.search(pattern, line) for pattern in self.allowed)
 
 
@@ -285,6 +326,16 @@ def children(pid: int) -> set[int]:
         return set()
 
 
+def without_sanitizer(pid: int) -> str:
+    """The title of a process of the server into which no sanitizer is loaded; else ""."""
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return title if title.startswith("webserver: ") and maps and "/libasan.so" not in maps else ""
+
+
 def descendants(pid: int) -> set[int]:
     found: set[int] = set()
     queue = [pid]
@@ -296,7 +347,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def wait_until(condition: Any, what: str, seconds: float = 20) -> Any:
+def wait_until(condition: Any, what: str, seconds: float = 20 * SLOWNESS) -> Any:
     """The first true value of condition(); looks every 10 ms, as outside observers of processes must."""
     deadline = time.monotonic() + seconds
     while True:

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from serving import ROOT, Server, program, tree, wait_until
+from serving import ROOT, SANITIZE_FLAGS, SLOWNESS, Server, program, tree, wait_until
 
 GOOD = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'good']\n"
 FILES = {
@@ -73,8 +73,8 @@ def write(one: Server) -> None:
     script = one.file("script", "#!/bin/sh\necho I am no Python >&2\nexit 3\n")
     script.chmod(0o755)
     flags = subprocess.check_output(["/usr/bin/python3-config", "--includes", "--embed", "--ldflags"], text=True)
-    compile_ = ["cc", "-rdynamic", "-o", one.directory / "other", one.directory / "other.c", *shlex.split(flags)]
-    subprocess.run(compile_, check=True)
+    compile_ = ["cc", *SANITIZE_FLAGS, "-rdynamic", "-o", one.directory / "other", one.directory / "other.c"]
+    subprocess.run([*compile_, *shlex.split(flags)], check=True)
     (one.directory / "host.so").symlink_to(tree() / "build/lib/libwebserver_host.so")
     text = "[groups]\n[[good]]\nlanguage = python\napplication = good.wsgi\nprocesses = 1\n"
     for name, (lines, _) in GROUPS.items():
@@ -140,7 +140,7 @@ CHECKED = {
 
 def check(one: Server, *words: str) -> subprocess.CompletedProcess[str]:
     command = [program("webserverd"), "--config", str(one.config_file), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=30 * SLOWNESS)
 
 
 @pytest.mark.parametrize("name", CHECKED)
@@ -195,7 +195,7 @@ def test_what_cannot_be_had_is_an_error(server: Server) -> None:
     """no_new_privs = no of a server that was itself started with it; a spool directory without O_TMPFILE."""
     server.write("[groups]\n[[g]]\nlanguage = echo\nno_new_privs = no\n")
     command = ["setpriv", "--no-new-privs", program("webserverd"), "--config", str(server.config_file), "-t"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30 * SLOWNESS)
     assert result.returncode == 1
     assert "[groups] g: no_new_privs: found no, but this process was started with no_new_privs" in result.stderr
     assert check(server, "-t").returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import ROOT, program
+from serving import ROOT, SLOWNESS, program
 
 from webserver.cli.arguments import UsageError, parse
 from webserver.cli.table import printable, status_text
@@ -18,7 +18,7 @@ OPTIONS = {"--config": True, "--json": False, "-t": False}
 
 
 def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program(name), *words], capture_output=True, text=True, timeout=30)
+    return subprocess.run([program(name), *words], capture_output=True, text=True, timeout=30 * SLOWNESS)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from serving import ROOT, TREE, alive, descendants, directory, free_port, wait_until
+from serving import ROOT, TREE, alive, descendants, directory, free_port, interpreter, wait_until
 
 START_SECONDS = 180
 
@@ -435,7 +435,7 @@ def test_a_private_tree_is_served_too() -> None:
         source.mkdir()
         for name in ("webserver", "langplugins", "build/lib", "tools"):
             shutil.copytree(TREE / name, source / name, symlinks=True)
-        venv = ["/usr/bin/python3", "-m", "venv", "--system-site-packages", "--without-pip", source / ".venv"]
+        venv = [interpreter(), "-m", "venv", "--system-site-packages", "--without-pip", source / ".venv"]
         subprocess.run(venv, check=True)
         subprocess.run([source / "tools/entry-points", source / ".venv"], check=True)
         port = free_port()

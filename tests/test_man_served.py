@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from config_machine import adjusted, lay_out
-from serving import GROUP_USER, ROOT, SERVER_USER, Server, directory, program, tree
+from serving import GROUP_USER, ROOT, SERVER_USER, SLOWNESS, Server, directory, program, tree
 from test_man import EXAMPLES
 
 APPLICATION = (
@@ -135,7 +135,9 @@ def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, lin
         example.start()
         workers = sorted(example.pids("worker"))
         shop = example.pids("worker", "shop")
-    result = subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(
+        ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=30 * SLOWNESS
+    )
     assert result.returncode == 0, result.stderr
     if "idle_timeout" in line:
         assert re.fullmatch(r"idle_timeout = 75s +# default\n", result.stdout)

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import GROUP_USER, ROOT, SERVER_USER, TREE, Answer, Server, directory, read_all, tree, wait_until
+from serving import GROUP_USER, ROOT, SERVER_USER, SLOWNESS, TREE, Answer, Server, directory, read_all, tree, wait_until
 from test_rows import functions
 
 from webserver.config.options import OPTIONS, SUBSECTIONS
@@ -152,7 +152,7 @@ def ignoring(name: str, shown: str, place: Path) -> subprocess.CompletedProcess[
         path.chmod(0o755)
     test = str(TREE / "tests" / module_of(shown))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
-    environment = {**os.environ, "WEBSERVER_BIN": str(place)}
+    environment = {**os.environ, "WEBSERVER_BIN": str(place), "WEBSERVER_SUMMARY": os.devnull}
     return subprocess.run(command, env=environment, cwd=TREE, capture_output=True, text=True)
 
 
@@ -556,7 +556,7 @@ def test_request_timeout(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def busy(one: Server, milliseconds: int = 1500) -> Iterator[None]:
+def busy(one: Server, milliseconds: int = 1500 * SLOWNESS) -> Iterator[None]:
     """The one slot of the group runs a request that is known to have begun."""
     with one.connect() as sock:
         sock.sendall(f"GET /plain/sleep/{milliseconds} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -574,7 +574,7 @@ def test_queue_length() -> None:
         # More than a block holds, so it is not placed ahead at the slot.
         waiting.sendall(b"POST /plain/length HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200000)
         wait_until(lambda: queued(one) == 1, "it does not wait")
-        refused = one.request("POST", "/plain/length", b"x" * 200000, timeout=1)
+        refused = one.request("POST", "/plain/length", b"x" * 200000, timeout=SLOWNESS)
         assert refused.status == 503
         assert refused.field("Retry-After")
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200")
@@ -589,7 +589,7 @@ def test_queue_timeout() -> None:
     with running(plain(queue_timeout="200ms")) as one:
         one.allow("queue_timeout")
         with busy(one):
-            assert one.request("POST", "/plain/length", b"x" * 200000, timeout=1).status == 503
+            assert one.request("POST", "/plain/length", b"x" * 200000, timeout=SLOWNESS).status == 503
 
 
 # Sites

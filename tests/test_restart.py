@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from serving import Server, free_port, read_all, wait_until
+from serving import Server, free_port, group_lines, read_all, wait_until
 
 CONFIG = """
 [groups]
@@ -164,11 +164,10 @@ def test_reload_under_load(loaded: Server) -> None:
 def test_reload_adds_and_removes_groups_and_listeners(loaded: Server) -> None:
     text = loaded.config_file.read_text()
     port = free_port()
-    added = text.replace("[sites]", "  [[more]]\n  language = echo\n  processes = 1\n[sites]").replace(
+    more = "\n  ".join(["[[more]]", "language = echo", "processes = 1", *group_lines()])
+    added = text.replace("[sites]", f"  {more}\n[sites]").replace(
         "/plain/ = group:plain", "/plain/ = group:plain\n    /more/ = group:more"
     )
-    if os.geteuid() == 0:
-        added = added.replace("[[more]]\n  language = echo", "[[more]]\n  language = echo\n  user = nobody")
     added = added.replace(f"listen = 127.0.0.1:{loaded.port}", f"listen = 127.0.0.1:{loaded.port}, 127.0.0.1:{port}")
     loaded.config_file.write_text(added)
     loaded.ctl("reload")

@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 import pytest
-from serving import Server, read_all, wait_until
+from serving import Server, interpreter, read_all, wait_until
 
 CONFIG = """
 [groups]
@@ -546,7 +546,7 @@ def test_the_process_is_the_group_s(app: Server, monkeypatch: pytest.MonkeyPatch
 def test_virtual_environment(server: Server) -> None:
     """interpreter = VENV/bin/python: its packages are there, and sys.prefix is its own."""
     venv = server.directory / "venv"
-    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", venv], check=True)
+    subprocess.run([interpreter(), "-m", "venv", "--without-pip", venv], check=True)
     (packages,) = venv.glob("lib/python3*/site-packages")
     (packages / "only_here.py").write_text("word = 'from the environment'\n")
     server.file(

@@ -58,6 +58,8 @@ static bool keep(
 	for (unsigned i = 0; i < count; i++) {
 		size_t from = skip < parts[i].iov_len ? skip : parts[i].iov_len;
 		skip -= from;
+		if (from == parts[i].iov_len)
+			continue; /* a part without bytes may have no pointer */
 		memcpy(peer->out + peer->filled, (const char *)parts[i].iov_base + from, parts[i].iov_len - from);
 		peer->filled += parts[i].iov_len - from;
 	}

@@ -21,11 +21,14 @@ import zmq
 TREE = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(TREE), str(TREE / "tests")]
 
+from serving import SLOWNESS
+from serving import interpreter as default_interpreter
+
 from channel.wire import ffi, lib
 from webserver.wire import control
 
 PAGE_HEAD, PAGE_SLOT = 128, 320
-SECONDS = 20
+SECONDS = 20 * SLOWNESS
 NONE = 0xFFFFFFFFFFFFFFFF
 
 
@@ -155,7 +158,7 @@ class Group:
         processes: int = 1,
         threads: int = 1,
         settings: tuple[tuple[str, str], ...] = (),
-        interpreter: str = "/usr/bin/python3",
+        interpreter: str | None = None,
         environment: dict[str, str] | None = None,
         ordinal: int = 0,
     ) -> None:
@@ -170,7 +173,7 @@ class Group:
         theirs.set_inheritable(True)
         manager = TREE / "webserver/manager/__main__.py"
         self.process = subprocess.Popen(
-            [interpreter, "-I", str(manager), "--control", str(theirs.fileno())],
+            [interpreter or default_interpreter(), "-I", str(manager), "--control", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stderr=self.log_write,
             env={},
@@ -189,7 +192,7 @@ class Group:
             "environment": environment or {"PATH": "/usr/bin:/bin"},
             "directory": str(directory),
             "umask": 0o022,
-            "start_timeout": 20,
+            "start_timeout": SECONDS,
         }
         self.control.send({"op": "record", "record": record})
         self.told: list[dict[str, Any]] = []
@@ -274,7 +277,7 @@ class Group:
 
     def quiet(self, seconds: float = 0.2) -> bool:
         """True if no frame comes in this time."""
-        return not self.socket.poll(int(seconds * 1000))
+        return not self.socket.poll(int(seconds * SLOWNESS * 1000))
 
     def answer(self, identity: Any, data: bytes) -> tuple[Frame, bytes]:
         """Send a request; its answer's head and whole body. Credit is given freely."""

@@ -130,7 +130,7 @@ class Stream:
 
 def start(limits: dict[str, Any]) -> tuple[subprocess.Popen[str], int]:
     process = subprocess.Popen(
-        [os.environ.get("WEBSERVER_HTTP_PYTHON", sys.executable), HERE / "http_server.py", json.dumps(limits)],
+        [sys.executable, HERE / "http_server.py", json.dumps(limits)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -67,7 +68,8 @@ def pure() -> tuple[FFI, Any]:
     with tempfile.TemporaryDirectory() as directory:
         library = Path(directory) / "pure.so"
         subprocess.run(
-            ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{ENGINE}",
+            ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+             *os.environ.get("WEBSERVER_SANITIZE", "").split(), f"-I{ENGINE}",
              f"-I{ENGINE.parent / 'wire'}", *SOURCES, "-x", "c", "-", "-o", library],
             cwd=ENGINE, check=True, text=True, input=REACH,
         )  # fmt: skip

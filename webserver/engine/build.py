@@ -4,7 +4,7 @@ Run as a script it builds in place; setup.py uses `ffibuilder` too. llhttp is co
 puts its C sources (LLHTTP_SOURCE names another place); nothing of it is copied into the tree. The engine does not link
 libzmq: it takes its functions from the library that pyzmq has loaded (zmqlib.c), and only needs zmq.h.
 
-WEBSERVER_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
+WEBSERVER_SANITIZE, when set, holds the compiler's flags of a build with sanitizers (tools/variant).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ LLHTTP_INCLUDE = os.environ.get("LLHTTP_INCLUDE", "/usr/share/include/llhttp")
 STRICT = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-g"]
 # cffi's own generated file and llhttp's are not ours to mend.
 FOREIGN = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-sign-compare"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
 
 
 def declarations(header: Path, name: str) -> str:
@@ -41,7 +40,7 @@ def make() -> FFI:
     ffi.cdef(declarations(HERE / "api.h", "api"))
     own = sorted(str(path) for path in HERE.glob("*.c") if not path.name.startswith("_"))
     foreign = [str(LLHTTP / name) for name in ("api.c", "http.c", "llhttp.c")]
-    sanitize = bool(os.environ.get("WEBSERVER_SANITIZE"))
+    sanitize = os.environ.get("WEBSERVER_SANITIZE", "").split()
     ffi.set_source(
         "webserver.engine._engine",
         '#include "wire.h"\n#include "api.h"\n',
@@ -50,8 +49,8 @@ def make() -> FFI:
         include_dirs=[str(HERE), str(WIRE), LLHTTP_INCLUDE],
         libraries=["dl"],
         define_macros=[("LLHTTP_STRICT_MODE", "1")],
-        extra_compile_args=STRICT + FOREIGN + (["-O1", *SANITIZE] if sanitize else ["-O2"]),
-        extra_link_args=SANITIZE if sanitize else [],
+        extra_compile_args=STRICT + FOREIGN + (sanitize or ["-O2"]),
+        extra_link_args=sanitize,
         py_limited_api=False,
     )
     return ffi

@@ -86,7 +86,10 @@ static void grant(struct langplugin_call *call)
 	struct body *body = &call->body;
 	struct wire_credit credit = {.head = {.kind = WIRE_CREDIT, .size = sizeof(credit)}};
 
-	if (body->whole || body->granted >= body->consumed + WIRE_BODY_WINDOW / 2)
+	/* What lets the rest come has been said already, where its length is known. */
+	if (body->whole || body->granted >= body->consumed + WIRE_BODY_WINDOW / 2 ||
+		(call->block.request.content_length >= 0 &&
+			body->granted >= (uint64_t)call->block.request.content_length))
 		return;
 	credit.head.serial = call->head.serial;
 	credit.head.request = call->head.request;

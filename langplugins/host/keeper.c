@@ -132,7 +132,7 @@ void *keeper_run(void *argument)
 	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
 		if (keeper->link.peer[i].name.role)
 			link_say_head(&keeper->link, keeper->link.peer[i].name, WIRE_GOODBYE, 0, 0, 0, 0);
-	link_flush(&keeper->link, LINGER_MS);
+	link_flush(&keeper->link, LINGER_MS, true);
 	link_close(&keeper->link);
 	return NULL;
 }

@@ -14,7 +14,8 @@
 #define BUFFER	    16384   /* bytes: some thirty requests; of a larger message no more than this is copied */
 #define DIRECT	    4096    /* bytes that are missing of a message, to be read straight into it */
 #define SEND_BUFFER 1048576 /* bytes in the kernel: pieces of WIRE_PIECE go in whole */
-#define CONNECT_S   2	    /* a front end that hangs, with a full backlog, is not waited for longer */
+_Static_assert(MESSAGE_ROOM == WIRE_PIECE + 64, "a piece and its head fit");
+#define CONNECT_S 2 /* a front end that hangs, with a full backlog, is not waited for longer */
 
 int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others)
 {
@@ -279,6 +280,7 @@ void link_close(struct link *link)
 	free(link->buffer);
 	link->buffer = NULL;
 	link->at = link->end = 0;
+	messages_forget();
 }
 
 void link_abandon(struct link *link)

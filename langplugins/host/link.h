@@ -29,6 +29,7 @@ struct peer {
 	struct wire_frontend name; /* role 0: nobody has this ordinal */
 	bool closed;		   /* has sent WIRE_CLOSED, or is gone: no request follows */
 	bool readable;		   /* there may be something to read */
+	bool late;		   /* has been waited for in vain, and has taken nothing since */
 	int fd;			   /* -1: the connection has ended */
 	struct zmtp in;
 	/* What the socket had no room for: room bytes at out, of which [sent, filled) are to be written. */
@@ -75,8 +76,8 @@ int link_say(struct link *link, struct wire_frontend to, const void *data, size_
 /* A message that is a bare head. */
 int link_say_head(struct link *link, struct wire_frontend to, uint32_t kind, uint64_t serial, uint32_t request,
 	unsigned slot, unsigned flags);
-/* Wait until everything has been written, or the time is over. */
-void link_flush(struct link *link, int milliseconds);
+/* Wait until everything has been written, or the time is over. patient: also for those that were waited for in vain. */
+void link_flush(struct link *link, int milliseconds, bool patient);
 void link_close(struct link *link);
 /* The connection is over. */
 void link_lose(struct link *link, struct peer *peer);

@@ -35,8 +35,14 @@ bool link_write(struct link *link, struct peer *peer)
 			return false;
 		}
 		peer->sent += (size_t)sent;
+		peer->late = false;
 	}
 	peer->sent = peer->filled = 0;
+	if (peer->room > ENOUGH) {
+		free(peer->out);
+		peer->out = NULL;
+		peer->room = 0;
+	}
 	link->changed = true; /* no POLLOUT any more */
 	return true;
 }
@@ -117,7 +123,7 @@ int link_say_head(struct link *link, struct wire_frontend to, uint32_t kind, uin
 
 /* ---- all of it */
 
-void link_flush(struct link *link, int milliseconds)
+void link_flush(struct link *link, int milliseconds, bool patient)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
@@ -128,7 +134,7 @@ void link_flush(struct link *link, int milliseconds)
 		struct peer *peers[WIRE_FRONTENDS];
 		unsigned count = 0;
 		for (unsigned i = 0; i < WIRE_FRONTENDS; i++) {
-			if (link->peer[i].fd < 0 || !link_writes(&link->peer[i]))
+			if (link->peer[i].fd < 0 || !link_writes(&link->peer[i]) || (link->peer[i].late && !patient))
 				continue;
 			waits[count] = (struct pollfd){link->peer[i].fd, POLLOUT, 0};
 			peers[count++] = &link->peer[i];
@@ -141,5 +147,7 @@ void link_flush(struct link *link, int milliseconds)
 					link_write(link, peers[i]);
 		clock_gettime(CLOCK_MONOTONIC, &t);
 		left = end - ((int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000);
+		for (unsigned i = 0; i < count && left <= 0; i++)
+			peers[i]->late = true;
 	}
 }

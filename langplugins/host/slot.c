@@ -45,7 +45,7 @@ void slot_close(struct slot *slot)
 
 	if (plugin->thread_stop)
 		plugin->thread_stop(slot->worker->host->state, slot->plugin_thread);
-	link_flush(&slot->link, LINGER_MS);
+	link_flush(&slot->link, LINGER_MS, true);
 	link_close(&slot->link);
 	answer_close(&slot->call.answer);
 	block_free(&slot->call.block);
@@ -321,8 +321,9 @@ void slot_run(struct slot *slot)
 		}
 		if (queue_take(&slot->queue, &entry)) {
 			tell_queue(slot);
-			/* Application code may keep the thread for long; what is left of an answer goes first. */
-			link_flush(&slot->link, TAIL_MS);
+			/* Application code may keep the thread for long; what is left of an answer goes first. A front
+			   end that hangs is waited for once. */
+			link_flush(&slot->link, TAIL_MS, false);
 			run(slot, &entry);
 		}
 	}

@@ -1,7 +1,6 @@
 /* The whole life of a worker: page, application, threads, and the orderly end. Entered once in a forked process. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -242,16 +241,6 @@ static int serve(struct worker *worker)
 	return HOST_EXIT_DONE;
 }
 
-/*
- * Pieces of a body come and go at the top of the heap: given back to the kernel each time, they cost more in page
- * faults than in copying. So a little more is kept, and what glibc would raise by and by is set from the beginning.
- */
-static void keep_memory(void)
-{
-	mallopt(M_MMAP_THRESHOLD, 2 * WIRE_MESSAGE);
-	mallopt(M_TRIM_THRESHOLD, 4 * WIRE_MESSAGE);
-}
-
 int host_worker(struct host *host, const struct host_options *options)
 {
 	static struct worker worker;
@@ -273,7 +262,6 @@ int host_worker(struct host *host, const struct host_options *options)
 	if (host_tie(options->manager))
 		return HOST_EXIT_ORPHAN;
 	worker.keeper.wake = -1;
-	keep_memory();
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
 	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {

@@ -2,24 +2,9 @@
 #include "zmtp.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum flag { MORE = 1, LONG = 2, COMMAND = 4, RESERVED = 0xf8 };
-
-struct message *message_new(size_t size)
-{
-	struct message *message = malloc(sizeof(*message) + size);
-
-	if (message)
-		message->size = size;
-	return message;
-}
-
-void message_free(struct message *message)
-{
-	free(message);
-}
 
 /* ---- out */
 

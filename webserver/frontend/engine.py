@@ -20,7 +20,7 @@ from .decide import Decision
 EVENTS = 128  # told to Python in one turn; the rest comes in the next
 NANOSECONDS = 1_000_000_000
 DECISIONS = 65536  # remembered at most; an entry costs some 200 bytes
-FILES = 4096  # open files kept at most
+FILES = 16384  # files kept at most, open or in memory; of open ones no more than an eighth of what may be open
 GATHER = 65536 - 16384  # bytes of a body that fit a block beside the largest usual head
 
 
@@ -222,5 +222,5 @@ def _fill_limits(limits: Any, server: Server) -> None:
     for name in ("connections", "max_head", "max_line", "max_fields", "spool_memory", "spool_limit"):
         setattr(limits, name, getattr(server, name))
     limits.decisions = DECISIONS
-    limits.files = FILES
+    limits.files = min(FILES, server.open_files // 8)
     limits.gather = GATHER

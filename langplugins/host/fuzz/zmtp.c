@@ -2,7 +2,7 @@
  * Any bytes as what a front end says, in pieces of any size. However they are cut, the same messages come out; none is
  * larger than may be, none comes before greeting and READY, and after a broken rule nothing comes at all.
  *
- * sources: langplugins/host/zmtp.c
+ * sources: langplugins/host/zmtp.c langplugins/host/message.c
  *
  * The first byte says how the stream is cut, and whether a right greeting and READY are put before the rest.
  */

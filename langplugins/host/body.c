@@ -114,7 +114,9 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 		if (call_over(call))
 			return LP_GONE;
 		grant(call);
+		slot->wants_body = true;
 		slot_drain(slot);
+		slot->wants_body = false;
 		if (body->first)
 			continue;
 		if (body->whole)
@@ -122,7 +124,9 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 		if (flags & LP_NOWAIT)
 			return LP_AGAIN;
 		__atomic_store_n(&slot->page->phase, WIRE_READING, __ATOMIC_RELAXED);
+		slot->wants_body = true;
 		slot_sleep(slot, -1);
+		slot->wants_body = false;
 		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
 	}
 	if (size > body->left)

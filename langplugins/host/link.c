@@ -164,6 +164,9 @@ unsigned link_wait(struct link *link, int milliseconds)
 
 	if (link->changed)
 		poll_anew(link);
+	/* What was read and not taken is announced by nobody. */
+	if (link->at < link->end)
+		milliseconds = 0;
 	if (poll(link->poll, LINK_OTHERS + link->polls, milliseconds) <= 0)
 		return 0;
 	for (unsigned i = 0; i < LINK_OTHERS; i++)

@@ -181,7 +181,8 @@ static void take_in(struct slot *slot)
 	struct message *message;
 	enum link_got got;
 
-	while ((got = link_receive(&slot->link, &from, &head, &message)) != LINK_NOTHING) {
+	while (!(slot->wants_body && slot->call.body.first) &&
+		(got = link_receive(&slot->link, &from, &head, &message)) != LINK_NOTHING) {
 		if (got == LINK_FRAME)
 			take_frame(slot, from, &head, message);
 		else

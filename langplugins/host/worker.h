@@ -136,6 +136,7 @@ struct slot {
 	unsigned frontends_seen;
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
+	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
 	struct langplugin_call call;
 };
 

@@ -130,7 +130,9 @@ def test_what_an_application_starts_gets_nothing(running: Server) -> None:
     signals = {
         line.split(":")[0]: int(line.split(":")[1], 16) for line in lines if line.startswith(("SigIgn", "SigBlk"))
     }
-    assert (signals["SigIgn"], signals["SigBlk"]) == (0, 0)
+    # 32 and 33 are the C library's own: ignored by whoever was started with posix_spawn, as by make, and nobody can set
+    # them back.
+    assert (signals["SigIgn"] & ~(3 << 31), signals["SigBlk"]) == (0, 0)
     assert [line for line in lines if line.isdigit()] == ["0", "1", "2", "3"]
 
 

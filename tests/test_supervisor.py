@@ -13,12 +13,11 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import ROOT, TREE, Server, alive, free_port, wait_until
+from serving import ROOT, TREE, Server, alive, free_port, tree, wait_until
 
 FAKES = Path(__file__).resolve().parent / "supervisor_fakes"
 GROUP = """
@@ -57,7 +56,9 @@ class Fake(Server):
         (directory / "bin").mkdir()
         for name in ("webserverd", "webserverctl"):
             program = directory / "bin" / name
-            program.write_text(f"#!{sys.executable} -I\n" + START.format(tree=str(directory / "tree"), name=name))
+            program.write_text(
+                f"#!{tree()}/.venv/bin/python -I\n" + START.format(tree=str(directory / "tree"), name=name)
+            )
             program.chmod(0o755)
         (directory / "plugin.so").touch()
 

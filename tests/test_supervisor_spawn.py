@@ -8,11 +8,11 @@ import os
 import resource
 import select
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from serving import interpreter
 
 from webserver.supervisor.confine import STEPS, NotConfined, Plan
 from webserver.supervisor.identity import Identity, IdentityError, own_identity, resolve
@@ -156,7 +156,7 @@ def test_a_descriptor_may_be_where_another_belongs() -> None:
     reader, writer = os.pipe()
     try:
         code = "import os; os.write(4, b'x'); os.fstat(5); os._exit(os.path.exists('/proc/self/fd/6'))"
-        argv = (sys.executable, "-I", "-c", code)
+        argv = (interpreter(), "-I", "-c", code)
         # A circle: each wants the other's number.
         circle = {0: null, 2: 2, writer: reader, reader: writer, 4: writer, 5: null}
         report, status = run(record(argv=argv, descriptors=circle))

@@ -8,7 +8,8 @@
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
  *   answer.c  a call's answer; head.c its head; body.c its request body; block.c its head
- *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; log.c; title.c
+ *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
+ *   log.c     entries of the error log; title.c the process's title
  *
  * Owners: a slot is its own thread's, but for struct recall (its mutex) and call.cancelled (atomic). The list of front
  * ends is the keeper's to change (worker->mutex). The page is written by the slot for its own part.

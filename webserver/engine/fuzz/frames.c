@@ -18,7 +18,7 @@
  * sources: /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c
  * flags: -DCHANNEL_STRICT -Dclock_gettime=fuzz_clock
  * options: -max_len=700 -entropic=0
- * count: -max_len=200
+ * count: -max_len=64
  *
  * Checked after each: _frames_checks.c. All the time: what the engine sends is in order (_frames_zmq.c), and no client
  * gets a piece of another's answer (_frames_clients.c). At the end nothing may be left.

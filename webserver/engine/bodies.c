@@ -239,13 +239,14 @@ static void release_piece(void *data, void *buffer)
 
 /*
  * The buffer itself becomes the message, if it is full enough: a message holds all of its buffer until it is written,
- * and a client that sends byte by byte must not make that a thousand times what it sends. 0, or -1 with errno.
+ * and a client that sends byte by byte must not make that a thousand times what it sends.
  */
 static bool can_hand_over(const struct exchange *x, size_t size)
 {
 	return x->upload == UPLOAD_STREAM && size == x->body.size && size >= SMALL_BODY && size >= x->body.capacity / 4;
 }
 
+/* 0, or -1 with errno: the buffer is still ours. */
 static int hand_over(struct exchange *x, size_t size, bool last)
 {
 	struct body_head *head = (struct body_head *)(void *)x->body.buffer;

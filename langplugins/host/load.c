@@ -27,6 +27,11 @@ static void call_finish(struct langplugin_call *call)
 	answer_conclude(call);
 }
 
+static void **call_place(struct langplugin_call *call)
+{
+	return &call->place;
+}
+
 static void call_log(struct langplugin_call *call, int level, const char *text, size_t size)
 {
 	static const struct langplugin_text none = {"", 0};
@@ -55,6 +60,8 @@ static const struct langplugin_host functions = {
 	.finish = call_finish,
 	.log = call_log,
 	.end = answer_end,
+	.place = call_place,
+	.slot = worker_slot,
 };
 
 /* NULL: it is what it says it is. */
@@ -64,10 +71,15 @@ static const char *objection(const struct langplugin *plugin)
 		return "what it exports as `langplugin` is none";
 	if (plugin->major != LANGPLUGIN_MAJOR)
 		return "it was built for another major version of the plugin interface; build it again";
-	if (plugin->size < sizeof(struct langplugin))
+	if (plugin->size < offsetof(struct langplugin, run))
 		return "its struct langplugin is too small";
 	if (!plugin->open || !plugin->handle || !plugin->name)
 		return "it has no open(), handle() or name";
+	if (plugin->traits & (LANGPLUGIN_OWN_THREADS | LANGPLUGIN_ASYNC) &&
+		(plugin->minor < 1 || plugin->size < sizeof(struct langplugin) || !plugin->run))
+		return "a trait of it asks for run(), which it does not have";
+	if (plugin->traits & LANGPLUGIN_ASYNC && !plugin->ready)
+		return "LANGPLUGIN_ASYNC asks for ready(), which it does not have";
 	return NULL;
 }
 

@@ -244,6 +244,7 @@ static void run(struct slot *slot, struct entry *entry)
 		return;
 	}
 	call->message = entry->request;
+	call->place = NULL;
 	answer_begin(call);
 	body_begin(call, entry);
 	host->plugin->handle(host->state, slot->plugin_thread, call);

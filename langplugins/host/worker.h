@@ -118,6 +118,7 @@ struct langplugin_call {
 	struct wire_frontend from;
 	struct wire_head head;
 	atomic_int cancelled;	 /* set by the keeper too */
+	void *place;		 /* the plugin's */
 	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
 	struct body body;
@@ -172,6 +173,7 @@ int worker_report(const struct worker *worker, uint32_t kind, const char *text);
 /* The list of front ends as it is now; returns its version. */
 unsigned worker_frontends(struct worker *worker, struct frontends *frontends);
 bool worker_has(struct worker *worker, struct wire_frontend name);
+int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);

@@ -252,7 +252,7 @@ def test_an_application_that_does_not_end_is_cut_off(server: Server) -> None:
         server.ctl("restart", "hand")
         with pytest.raises(ConnectionResetError):
             tunnel.rest()
-    assert "the tunnel did not end within tunnel_grace" in server.log()
+    wait_until(lambda: "the tunnel did not end within tunnel_grace" in server.log(), "the log says nothing")
 
 
 def test_the_end_of_the_server(server: Server) -> None:
@@ -290,7 +290,7 @@ def test_tunnel_timeout(server: Server) -> None:
             assert tunnel.hear(1) == b"x"
         with pytest.raises(ConnectionResetError):
             tunnel.rest()
-    assert "nothing came through the tunnel for tunnel_timeout" in server.log()
+    wait_until(lambda: "nothing came through the tunnel for tunnel_timeout" in server.log(), "the log says nothing")
     wait_until(lambda: idle(server), "its slot is not free")
 
 

@@ -38,7 +38,7 @@ CONFIG = """
 def build_plugin(directory: Path, name: str = "byhand") -> Path:
     """A plugin of tests/plugins, built with nothing but the public header."""
     target = directory / f"{name}.so"
-    command = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-fvisibility=hidden", "-shared", "-fPIC"]
+    command = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-fvisibility=hidden", "-shared", "-fPIC"]
     source = TREE / f"tests/plugins/{name}.c"
     include = f"-I{TREE / 'langplugins/include'}"
     flags = [*SANITIZE_FLAGS, *shlex.split(os.environ.get("CFLAGS", ""))]

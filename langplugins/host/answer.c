@@ -172,7 +172,8 @@ static int send_last(struct langplugin_call *call, int flags)
 		.fields = sizeof(piece),
 		.field_count = trailers->laid_count,
 	};
-	const struct iovec parts[] = {{(void *)(uintptr_t)&piece, sizeof(piece)}, {trailers->laid, trailers->laid_size}};
+	const struct iovec parts[] = {
+		{(void *)(uintptr_t)&piece, sizeof(piece)}, {trailers->laid, trailers->laid_size}};
 	result = send_message(call, parts, 2, flags);
 	if (result == LP_OK)
 		answer->state = ANSWER_ENDED;

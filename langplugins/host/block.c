@@ -271,9 +271,10 @@ bool block_read(struct block *block, const void *message, size_t size)
 	to->chunked = to->content_length < 0;
 	to->expects_continue = (head.head.flags & WIRE_EXPECT) != 0;
 	to->takes_trailers = (head.head.flags & WIRE_TRAILERS) != 0;
-	const struct langplugin_variable *upgrade =
-		head.head.flags & WIRE_UPGRADE ? same(variables, to->variable_count, block_known[WIRE_FIELD_UPGRADE])
-					       : NULL;
+	const struct langplugin_variable *upgrade = head.head.flags & WIRE_UPGRADE
+							    ? same(variables, to->variable_count,
+								      block_known[WIRE_FIELD_UPGRADE])
+							    : NULL;
 	to->upgrade = upgrade ? upgrade->value : (struct langplugin_text){"", 0};
 	block->first_body = head.text[WIRE_FIRST_BODY];
 	block->trailers = head.fields + (uint32_t)(count * sizeof(struct wire_field));

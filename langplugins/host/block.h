@@ -10,7 +10,7 @@
 struct block {
 	struct langplugin_request request;
 	struct wire_span first_body; /* within the message */
-	uint32_t trailers; /* struct wire_field[trailer_count] within the message, checked */
+	uint32_t trailers;	     /* struct wire_field[trailer_count] within the message, checked */
 	uint32_t trailer_count;
 	uint64_t response_window;
 	uint64_t deadline_ns;

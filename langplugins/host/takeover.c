@@ -135,8 +135,7 @@ static int take_head(struct takeover *t)
 	if (head->status >= 200 || head->status == 101)
 		return take_answer(t, head);
 	/* 100 is said by the front end when it is due. */
-	if (head->status != 100 &&
-		answer_inform(t->call, head->status, head->field, head->count) == LP_INVALID)
+	if (head->status != 100 && answer_inform(t->call, head->status, head->field, head->count) == LP_INVALID)
 		return give_up(t, "an interim answer breaks a rule of HTTP");
 	return LP_OK;
 }

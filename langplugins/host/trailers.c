@@ -1,4 +1,5 @@
-/* Fields after a body: those of the request as the plugin sees them, those of the answer as the channel carries them. */
+/* Fields after a body: those of the request as the plugin sees them, those of the answer as the channel carries them.
+ */
 #include <stdlib.h>
 #include <string.h>
 

@@ -19,7 +19,8 @@
 static const struct langplugin_host *host;
 static const struct langplugin_text no_reason = TEXT("");
 static const struct langplugin_field plain = {TEXT("Content-Type"), TEXT("text/plain")};
-static const char switching[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: Upgrade\r\nX-Hand: 1\r\n\r\n";
+static const char switching[] =
+	"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: Upgrade\r\nX-Hand: 1\r\n\r\n";
 
 static int open_plugin(const struct langplugin_host *given, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t size)
@@ -117,7 +118,8 @@ static void rest(struct langplugin_call *call)
 		(got = recv(fd, block, sizeof(block), 0)) > 0)
 		total += got;
 	int size = snprintf(block, sizeof(block), "%lld", total);
-	say(fd, text, (size_t)snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, block));
+	say(fd, text,
+		(size_t)snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, block));
 	close(fd);
 }
 

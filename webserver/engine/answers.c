@@ -21,8 +21,7 @@ static bool allowed(struct engine_text name, enum allow allow)
 		return true;
 	if (allow == ALLOW_TRAILER && wire_is_word(name.data, name.size, "trailer"))
 		return true;
-	return !wire_is_connection_field(name.data, name.size) &&
-	       !wire_is_word(name.data, name.size, "content-length");
+	return !wire_is_connection_field(name.data, name.size) && !wire_is_word(name.data, name.size, "content-length");
 }
 
 /* How many fields were put into channel->fields, or -1: one is not well formed. */
@@ -235,8 +234,8 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 	struct engine_text reason = {data + response.reason.at, response.reason.size};
 	if (tunnel)
 		tunnel_begin(x);
-	int result = reply_begin(r, response.status, reason, c->fields, (size_t)count, x->answer.length,
-		tunnel ? REPLY_TUNNEL : 0);
+	int result = reply_begin(
+		r, response.status, reason, c->fields, (size_t)count, x->answer.length, tunnel ? REPLY_TUNNEL : 0);
 	if (result == 0)
 		result = give(x, message, data + response.body.at, response.body.size);
 	conclude(x, result, last);

@@ -29,9 +29,9 @@ enum engine_result { ENGINE_OK = 0, ENGINE_STALE = -1, ENGINE_INVALID = -2, ENGI
 struct engine_limits {
 	uint64_t head_timeout_ns, body_timeout_ns, idle_timeout_ns, send_timeout_ns;
 	uint64_t tunnel_timeout_ns, tunnel_grace_ns; /* 0: none */
-	uint32_t connections; /* held at once by this front end */
-	uint32_t max_head;    /* bytes of request line and fields together */
-	uint32_t max_line;    /* bytes of the request target, and of one field */
+	uint32_t connections;			     /* held at once by this front end */
+	uint32_t max_head;			     /* bytes of request line and fields together */
+	uint32_t max_line;			     /* bytes of the request target, and of one field */
 	uint32_t max_fields;
 	uint32_t decisions;    /* entries of the decision table */
 	uint32_t files;	       /* entries of the open-file cache */

@@ -19,8 +19,7 @@ static uint32_t riding(const struct exchange *x)
 
 static size_t first_text(const struct exchange *x)
 {
-	return sizeof(struct wire_request) +
-	       (size_t)(x->request->field_count + riding(x)) * sizeof(struct wire_field);
+	return sizeof(struct wire_request) + (size_t)(x->request->field_count + riding(x)) * sizeof(struct wire_field);
 }
 
 struct texts {

@@ -258,7 +258,8 @@ static void release_piece(void *data, void *buffer)
  */
 static bool can_hand_over(const struct exchange *x, size_t size, bool last)
 {
-	return !(last && x->request->trailer_count > 0) && x->upload == UPLOAD_STREAM && size == x->body.size && size >= SMALL_BODY && size >= x->body.capacity / 4;
+	return !(last && x->request->trailer_count > 0) && x->upload == UPLOAD_STREAM && size == x->body.size &&
+	       size >= SMALL_BODY && size >= x->body.capacity / 4;
 }
 
 /* 0, or -1 with errno: the buffer is still ours. */

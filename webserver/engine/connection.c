@@ -136,8 +136,7 @@ static void reset_when_closed(struct connection *c)
 static void reset_if_it_would_look_whole(struct connection *c)
 {
 	const struct request *r = c->request;
-	if (r != NULL && r->state >= REQUEST_REPLYING &&
-		(r->framing == FRAMING_CLOSE || r->framing == FRAMING_TUNNEL))
+	if (r != NULL && r->state >= REQUEST_REPLYING && (r->framing == FRAMING_CLOSE || r->framing == FRAMING_TUNNEL))
 		reset_when_closed(c);
 }
 

@@ -160,14 +160,14 @@ struct request {
 
 	/* Answer: reply.c */
 	uint16_t status;
-	uint8_t framing;       /* enum in reply.c */
-	bool reply_complete;   /* reply_end was called */
+	uint8_t framing;     /* enum in reply.c */
+	bool reply_complete; /* reply_end was called */
 	bool trailers_sent;
 	bool shut_wanted, shut_done; /* reply_shut was called; our side of the connection is shut */
-	uint64_t reply_length; /* declared, or UINT64_MAX */
-	uint64_t reply_body;   /* body bytes given to reply_* so far */
-	uint64_t bytes_out;    /* heads and body written to the socket */
-	uint64_t heads_size;   /* of that, heads: the answer's and interim ones */
+	uint64_t reply_length;	     /* declared, or UINT64_MAX */
+	uint64_t reply_body;	     /* body bytes given to reply_* so far */
+	uint64_t bytes_out;	     /* heads and body written to the socket */
+	uint64_t heads_size;	     /* of that, heads: the answer's and interim ones */
 
 	const char *group_name; /* for the access log; NULL if no group had it */
 	void *arena;		/* request_alloc; freed with the request */

@@ -55,11 +55,9 @@ void head_refuse(struct connection *c, int status, const char *why);
 int head_fill(struct engine *e, const struct head *head, struct request *r, const char **why);
 
 /* ---- trailers.c */
-/* Bytes behind a chunked body's last chunk. False: no memory. */
-bool trailers_add(struct request *r, const char *data, size_t size);
-/* All are here: fill r->trailers. Those that nobody may see, or that belong before a body, are left out. False: no
-   memory, or more than may be. */
-bool trailers_fill(struct request *r);
+/* What a piece has of trailers, if the request lives (NULL: it does not). With the last, r->trailers is filled; those
+   that nobody may see, or that belong before a body, are left out. False: no memory, or more than may be. */
+bool trailers_keep(struct request *r, const char *data, const struct chunked_piece *piece);
 
 /* ---- target.c. All answer 0 or a status; *why is set with a status. */
 struct target {

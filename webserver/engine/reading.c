@@ -245,23 +245,12 @@ struct piece {
 
 enum taken { TAKEN_NOTHING, TAKEN_SOME, TAKEN_BROKEN };
 
-/* Whether there is memory for its trailers, and no more of them than may be. */
-static bool keep_trailers(struct connection *c, const char *data, const struct chunked_piece *piece)
-{
-	struct request *r = c->request;
-	if (r == NULL || r->body_done || piece->trailers_size == 0)
-		return true;
-	if (r->trailer_bytes.size == 0 && piece->last && piece->trailers_size == 2)
-		return true; /* the empty line alone */
-	return trailers_add(r, data + piece->trailers, piece->trailers_size) && (!piece->last || trailers_fill(r));
-}
-
 /* Take what is chunked out of data. */
 static enum taken unchunk(struct connection *c, char *data, size_t size, size_t *consumed, struct piece *piece)
 {
 	struct chunked_piece found;
 	if (!chunked_decode(&c->chunked, data, size, c->engine->limits.max_head, &found) ||
-		!keep_trailers(c, data, &found))
+		!trailers_keep(c->request, data, &found))
 		return TAKEN_BROKEN;
 	*consumed = found.consumed;
 	*piece = (struct piece){data, found.size, found.last};

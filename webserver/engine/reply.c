@@ -351,7 +351,8 @@ int reply_end(struct request *r)
 		reply_abort(r);
 		return -1;
 	}
-	if (r->framing == FRAMING_CHUNKED && !r->trailers_sent && output_copy(c, last_chunk, sizeof(last_chunk) - 1) < 0) {
+	if (r->framing == FRAMING_CHUNKED && !r->trailers_sent &&
+		output_copy(c, last_chunk, sizeof(last_chunk) - 1) < 0) {
 		no_memory(r);
 		return -1;
 	}

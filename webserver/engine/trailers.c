@@ -9,7 +9,7 @@
 
 #define FIRST_ROOM 256
 
-bool trailers_add(struct request *r, const char *data, size_t size)
+static bool add(struct request *r, const char *data, size_t size)
 {
 	size_t have = r->trailer_bytes.size, need = have + size;
 
@@ -51,7 +51,7 @@ static size_t lines(const char *at, const char *end)
 	return count;
 }
 
-bool trailers_fill(struct request *r)
+static bool fill(struct request *r)
 {
 	const struct names *names = request_engine(r)->connections->http1->names;
 	const char *at = r->trailer_bytes.data, *end = at + r->trailer_bytes.size;
@@ -77,4 +77,13 @@ bool trailers_fill(struct request *r)
 		at = line + 1;
 	}
 	return true;
+}
+
+bool trailers_keep(struct request *r, const char *data, const struct chunked_piece *piece)
+{
+	if (r == NULL || r->body_done || piece->trailers_size == 0)
+		return true;
+	if (r->trailer_bytes.size == 0 && piece->last && piece->trailers_size == 2)
+		return true; /* the empty line alone */
+	return add(r, data + piece->trailers, piece->trailers_size) && (!piece->last || fill(r));
 }

@@ -74,8 +74,7 @@ int tunnels_limits(struct engine *e)
 	const struct engine_limits *limits = &e->limits;
 	struct timer_queue *idle = NULL, *grace = NULL;
 
-	if (limits->tunnel_timeout_ns != 0 &&
-		(idle = timer_queue(e, limits->tunnel_timeout_ns, idle_expired)) == NULL)
+	if (limits->tunnel_timeout_ns != 0 && (idle = timer_queue(e, limits->tunnel_timeout_ns, idle_expired)) == NULL)
 		return -1;
 	if (limits->tunnel_grace_ns != 0 && (grace = timer_queue(e, limits->tunnel_grace_ns, grace_expired)) == NULL)
 		return -1;

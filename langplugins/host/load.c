@@ -27,12 +27,79 @@ static void call_finish(struct langplugin_call *call)
 	answer_conclude(call);
 }
 
+static void **call_place(struct langplugin_call *call)
+{
+	return &call->place;
+}
+
 static void call_log(struct langplugin_call *call, int level, const char *text, size_t size)
 {
 	static const struct langplugin_text none = {"", 0};
 
 	log_entry(level, call ? call->block.request.request_id : none, call ? call->block.request.site : none, text,
 		size);
+}
+
+/*
+ * Once the application has the connection, none of these has anything to do with the call any more: another thread
+ * does (takeover.c).
+ */
+static ssize_t call_read(struct langplugin_call *call, void *buffer, size_t size, int flags)
+{
+	return call->taken ? LP_INVALID : body_read(call, buffer, size, flags);
+}
+
+static int call_respond(struct langplugin_call *call, int status, struct langplugin_text reason,
+	const struct langplugin_field *fields, size_t count, int64_t content_length)
+{
+	return call->taken ? LP_INVALID : answer_respond(call, status, reason, fields, count, content_length);
+}
+
+static int call_unrespond(struct langplugin_call *call)
+{
+	return call->taken ? LP_INVALID : answer_unrespond(call);
+}
+
+static int call_write(struct langplugin_call *call, const void *data, size_t size, int flags)
+{
+	return call->taken ? LP_INVALID : answer_write(call, data, size, flags);
+}
+
+static int call_flush(struct langplugin_call *call, int flags)
+{
+	return call->taken ? LP_INVALID : answer_flush(call, flags);
+}
+
+static int call_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
+{
+	return call->taken ? LP_INVALID : answer_send_file(call, fd, offset, length);
+}
+
+static int call_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
+{
+	return call->taken ? LP_INVALID : answer_inform(call, status, fields, count);
+}
+
+static void call_abort(struct langplugin_call *call)
+{
+	if (!call->taken)
+		answer_abort(call);
+}
+
+static int call_end(struct langplugin_call *call)
+{
+	return call->taken ? LP_INVALID : answer_end(call);
+}
+
+static int call_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count)
+{
+	return call->taken ? LP_INVALID : answer_trailers(call, fields, count);
+}
+
+static const struct langplugin_field *call_request_trailers(struct langplugin_call *call, size_t *count)
+{
+	*count = 0;
+	return call->taken ? NULL : request_trailers(call, count);
 }
 
 static const struct langplugin_host functions = {
@@ -42,19 +109,24 @@ static const struct langplugin_host functions = {
 	.known_count = WIRE_KNOWN_COUNT,
 	.known = block_known,
 	.request = call_request,
-	.read = body_read,
-	.respond = answer_respond,
-	.unrespond = answer_unrespond,
-	.write = answer_write,
-	.flush = answer_flush,
-	.send_file = answer_send_file,
-	.inform = answer_inform,
-	.abort = answer_abort,
+	.read = call_read,
+	.respond = call_respond,
+	.unrespond = call_unrespond,
+	.write = call_write,
+	.flush = call_flush,
+	.send_file = call_send_file,
+	.inform = call_inform,
+	.abort = call_abort,
 	.cancelled = call_cancelled,
 	.deadline = call_deadline,
 	.finish = call_finish,
 	.log = call_log,
-	.end = answer_end,
+	.end = call_end,
+	.trailers = call_trailers,
+	.request_trailers = call_request_trailers,
+	.take_over = call_take_over,
+	.place = call_place,
+	.slot = worker_slot,
 };
 
 /* NULL: it is what it says it is. */
@@ -64,10 +136,15 @@ static const char *objection(const struct langplugin *plugin)
 		return "what it exports as `langplugin` is none";
 	if (plugin->major != LANGPLUGIN_MAJOR)
 		return "it was built for another major version of the plugin interface; build it again";
-	if (plugin->size < sizeof(struct langplugin))
+	if (plugin->size < offsetof(struct langplugin, run))
 		return "its struct langplugin is too small";
 	if (!plugin->open || !plugin->handle || !plugin->name)
 		return "it has no open(), handle() or name";
+	if (plugin->traits & (LANGPLUGIN_OWN_THREADS | LANGPLUGIN_ASYNC) &&
+		(plugin->minor < 1 || plugin->size < sizeof(struct langplugin) || !plugin->run))
+		return "a trait of it asks for run(), which it does not have";
+	if (plugin->traits & LANGPLUGIN_ASYNC && !plugin->ready)
+		return "LANGPLUGIN_ASYNC asks for ready(), which it does not have";
 	return NULL;
 }
 

@@ -95,8 +95,10 @@ static void in_child(void)
 	struct worker *worker = the_worker;
 
 	worker->forked = true;
-	for (unsigned i = 0; i < worker->slots; i++)
+	for (unsigned i = 0; i < worker->slots; i++) {
 		link_abandon(&worker->slot[i].link);
+		takeover_abandon(&worker->slot[i].call);
+	}
 	link_abandon(&worker->keeper.link);
 	close(worker->control);
 }
@@ -175,17 +177,26 @@ static void schedule(void)
 		sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none);
 }
 
+int worker_slot(unsigned number)
+{
+	struct slot *slot = &the_worker->slot[number];
+
+	schedule();
+	if (slot_start(slot))
+		return -1;
+	slot_run(slot);
+	slot_close(slot);
+	return 0;
+}
+
 static void *slot_thread(void *argument)
 {
 	struct slot *slot = argument;
 
-	schedule();
-	if (slot_start(slot)) {
+	if (worker_slot(slot->number)) {
 		log_format(NULL, LP_ERROR, "slot %u: the plugin could not start a thread", slot->number);
 		_exit(HOST_EXIT_SYSTEM);
 	}
-	slot_run(slot);
-	slot_close(slot);
 	return NULL;
 }
 
@@ -218,22 +229,41 @@ static int open_sockets(struct worker *worker)
 	return 0;
 }
 
-static int serve(struct worker *worker)
+static void ready(const struct worker *worker)
+{
+	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);
+	worker_report(worker, HOST_READY, "");
+}
+
+/* Threads of ours, one for each slot; the first is this one. */
+static int run_slots(struct worker *worker)
 {
 	char name[16];
 
-	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
-		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	for (unsigned i = 1; i < worker->slots; i++) {
 		snprintf(name, sizeof(name), "slot %u", i);
 		if (start_thread(&worker->slot[i].thread, slot_thread, &worker->slot[i], name, true))
-			return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
+			return -1;
 	}
-	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);
-	worker_report(worker, HOST_READY, "");
+	ready(worker);
 	slot_thread(&worker->slot[0]);
 	for (unsigned i = 1; i < worker->slots; i++)
 		pthread_join(worker->slot[i].thread, NULL);
+	return 0;
+}
+
+static int serve(struct worker *worker)
+{
+	const struct host *host = worker->host;
+
+	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
+		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
+	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {
+		ready(worker);
+		host->plugin->run(host->state);
+	} else if (run_slots(worker)) {
+		return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
+	}
 	atomic_store(&worker->finished, true);
 	wake_up(worker->keeper.wake);
 	pthread_join(worker->keeper.thread, NULL);

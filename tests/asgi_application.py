@@ -106,7 +106,7 @@ async def endless(scope, receive, send):
             sent += 300000
             started["sent"] = sent
     except OSError as error:
-        events.append("endless: %s %d" % (type(error).__name__, sent))
+        events.append(f"endless: {type(error).__name__} {sent}")
         raise
 
 
@@ -121,7 +121,7 @@ async def framework(scope, receive, send):
         while True:
             await send({"type": "http.response.body", "body": b"x" * 300000, "more_body": True})
     except OSError:
-        raise RuntimeError("client disconnected")
+        raise RuntimeError("client disconnected") from None
 
 
 async def listen(scope, receive, send):
@@ -145,7 +145,7 @@ async def after_answer(scope, receive, send):
     events.append("after: " + (await receive())["type"])
     try:
         await send({"type": "http.response.body", "body": b"more"})
-    except RuntimeError as error:
+    except RuntimeError:
         events.append("after: RuntimeError")
 
 
@@ -154,7 +154,7 @@ async def timeout(scope, receive, send):
     await read(receive)
     try:
         await asyncio.wait_for(receive(), 0.05)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         pass
     task = asyncio.create_task(receive())
     await asyncio.sleep(0)
@@ -171,7 +171,7 @@ async def half_sent(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": PLAIN})
     waiting = asyncio.create_task(send({"type": "http.response.body", "body": b"a" * size, "more_body": True}))
     await asyncio.sleep(0.05)
-    events.append("half_sent: done is %s" % waiting.done())
+    events.append(f"half_sent: done is {waiting.done()}")
     waiting.cancel()
     await send({"type": "http.response.body", "body": b"b" * size})
 
@@ -210,7 +210,11 @@ async def text_body(scope, receive, send):
 
 
 async def ignored_headers(scope, receive, send):
-    await answer(send, b"ignored", headers=[(b"Transfer-Encoding", b"chunked"), (b"Connection", b"keep-alive"), [b"X-Kept", b"1"]])
+    await answer(
+        send,
+        b"ignored",
+        headers=[(b"Transfer-Encoding", b"chunked"), (b"Connection", b"keep-alive"), [b"X-Kept", b"1"]],
+    )
 
 
 async def raises(scope, receive, send):
@@ -353,7 +357,7 @@ async def subprocess(scope, receive, send):
 
 async def loop_kind(scope, receive, send):
     loop = asyncio.get_running_loop()
-    await answer(send, ("%s %s" % (type(loop).__module__, asyncio.current_task() is not None)).encode())
+    await answer(send, (f"{type(loop).__module__} {asyncio.current_task() is not None}").encode())
 
 
 async def lifespan(scope, receive, send):
@@ -364,14 +368,14 @@ async def lifespan(scope, receive, send):
     await send({"type": "lifespan.startup.complete"})
     event = await receive()
     assert event == {"type": "lifespan.shutdown"}, event
-    print("shutdown: %d requests run" % started.get("now", 0), flush=True)
+    print("shutdown: {} requests run".format(started.get("now", 0)), flush=True)
     await send({"type": "lifespan.shutdown.complete"})
 
 
 async def application(scope, receive, send):
     if scope["type"] == "lifespan":
         return await lifespan(scope, receive, send)
-    name = scope["path"].strip("/").partition("/")[0] or "hello"
+    name = scope["path"].removeprefix(scope["root_path"]).strip("/").partition("/")[0] or "hello"
     result = globals()[name](scope, receive, send)
     if result is not None:
         return await result

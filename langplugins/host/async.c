@@ -349,6 +349,8 @@ static void async_finish(struct langplugin_call *call)
 {
 	struct slot *slot = call->slot;
 
+	if (slot->worker->forked)
+		_exit(0); /* a child that application code made came back here: the request is its parent's */
 	if (slot->stage != SLOT_RUNNING)
 		return;
 	/* Another call may begin only when nobody is in this one: in a turn. */

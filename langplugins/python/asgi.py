@@ -12,6 +12,7 @@ import time
 _NAMES = ("application", "app")
 _ERROR, _WARNING, _NOTICE = 0, 1, 2
 _PIECE = 196608  # LANGPLUGIN_WRITE
+_LATE = "cancelled by the server"
 _leaving = False
 _GRACE = 30.0  # seconds for lifespan.shutdown, and then for tasks that the application has left
 
@@ -42,21 +43,25 @@ async def serve(exchange, scope, receive, send):
 
 
 def _failed(exchange, error):
-    if exchange.gone and _comes_from_the_client(error):
+    source = _source(error) if exchange.gone else None
+    if source is not None and source.args[:1] == (_LATE,):
+        pass  # said when it was cancelled
+    elif source is not None:
         exchange.log(_NOTICE, "the client went away before its request or its answer was complete")
     else:
         exchange.log(_ERROR, report(error)[0])
 
 
-def _comes_from_the_client(error):
-    """A client that goes away is no mistake of the application's; frameworks wrap what send() has raised."""
+def _source(error):
+    """What of ours an exception comes from: a client that goes away is no mistake of the application's, and frameworks
+    wrap what send() has raised."""
     seen = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, (ClientDisconnected, asyncio.CancelledError)):
-            return True
+            return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def gone(exchange):
@@ -83,7 +88,7 @@ def _overdue(exchange):
         return
     late = "ran on after its client had gone" if exchange in _sockets else "has run for longer than request_timeout"
     exchange.log(_WARNING, "cancelled: it %s. It was here:\n%s" % (late, _stack(task)))
-    task.cancel()
+    task.cancel(_LATE)
 
 
 async def send_file(exchange, event):
@@ -208,7 +213,9 @@ class _Lifespan:
             if kind == "lifespan.%s.failed" % name:
                 return answer
             if kind != "lifespan.%s.complete" % name:
-                raise RuntimeError("lifespan: found the event %r, expected lifespan.%s.complete or .failed" % (kind, name))
+                raise RuntimeError(
+                    "lifespan: found the event %r, expected lifespan.%s.complete or .failed" % (kind, name)
+                )
         return answer
 
     async def startup(self):
@@ -221,7 +228,10 @@ class _Lifespan:
         # Spec: one that raises or returns knows no lifespan, and goes without. What it raised may be a mistake, though.
         self._task = None
         if self._asked and isinstance(answer, BaseException):
-            log(_WARNING, "the application raised at lifespan.startup; it goes on without lifespan:\n" + report(answer)[0])
+            log(
+                _WARNING,
+                "the application raised at lifespan.startup; it goes on without lifespan:\n" + report(answer)[0],
+            )
 
     async def shutdown(self):
         if self._task is None or self._task.done():
@@ -289,7 +299,11 @@ def _stack(task):
     lines = []
     awaited = task.get_coro()
     while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None) or getattr(awaited, "ag_frame", None)
+        frame = (
+            getattr(awaited, "cr_frame", None)
+            or getattr(awaited, "gi_frame", None)
+            or getattr(awaited, "ag_frame", None)
+        )
         if frame is not None and not frame.f_code.co_filename.startswith(__file__):
             code = frame.f_code
             lines.append('  File "%s", line %d, in %s' % (code.co_filename, frame.f_lineno, code.co_name))

@@ -70,7 +70,7 @@ def _callable(value, where, name):
 
 def _check(application, where):
     """That it is not of the other interface; asgi.py has its own."""
-    called = application if hasattr(application, "__code__") else getattr(type(application), "__call__", None)
+    called = application if hasattr(application, "__code__") else type(application).__call__
     code = getattr(getattr(called, "__func__", called), "__code__", None)
     if getattr(code, "co_flags", 0) & 0x80:  # CO_COROUTINE
         raise TypeError("%s is asynchronous, as ASGI has it: interface = asgi" % where)

@@ -8,6 +8,7 @@ import binascii
 import hashlib
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
+_OURS = (b"connection", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions")
 _CLOSE_WAIT = 10.0  # seconds for the other side's close frame
 _GOING_AWAY, _INTERNAL_ERROR, _RESTART = 1001, 1011, 1012
 
@@ -61,9 +62,7 @@ def accept(exchange, event, key):
     for name, value in event.get("headers") or ():
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError("send: websocket.accept: headers must be pairs of bytes, not %r" % ((name, value),))
-        if name.lower() == b"sec-websocket-protocol" and protocol is None:
-            fields.append((name, value))
-        elif name.lower() not in (b"connection", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions"):
+        if name.lower() not in _OURS and (protocol is None or name.lower() != b"sec-websocket-protocol"):
             fields.append((name, value))
     _sockets.add(exchange)
     if _PING:

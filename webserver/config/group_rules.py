@@ -52,12 +52,12 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
 
 
 def _check_interface(document: Document, group: Values, language: Language) -> None:
-    if not group.good("interface") or not group.given("interface"):
+    if not group.good("interface") or group["interface"] != "asgi":
         return
     if language.name != "python":
-        document.error(group.place("interface"), group.subject("interface"), "is for python, and the group's language is"
-                       f" {language.name}")  # fmt: skip
-    elif group["interface"] == "asgi" and not group["application"]:
+        document.error(group.place("interface"), group.subject("interface"), "found asgi, which is for python, and the"
+                       f" group's language is {language.name}")  # fmt: skip
+    elif not group["application"]:
         # Its startup is the worker's, before any request could say which file it is about.
         document.error(group.place("interface"), group.subject("interface"), "found asgi, which needs an application:"
                        " requested files are run by wsgi", "application = module:callable, or a file")  # fmt: skip

@@ -8,6 +8,7 @@
  * answer has not left. While a part of a body lies there unread, its connections are not read from: the rest waits in
  * the socket, and the set does not wake the loop for it.
  */
+#include <errno.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -107,11 +108,6 @@ static void settle(struct slot *slot)
 	link_watch(&slot->link, !full);
 }
 
-static void set_phase(struct slot *slot, enum wire_phase phase)
-{
-	__atomic_store_n(&slot->page->phase, (uint32_t)phase, __ATOMIC_RELAXED);
-}
-
 /* The plugin has done with the call: true when its answer has left. */
 static bool finish(struct slot *slot)
 {
@@ -121,7 +117,7 @@ static bool finish(struct slot *slot)
 	if (call->answer.state != ANSWER_ENDED) {
 		slot->stage = SLOT_FINISHING;
 		slot->wants_credit = true;
-		set_phase(slot, WIRE_WRITING);
+		call_phase(&slot->call, WIRE_WRITING);
 		return false;
 	}
 	slot_over(slot, clock_ns());
@@ -155,7 +151,7 @@ static void tell(struct slot *slot)
 
 	slot->told |= call_over(&slot->call);
 	if (slot->wants_credit || slot->page->phase != WIRE_RUNNING)
-		set_phase(slot, WIRE_RUNNING);
+		call_phase(&slot->call, WIRE_RUNNING);
 	slot->wants_credit = false;
 	host->plugin->ready(host->state, &slot->call);
 	if (slot->worker->forked)
@@ -291,7 +287,7 @@ static ssize_t async_read(struct langplugin_call *call, void *buffer, size_t siz
 	ssize_t result = body_read(call, buffer, size, flags | LP_NOWAIT);
 
 	if (result == LP_AGAIN)
-		set_phase(call->slot, WIRE_READING);
+		call_phase(call, WIRE_READING);
 	settle(call->slot);
 	return result;
 }
@@ -301,7 +297,7 @@ static int sent(struct langplugin_call *call, int result)
 {
 	if (result == LP_AGAIN) {
 		call->slot->wants_credit = true;
-		set_phase(call->slot, WIRE_WRITING);
+		call_phase(call, WIRE_WRITING);
 	}
 	settle(call->slot);
 	return result;
@@ -359,6 +355,13 @@ static void async_finish(struct langplugin_call *call)
 	settle(slot);
 }
 
+static int async_take_over(struct langplugin_call *call)
+{
+	(void)call;
+	errno = ENOTSUP;
+	return -1;
+}
+
 void async_functions(struct langplugin_host *functions)
 {
 	functions->read = async_read;
@@ -371,4 +374,5 @@ void async_functions(struct langplugin_host *functions)
 	functions->abort = async_abort;
 	functions->finish = async_finish;
 	functions->slot = NULL;
+	functions->take_over = async_take_over;
 }

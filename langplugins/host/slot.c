@@ -259,6 +259,7 @@ void slot_over(struct slot *slot, uint64_t now)
 	struct langplugin_call *call = &slot->call;
 
 	body_end(call);
+	trailers_end(call);
 	recall_end(&slot->recall, slot->page, now, call->answer.status >= 500 || call->answer.aborted);
 	call->head.serial = 0;
 	message_free(call->message);
@@ -275,6 +276,8 @@ static void run(struct slot *slot, struct entry *entry)
 	host->plugin->handle(host->state, slot->plugin_thread, &slot->call);
 	if (slot->worker->forked)
 		_exit(0); /* a child that application code made came back here: the request is its parent's */
+	if (slot->call.taken)
+		takeover_end(&slot->call);
 	answer_conclude(&slot->call);
 	uint64_t end = clock_ns();
 	slot_over(slot, end);

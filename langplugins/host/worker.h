@@ -266,7 +266,7 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);
 int answer_end(struct langplugin_call *call);
-void answer_go_on(struct langplugin_call *call); /* what end() had to leave behind */
+void answer_go_on(struct langplugin_call *call);	  /* what end() had to leave behind */
 int answer_shut(struct langplugin_call *call, int flags); /* a tunnel's last byte; what comes goes on */
 
 int answer_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);

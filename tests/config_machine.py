@@ -92,7 +92,15 @@ def adjusted(text: str, root: str) -> str:
 
 def lay_out(root: Path) -> None:
     """What the samples and the examples of the manual pages take for granted."""
-    for name in ("srv/www", "srv/blog", "srv/wiki", "srv/shop/public", "srv/shop/venv/bin", "etc/webserver", "var/log/webserver"):
+    for name in (
+        "srv/www",
+        "srv/blog",
+        "srv/wiki",
+        "srv/shop/public",
+        "srv/shop/venv/bin",
+        "etc/webserver",
+        "var/log/webserver",
+    ):
         (root / name).mkdir(parents=True)
     for name in ("sites-enabled", "groups-enabled"):
         (root / "etc/webserver" / name).mkdir()

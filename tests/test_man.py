@@ -128,7 +128,16 @@ def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
         assert [site.name for site in loaded(place, text, f"sites-enabled/{name}.conf").sites] == [name]
     elif what == "plugin":
         (place / "plugin.c").write_text(text)
-        command = ["gcc", "-fsyntax-only", "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}", place / "plugin.c"]
+        command = [
+            "gcc",
+            "-fsyntax-only",
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{INCLUDE}",
+            place / "plugin.c",
+        ]
         assert subprocess.run(command, capture_output=True, text=True).stderr == ""
     elif what == "build":
         assert text.startswith("cc ")  # test_man_served.py runs it

@@ -41,7 +41,15 @@ def build(target: Path, fault: int = 0) -> Path:
 
 
 def run_suite(plugin: Path, *words: str, seconds: int = 30) -> subprocess.CompletedProcess[str]:
-    command = [program("webserver-plugin-test"), "--language", "kit", "--plugin", plugin, "--application", SOURCES / "plugin.c"]
+    command = [
+        program("webserver-plugin-test"),
+        "--language",
+        "kit",
+        "--plugin",
+        plugin,
+        "--application",
+        SOURCES / "plugin.c",
+    ]
     return subprocess.run(
         [*command, "--without", WITHOUT, *words],
         capture_output=True,
@@ -115,9 +123,21 @@ def test_a_language_that_the_server_does_not_know(server: Server, tmp_path: Path
     shutil.copytree(TREE / "langplugins/lua", source)
     (server.directory / "elsewhere").mkdir()
     target = server.directory / "elsewhere/lua.so"
-    lua = subprocess.run(["pkg-config", "--cflags", "--libs", "lua5.4"], capture_output=True, text=True, check=True).stdout
+    lua = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "lua5.4"], capture_output=True, text=True, check=True
+    ).stdout
     include = f"-I{prefix}/include/webserver"
-    command = ["gcc", *FLAGS, *SANITIZE_FLAGS, include, "-Wa,-I.", *sorted(source.glob("*.c")), *lua.split(), "-o", target]
+    command = [
+        "gcc",
+        *FLAGS,
+        *SANITIZE_FLAGS,
+        include,
+        "-Wa,-I.",
+        *sorted(source.glob("*.c")),
+        *lua.split(),
+        "-o",
+        target,
+    ]
     subprocess.run(command, cwd=source, check=True)
     target.chmod(0o755)
     server.file("app.lua", 'return function(env) return 200, nil, "from " .. env.PATH_INFO end')

@@ -47,6 +47,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.reset = False  # the other side has ended the connection by a reset
         self._data = b""
         self._method = "GET"
 
@@ -60,16 +61,17 @@ class Connection:
 
     def head(self, method: str, target: str, *fields: str, version: str = "1.1") -> None:
         """A request's head; each of `fields` is a line."""
+        self.sock.sendall(self._head(method, target, fields, version))
+
+    def _head(self, method: str, target: str, fields: tuple[str, ...], version: str) -> bytes:
         lines = [f"{method} {target} HTTP/{version}", "Host: conformance", *fields, "", ""]
         self._method = method
-        self.sock.sendall("\r\n".join(lines).encode("latin-1"))
+        return "\r\n".join(lines).encode("latin-1")
 
     def request(self, method: str, target: str, body: bytes | None = None, *fields: str) -> None:
         if body is not None:
             fields = (*fields, f"Content-Length: {len(body)}")
-        self.head(method, target, *fields)
-        if body:
-            self.sock.sendall(body)
+        self.sock.sendall(self._head(method, target, fields, "1.1") + (body or b""))
 
     # ---- receiving
 
@@ -77,6 +79,7 @@ class Connection:
         try:
             piece = self.sock.recv(262144)
         except ConnectionResetError:
+            self.reset = True
             return False
         self._data += piece
         return bool(piece)
@@ -98,6 +101,14 @@ class Connection:
     def ended(self) -> bool:
         """The other side has closed, and nothing is left to read."""
         return not self._data and not self._more()
+
+    def usable_or_closed(self) -> None:
+        """A next request is answered, or the connection ends in order. A reset could have taken the last answer along."""
+        try:
+            self.head("GET", "/hello")
+            assert self.answer().body == b"hello, world"
+        except (BrokenPipeError, Cut):
+            assert not self.reset, "the connection was reset"
 
     def next_head(self) -> Head:
         """A final or interim answer's head."""

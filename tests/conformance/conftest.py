@@ -93,7 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         callspec = getattr(item, "callspec", None)
         language = callspec.params.get("language") if callspec else None
-        if isinstance(language, Language) and any(left_out(language.name, word, without(config)) for word in clauses(item)):
+        if isinstance(language, Language) and any(
+            left_out(language.name, word, without(config)) for word in clauses(item)
+        ):
             absent.append(item)
     if absent:
         config.hook.pytest_deselected(items=absent)

@@ -21,7 +21,7 @@ from .languages import Language
 ROOT = os.geteuid() == 0
 # As root the front ends are one user and the application another; both are on every Debian machine.
 SERVER_USER, GROUP_USER = "www-data", "nobody"
-BRIEF = 0.5  # seconds that a request of the group "brief" may take
+BRIEF = 1.0  # seconds that a request of the group "brief" may take
 # Nothing here takes longer on a machine that works.
 SECONDS = float(os.environ.get("WEBSERVER_CONFORMANCE_SECONDS", "30"))
 
@@ -44,8 +44,8 @@ processes = {processes}
 threads = {threads}
 {group}
 [[brief]]
-processes = 6
-threads = 1
+processes = {brief_processes}
+threads = {threads}
 request_timeout = {brief}s
 {group}
 [sites]
@@ -110,6 +110,7 @@ class Server:
             group="\n".join(filter(None, lines)),
             processes=1 if one.threads > 1 else 4,
             threads=one.threads,
+            brief_processes=12 // one.threads,
             brief=BRIEF * self.slowness,
         )
         (self.directory / "webserver.conf").write_text(text)

@@ -155,7 +155,7 @@ def test_clients_that_die_in_their_answer(server: Server, reset: bool) -> None:
 def test_clients_that_die_between_pieces(server: Server, reset: bool) -> None:
     """Everything has been read that was sent, so the kernel ends the connection in order; the application then goes on."""
     watch = None
-    for number in range(20 if LONG else 4):
+    for _ in range(20 if LONG else 4):
         token = server.token()
         head = f"GET /steps?watch={token} HTTP/1.1\r\nHost: conformance\r\n\r\n"
         Doomed(server.port, head.encode(), FIRST_PIECE, reset)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
 
-from .client import Connection
+from .client import Connection, Cut
 from .server import BRIEF, Server
 
 
@@ -109,7 +110,9 @@ def test_log_lines_have_the_request_s_id(server: Server) -> None:
 def test_nothing_of_a_request_is_left_for_the_next(connection: Connection) -> None:
     """The same process, one request after the other on one connection: each has its own status, fields and body."""
     for _ in range(3):
-        connection.request("POST", "/length?a=1", b"x" * 1000, "Cookie: a=1", "X-Own: mine", "Content-Type: text/x-test")
+        connection.request(
+            "POST", "/length?a=1", b"x" * 1000, "Cookie: a=1", "X-Own: mine", "Content-Type: text/x-test"
+        )
         assert connection.answer().text.startswith("1000 ")
         connection.head("GET", "/headers")
         assert len(connection.answer().all("Set-Cookie")) == 3
@@ -174,7 +177,8 @@ def test_clean_up_comes_once_for_each_request(server: Server) -> None:
         token = server.token()
         with server.connect() as connection:
             connection.head("GET", f"{path}?watch={token}")
-            connection.next_head()
+            with contextlib.suppress(Cut):  # an error that comes late
+                connection.answer()
         if path != "/nothing":
             server.wait_for("closed", token)
             assert server.noted("begun").count(token) == server.noted("closed").count(token) == 1, path

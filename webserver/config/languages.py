@@ -33,7 +33,7 @@ LANGUAGES = {
 
 
 def find(name: str) -> Language:
-    """One of ours, or one that came with a plugin of its own, of which nothing is known: the plugin says what it takes."""
+    """One of ours, or one that came with a plugin of its own, which says itself what it does not take."""
     return LANGUAGES.get(name) or Language(
         name, True, True, True, False, preload="module or file", arguments=True, settings=True
     )

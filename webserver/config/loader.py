@@ -54,9 +54,14 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
         inner |= {("ini", name, directive): place for directive, place in places.items()}
         own, places = settings(document, group)
         inner |= {("settings", name, setting): place for setting, place in places.items()}
-        pairs = {"environment": variables, "ini": directives, "settings": own}
         built_groups.append(
-            Group(name=name, **{key: tuple(found.items()) for key, found in pairs.items()}, **group.values)
+            Group(
+                name=name,
+                environment=tuple(variables.items()),
+                ini=tuple(directives.items()),
+                settings=tuple(own.items()),
+                **group.values,
+            )
         )
     built_sites = []
     for name, site in sites.items():

@@ -144,8 +144,8 @@ OPTIONS = (
     Option("logs", "access_format", kinds.CHOICE, "Form of the lines in access_log.", "combined",
            choices=("combined", "json")),
     # group: what it runs
-    Option("group", "language", kinds.LANGUAGE, "The language of the application; any other word where plugin is given.",
-           None, choices=tuple(languages.LANGUAGES), opened_by="plugin"),
+    Option("group", "language", kinds.LANGUAGE, "The language of the application; any other word where plugin is"
+           " given.", None, choices=tuple(languages.LANGUAGES), opened_by="plugin"),
     Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
            " requested file below the site's root is run."),
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",

@@ -107,7 +107,7 @@ def sleep(environ, start, milliseconds):
     return answer(start, b"slept")
 
 
-def fields(environ, start):
+def fields(environ, start, *rest):
     lines = [f"{name}={value}\n" for name, value in sorted(environ.items()) if "." not in name]
     return answer(start, "".join(lines).encode("latin-1"))
 

@@ -1,5 +1,6 @@
-"""pip needs this file for the compiled engine and for the conformance suite, which lies among the tests; everything else
-stands in setup.cfg.
+"""pip needs this file for the compiled engine and for the conformance suite, which lies among the tests.
+
+Everything else stands in setup.cfg.
 """
 
 from setuptools import find_packages, setup

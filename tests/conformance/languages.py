@@ -43,8 +43,6 @@ CANNOT = {
 
 # (language, clause): what is still to be built.
 NOT_YET = {
-    ("lua", "trailers"): "the host's half",
-    ("lua", "upgrade"): "the host's half",
     ("python", "early"): "early hints",
     ("python", "deadline"): "the deadline in environ",
     ("python", "cancelled"): "asking whether the client has gone",

@@ -174,11 +174,13 @@ static int echo_handle(void *state, void *thread, struct langplugin_call *call)
 	return LP_DONE;
 }
 
-__attribute__((visibility("default"))) const struct langplugin langplugin = {.magic = LANGPLUGIN_MAGIC,
+__attribute__((visibility("default"))) const struct langplugin langplugin = {
+	.magic = LANGPLUGIN_MAGIC,
 	.major = LANGPLUGIN_MAJOR,
 	.minor = LANGPLUGIN_MINOR,
 	.size = sizeof(struct langplugin),
 	.name = "echo",
 	.version = "1",
 	.open = echo_open,
-	.handle = echo_handle};
+	.handle = echo_handle,
+};

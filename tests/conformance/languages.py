@@ -37,6 +37,7 @@ LANGUAGES = (
 CANNOT = {
     ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
+    ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",
 }

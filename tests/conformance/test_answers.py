@@ -186,6 +186,7 @@ def test_an_error_before_the_answer_is_500_and_in_the_log(server: Server) -> Non
     assert server.ask("/hello").status == 200
 
 
+@pytest.mark.clause("error-late")
 def test_an_error_in_the_middle_cuts_the_connection(server: Server) -> None:
     before = len(server.log())
     with server.connect() as connection:

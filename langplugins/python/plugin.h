@@ -7,6 +7,7 @@
  *   request.c     one request: call the application, send what it returns, clean up
  *   response.c    start_response and write
  *   input.c       wsgi.input        errors.c  wsgi.errors        filewrapper.c  wsgi.file_wrapper
+ *   compat.h      one text for every CPython from 3.9 on
  *
  * The manager is a CPython process, and this is loaded into it: there is one interpreter, the group's own. Calls from
  * the host come without the interpreter's lock; each of them takes it and gives it back, and gives it away around
@@ -20,6 +21,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "compat.h"
 #include "langplugin.h"
 
 /* A str of the last request's value: most requests of a client, or of a host, have the same. */

@@ -93,6 +93,8 @@ settings.configure(
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates",
                 "OPTIONS": {"context_processors": ["django.template.context_processors.request"]}}],
     FILE_UPLOAD_MAX_MEMORY_SIZE=100000, LOGIN_URL="/login/",
+    LOGGING={"version": 1, "disable_existing_loggers": False, "root": {"handlers": ["console"], "level": "WARNING"},
+             "handlers": {"console": {"class": "logging.StreamHandler"}}},
 )
 django.setup()
 
@@ -247,7 +249,7 @@ def until(sock: socket.socket, end: bytes) -> bytes:
 
 
 def test_a_mistake_is_500_with_a_traceback_in_the_log_only(app: Server) -> None:
-    app.allow("Traceback", "error")
+    app.allow("Traceback", "error", "ERROR in app")
     answer = app.get("/wrong/")
     assert answer.status == 500
     assert "a mistake of the application" not in answer.text

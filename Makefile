@@ -56,7 +56,7 @@ $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) langplugins/echo/*.c -o $@.new && mv $@.new $@
 
 # The command that builds the plugin for other Pythons too.
-$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) langplugins/python/loader.py \
+$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h langplugins/python/*.py) \
 		langplugins/include/langplugin.h webserver/cli/build_plugin.py | $(VENV)/.made
 	mkdir -p $(LIB)
 	CC="$(CC)" CFLAGS="-Werror $(CFLAGS)" $(VENV)/bin/webserver-build-plugin --interpreter /usr/bin/python3 --output $@

@@ -90,6 +90,27 @@ def application(environ, start_response):
     return [b"?"]
 """
 
+# The same by an event loop, with a client that sends slowly and one that goes away.
+LOOP = """
+import asyncio, os, sys
+LOADED_BY = os.getpid()
+
+async def application(scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    body, more = b"", True
+    while more:
+        event = await receive()
+        body, more = body + event.get("body", b""), event.get("more_body", False)
+    await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    said = "%d.%d%s %s\\n" % (*sys.version_info[:2], sys.abiflags, LOADED_BY == os.getppid())
+    await send({"type": "http.response.body", "body": said.encode(), "more_body": True})
+    for at in range(0, len(body), 50000):
+        await send({"type": "http.response.body", "body": body[at : at + 50000], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+"""
+
 SITES = "[sites]\n[[all]]\nhosts = *\nroot = public\n[[[routes]]]\n"
 
 
@@ -138,9 +159,13 @@ def test_the_application_runs_in_it(server: Server, workshop: Path, one: Python)
     needed = subprocess.run(["readelf", "-d", plugin], capture_output=True, text=True, check=True).stdout
     assert not re.search(r"NEEDED.*libpython", needed)
     server.file("app.wsgi", APPLICATION)
+    server.file("loop.py", LOOP)
     chosen = startable(one, workshop)
     server.write("[groups]\n" + group("app", chosen, workshop / "python.so", "request_timeout = 1s\n"
-                 "preload = app.wsgi\n[[[environment]]]\nPYTHONUTF8 = 1\n") + SITES + "/ = group:app\n")  # fmt: skip
+                 "preload = app.wsgi\n[[[environment]]]\nPYTHONUTF8 = 1\n")
+                 + group("loop", chosen, workshop / "python.so", "interface = asgi\npreload = loop.py\n").replace(
+                     "app.wsgi", "loop.py")
+                 + SITES + "/ = group:app\n/loop/ = group:loop\n")  # fmt: skip
     server.start()
     who = json.loads(server.get("/who").body)
     assert (who["version"], who["threads"], who["no"]) == (one.version, True, ["NoneType", 1])
@@ -155,6 +180,8 @@ def test_the_application_runs_in_it(server: Server, workshop: Path, one: Python)
     assert server.get("/write").body == b"written returned"
     assert (server.get("/changed").status, server.get("/changed").body) == (503, b"sorry")
     assert server.get("/errors").body == b"told"
+    for sent in (b"", b"small", body):
+        assert server.request("POST", "/loop/", sent).body == f"{one.version} True\n".encode() + sent
     mistakes(server)
     # A request that does not end: its stack is in the log, whatever this version hides of itself.
     server.allow("worker 0 of group app", "request_timeout")

@@ -32,7 +32,13 @@ static inline PyObject *compat_new_ref(PyObject *object)
 	Py_INCREF(object);
 	return object;
 }
-#define Py_NewRef(object) compat_new_ref((PyObject *)(object))
+static inline PyObject *compat_xnew_ref(PyObject *object)
+{
+	Py_XINCREF(object);
+	return object;
+}
+#define Py_NewRef(object)  compat_new_ref((PyObject *)(object))
+#define Py_XNewRef(object) compat_xnew_ref((PyObject *)(object))
 #endif
 
 /* The current exception, with its traceback, which is none any more; NULL: there was none. */
@@ -67,5 +73,24 @@ static inline void exception_give(PyObject *value)
 		PyErr_Clear();
 #endif
 }
+
+#if PY_VERSION_HEX < 0x030a0000
+typedef enum { PYGEN_RETURN = 0, PYGEN_ERROR = -1, PYGEN_NEXT = 1 } PySendResult;
+
+static inline PySendResult PyIter_Send(PyObject *iterator, PyObject *value, PyObject **result)
+{
+	*result = value == Py_None && PyIter_Check(iterator) ? Py_TYPE(iterator)->tp_iternext(iterator)
+							     : PyObject_CallMethod(iterator, "send", "O", value);
+	if (*result)
+		return PYGEN_NEXT;
+	if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration))
+		return PYGEN_ERROR;
+	/* Without an exception it has ended with None. */
+	PyObject *stop = exception_take();
+	*result = Py_NewRef(stop ? ((PyStopIterationObject *)stop)->value : Py_None);
+	Py_XDECREF(stop);
+	return PYGEN_RETURN;
+}
+#endif
 
 #endif

@@ -52,10 +52,13 @@ int load_preload(struct plugin *plugin)
 	return done(loader_call(plugin, "preload", Py_BuildValue("(Oz)", plugin->preload, plugin->application)));
 }
 
+int load_after_fork(struct plugin *plugin)
+{
+	return done(loader_call(plugin, "after_fork", PyTuple_New(0)));
+}
+
 int load_application(struct plugin *plugin)
 {
-	if (done(loader_call(plugin, "after_fork", PyTuple_New(0))))
-		return -1;
 	if (!plugin->application)
 		return 0;
 	plugin->callable = loader_call(plugin, "load", Py_BuildValue("(s)", plugin->application));
@@ -97,6 +100,17 @@ void load_report(struct plugin *plugin, struct langplugin_call *call, char *mess
 	Py_XDECREF(pair);
 	Py_XDECREF(value);
 	PyErr_Clear();
+}
+
+PyObject *load_log(struct plugin *plugin, struct langplugin_call *call, int level, PyObject *text)
+{
+	PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+
+	if (!bytes)
+		return NULL;
+	plugin->host->log(call, level, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+	Py_DECREF(bytes);
+	Py_RETURN_NONE;
 }
 
 void load_end(struct plugin *plugin)

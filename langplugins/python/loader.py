@@ -7,6 +7,7 @@ import sys
 import traceback
 import types
 
+_NAMES = ("application",)  # of a callable that is not named
 _scripts = {}
 _loading = _thread.RLock()
 _looked_in = 0  # entries of sys.path that are the group's
@@ -30,7 +31,7 @@ def begin(directory, python_path, arguments, application):
 
 def script(path):
     """The callable `application` of a file, which is run as a module of its own."""
-    return _callable(getattr(_run(path), "application", None), path, "application")
+    return _checked(*_unnamed(_run(path)), path)
 
 
 def _run(path):
@@ -49,12 +50,35 @@ def _run(path):
     return module
 
 
+def _unnamed(module):
+    """The callable of a module whose name nobody has said, and its name."""
+    for name in _NAMES:
+        value = getattr(module, name, None)
+        if value is not None:
+            return value, name
+    return None, _NAMES[0]
+
+
+def _checked(value, name, where):
+    _callable(value, where, name)
+    _check(value, "%s of %s" % (name, where))
+    return value
+
+
 def _callable(value, where, name):
     if value is None:
         raise ImportError("%s has no %s" % (where, name))
     if not callable(value):
         raise TypeError("%s of %s is not callable" % (name, where))
     return value
+
+
+def _check(application, where):
+    """That it is not of the other interface; asgi.py has its own."""
+    called = application if hasattr(application, "__code__") else type(application).__call__
+    code = getattr(getattr(called, "__func__", called), "__code__", None)
+    if getattr(code, "co_flags", 0) & 0x80:  # CO_COROUTINE
+        raise TypeError("%s is asynchronous, as ASGI has it: interface = asgi" % where)
 
 
 def load(application):
@@ -73,12 +97,13 @@ def load(application):
             "there is no module %s for application = %s; directory and python_path say where it is looked for: %s"
             % (error.name, application, ", ".join(sys.path[:_looked_in]) or "nowhere but Python's own")
         ) from None
-    name = name or "application"
+    if not name:
+        return _checked(*_unnamed(value), module_name)
     calls = name.endswith("()")
     for part in (name[:-2] if calls else name).split("."):
         value = getattr(value, part, None)
         _callable(value if value is None else len, module_name, name)
-    return _callable(value() if calls else value, module_name, name)
+    return _checked(value() if calls else value, name, module_name)
 
 
 def requested(path):
@@ -106,7 +131,7 @@ def preload(names, application):
             _preloaded[name] = load(name)
         elif name.startswith("/"):
             mark = _mark(name)
-            value = getattr(_run(name), "application", None)
+            value, _ = _unnamed(_run(name))
             if callable(value):
                 _scripts[name] = mark, value
         else:

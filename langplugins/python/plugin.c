@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "plugin.h"
+#include "asgi.h"
 
 __attribute__((used)) static const char built_for[] = "webserver-python-plugin:" COMPAT_VERSION COMPAT_FLAGS ";";
 
@@ -44,6 +44,12 @@ static int read_settings(struct plugin *plugin, const struct langplugin_setting 
 			result = keep(&plugin->application, value);
 		else if (strcmp(name, "directory") == 0 && *value)
 			result = keep(&plugin->directory, value);
+		else if (strcmp(name, "websocket_message") == 0)
+			plugin->socket_limit = (size_t)strtoull(value, NULL, 10);
+		else if (strcmp(name, "websocket_ping") == 0)
+			plugin->socket_ping = PyOS_string_to_double(value, NULL, NULL);
+		else if (strcmp(name, "interface") == 0)
+			plugin->is_asgi = strcmp(value, "asgi") == 0;
 		else if (strcmp(name, "python_path") == 0)
 			result = add(plugin->python_path, value);
 		else if (strcmp(name, "arguments") == 0)
@@ -60,7 +66,7 @@ static int make_types(void)
 	       PyType_Ready(&file_wrapper_type) || file_wrapper_make();
 }
 
-static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t message_size)
 {
 	if (strncmp(Py_GetVersion(), COMPAT_VERSION ".", sizeof(COMPAT_VERSION)) != 0) {
@@ -72,9 +78,10 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	if (!plugin)
 		return -1;
 	plugin->host = host;
+	plugin->socket_limit = 16 << 20;
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) ||
-		     load_begin(plugin);
+		     load_begin(plugin) || (plugin->is_asgi && asgi_begin(plugin));
 	if (result)
 		load_report(plugin, NULL, message, message_size);
 	PyGILState_Release(gil);
@@ -82,7 +89,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	return result ? -1 : 0;
 }
 
-static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
+int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = what(plugin);
@@ -93,17 +100,16 @@ static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), ch
 	return result;
 }
 
-static int plugin_preload(void *state, char *message, size_t message_size)
+int plugin_preload(void *state, char *message, size_t message_size)
 {
-	return guarded(state, load_preload, message, message_size);
+	return plugin_guarded(state, load_preload, message, message_size);
 }
 
 /* Where the function is hidden, faulthandler's own handler of a signal does the same; nobody else uses this signal. */
 #define DUMP_SIGNAL (SIGRTMAX - 2)
 
-static int dump_ready(struct plugin *plugin)
+static int dump_ready(void)
 {
-	(void)plugin;
 	if (_Py_DumpTracebackThreads)
 		return 0;
 	PyObject *module = PyImport_ImportModule("faulthandler");
@@ -113,10 +119,15 @@ static int dump_ready(struct plugin *plugin)
 	return done ? 0 : -1;
 }
 
+int plugin_forked(struct plugin *plugin)
+{
+	return dump_ready() || load_after_fork(plugin) ? -1 : 0;
+}
+
 static int plugin_after_fork(void *state, char *message, size_t message_size)
 {
-	return guarded(state, dump_ready, message, message_size) ||
-			       guarded(state, load_application, message, message_size)
+	return plugin_guarded(state, plugin_forked, message, message_size) ||
+			       plugin_guarded(state, load_application, message, message_size)
 		       ? -1
 		       : 0;
 }
@@ -155,7 +166,7 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	return request_run(thread, call);
 }
 
-static void plugin_dump(void *state, int fd)
+void plugin_dump(void *state, int fd)
 {
 	sigset_t one, before;
 
@@ -172,7 +183,7 @@ static void plugin_dump(void *state, int fd)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void plugin_close(void *state)
+void plugin_close(void *state)
 {
 	struct plugin *plugin = state;
 	PyGILState_STATE gil = PyGILState_Ensure();
@@ -181,6 +192,14 @@ static void plugin_close(void *state)
 	Py_CLEAR(plugin->callable);
 	environ_forget(plugin);
 	PyGILState_Release(gil);
+}
+
+static const struct langplugin *plugin_choose(const struct langplugin_setting *settings, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(settings[i].name, "interface") == 0 && strcmp(settings[i].value, "asgi") == 0)
+			return asgi_plugin();
+	return &langplugin;
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
@@ -198,4 +217,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = plugin_dump,
 	.close = plugin_close,
+	.choose = plugin_choose,
 };

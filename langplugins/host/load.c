@@ -62,6 +62,8 @@ static const struct langplugin_host functions = {
 	.end = answer_end,
 	.place = call_place,
 	.slot = worker_slot,
+	.wait = call_wait,
+	.give_up = worker_give_up,
 };
 
 /* NULL: it is what it says it is. */

@@ -193,9 +193,23 @@ static void take_in(struct slot *slot)
 
 void slot_sleep(struct slot *slot, int milliseconds)
 {
-	if (link_wait(&slot->link, milliseconds))
+	if (link_wait(&slot->link, milliseconds) & 1)
 		wake_over(slot->wake);
 	take_in(slot);
+}
+
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds)
+{
+	struct slot *slot = call->slot;
+	struct pollfd *other = &slot->link.poll[1]; /* see slot_open */
+
+	if (call_over(call))
+		return LP_GONE;
+	*other = (struct pollfd){fd, events, 0};
+	slot_sleep(slot, milliseconds);
+	int seen = other->revents;
+	*other = (struct pollfd){-1, 0, 0};
+	return call_over(call) ? LP_GONE : seen;
 }
 
 void slot_drain(struct slot *slot)
@@ -307,6 +321,9 @@ void slot_run(struct slot *slot)
 	struct entry entry;
 
 	for (;;) {
+		/* No goodbye: it would say that all of the queue has been seen to. */
+		if (atomic_load(&slot->worker->gave_up))
+			return;
 		update_frontends(slot);
 		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
 			leave(slot);

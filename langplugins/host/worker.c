@@ -120,7 +120,6 @@ static void set_signals(struct worker *worker)
 		if (sigaction(unwanted[i], NULL, &before) == 0 &&
 			(before.sa_handler == SIG_IGN || before.sa_handler == SIG_DFL))
 			sigaction(unwanted[i], &action, NULL);
-	the_worker = worker;
 	pthread_atfork(NULL, NULL, in_child);
 	action.sa_handler = on_term;
 	sigaction(SIGTERM, &action, NULL);
@@ -233,6 +232,22 @@ static void ready(const struct worker *worker)
 	worker_report(worker, HOST_READY, "");
 }
 
+/*
+ * Begun requests end, others stay in their queues: the front ends run them elsewhere, once this process is gone and its
+ * page says that they were not begun.
+ */
+void worker_give_up(const char *why)
+{
+	struct worker *worker = the_worker;
+
+	if (!worker || atomic_exchange(&worker->gave_up, true))
+		return;
+	worker_report(worker, HOST_FAILED, why);
+	if (atomic_load(&worker->serving))
+		for (unsigned i = 0; i < worker->slots; i++)
+			wake_up(worker->slot[i].wake);
+}
+
 /* Threads of ours, one for each slot; the first is this one. */
 static int run_slots(struct worker *worker)
 {
@@ -254,6 +269,8 @@ static int serve(struct worker *worker)
 {
 	const struct host *host = worker->host;
 
+	/* Whoever gives up before this is seen by the slots before they sleep. */
+	atomic_store(&worker->serving, true);
 	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {
@@ -266,7 +283,7 @@ static int serve(struct worker *worker)
 	wake_up(worker->keeper.wake);
 	pthread_join(worker->keeper.thread, NULL);
 	__atomic_store_n(&worker->page->state, WIRE_GONE, __ATOMIC_RELEASE);
-	return HOST_EXIT_DONE;
+	return atomic_load(&worker->gave_up) ? HOST_EXIT_GAVE_UP : HOST_EXIT_DONE;
 }
 
 int host_worker(struct host *host, const struct host_options *options)
@@ -276,6 +293,7 @@ int host_worker(struct host *host, const struct host_options *options)
 
 	if (options->size != sizeof(*options) || options->count > WIRE_FRONTENDS)
 		return HOST_EXIT_SYSTEM;
+	the_worker = &worker;
 	worker.host = host;
 	worker.generation = options->generation;
 	worker.incarnation = options->worker;
@@ -301,7 +319,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	/* After the application was loaded, which may have set its own. */
 	set_signals(&worker);
 	int code = serve(&worker);
-	if (code == HOST_EXIT_DONE && host->plugin->close)
+	if ((code == HOST_EXIT_DONE || code == HOST_EXIT_GAVE_UP) && host->plugin->close)
 		host->plugin->close(host->state);
 	return code;
 }

@@ -162,7 +162,9 @@ struct worker {
 	atomic_uint frontends_version;
 	atomic_bool retiring;
 	atomic_bool finished; /* every slot has said goodbye */
-	bool forked;	      /* this process is a child that application code made: it has no connection */
+	atomic_bool serving;  /* slots may be woken */
+	atomic_bool gave_up;
+	bool forked; /* this process is a child that application code made: it has no connection */
 };
 
 /* worker.c */
@@ -174,6 +176,7 @@ int worker_report(const struct worker *worker, uint32_t kind, const char *text);
 unsigned worker_frontends(struct worker *worker, struct frontends *frontends);
 bool worker_has(struct worker *worker, struct wire_frontend name);
 int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
+void worker_give_up(const char *why);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
@@ -183,6 +186,7 @@ void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what

@@ -20,7 +20,13 @@ from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 
 _INI_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_PATHS = {"python_path": "python"}  # option: the language whose modules are looked for there
+_ONLY = {
+    "python_path": "python",
+    **dict.fromkeys(
+        ("listens_on", "strip_prefix", "forwarded", "keepalive", "continue_timeout", "stop_timeout"), "exec"
+    ),
+}  # option: the language that it is for
+_PLACEHOLDERS = {"socket": "{socket}", "descriptor": "{descriptor}", "port": "{port}"}  # listens_on: what names it
 
 
 def check_group(document: Document, group: Values, machine: Machine) -> User | None:
@@ -31,14 +37,15 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
         if not language.threads and group.good("threads") and group["threads"] > 1:
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
                            f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
-        for name, only in _PATHS.items():
-            if group[name] and language.name != only:
+        for name, only in _ONLY.items():
+            if group.given(name) and language.name != only:
                 document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
                                f" {language.name}")  # fmt: skip
         if group["arguments"] and not language.arguments:
             document.error(group.place("arguments"), group.subject("arguments"), f"{language.name} gives an application"
                            " no command line")  # fmt: skip
         _check_preload(document, group, language)
+        _check_program(document, group, language)
         if "ini" in group.block.blocks and not language.ini:
             document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
                            f" language is {language.name}")  # fmt: skip
@@ -62,6 +69,26 @@ def _check_preload(document: Document, group: Values, language: Language) -> Non
                            f" {language.preload}: the group's language is {language.name}")  # fmt: skip
 
 
+def _check_program(document: Document, group: Values, language: Language) -> None:
+    """A program must be named, and the placeholders in what it is told must be those of what it listens on."""
+    if not language.program:
+        return
+    if not group["application"] and group.good("application"):
+        document.error(group.block.place, group.block.title, '"application" is missing, expected the program to run')
+    if not group.good("arguments", "listens_on"):
+        return
+    block = group.block.blocks.get("environment")
+    told = [("arguments", group.place("arguments"), text) for text in group["arguments"]]
+    told += [(f"environment: {name}", entry.place, str(entry.value)) for name, entry in
+             (block.entries.items() if block is not None else ())]  # fmt: skip
+    for name, place, text in told:
+        for listens_on, placeholder in _PLACEHOLDERS.items():
+            if placeholder in text and not (listens_on == group["listens_on"] or
+                                            (listens_on, group["listens_on"]) == ("socket", "descriptor")):  # fmt: skip
+                document.error(place, group.subject(name), f"found {placeholder}, which is for listens_on ="
+                               f" {listens_on}, and the group's is {group['listens_on']}")  # fmt: skip
+
+
 def _check_paths(document: Document, group: Values, machine: Machine, user: User | None) -> None:
     def need(name: str, path: str, kind: str, bits: int, advice: str = "") -> bool:
         problem = machine.missing(path, kind) or (machine.denied(path, user, bits) if bits else "")
@@ -80,7 +107,9 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
             document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
                            f" a file: {group['language']} has no module:callable")  # fmt: skip
     elif application:
-        there = need("application", application, "file", READ, _application_advice(group, application))
+        program = group.good("language") and LANGUAGES[group["language"]].program
+        bits = SEARCH if program else READ
+        there = need("application", application, "file", bits, _application_advice(group, application))
     need("interpreter", group["interpreter"], "file", SEARCH)
     if group.good("language"):
         advice = "" if group.given("plugin") else f"the plugin for {group['language']} is not built or not installed"

@@ -65,6 +65,12 @@ class Group:
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
     arguments: tuple[str, ...]
+    listens_on: str  # socket, descriptor, port
+    strip_prefix: bool
+    forwarded: str  # overwrite, append
+    keepalive: bool
+    continue_timeout: float  # 0: none
+    stop_timeout: float  # 0: none
     processes: int
     threads: int
     queue_length: int

@@ -163,7 +163,8 @@ enum step answer_step(struct exchange *x)
 
 	if (x->left.size)
 		return deliver(x);
-	if (in->begin == in->end) {
+	/* After an event, more may follow from bytes that were taken with it: the end, for one. */
+	if (in->begin == in->end && (x->tunnel || x->lane->reply.event == REPLY_MORE)) {
 		ssize_t got = recv(x->lane->fd, in->data, LANE_ROOM, MSG_DONTWAIT);
 		if (got < 0 && errno == EINTR)
 			return STEP_MOVED;

@@ -112,6 +112,8 @@ static int on_body(llhttp_t *parser, const char *at, size_t size)
 {
 	struct reply *reply = parser->data;
 
+	if (size == 0)
+		return 0; /* nothing was given, in the middle of a body */
 	reply->data = at;
 	reply->size = size;
 	return stop(reply, REPLY_BODY);

@@ -35,7 +35,7 @@
 /* Kill the children that the kernel lists for one of our threads. False: no list, or nobody is in it. */
 static bool kill_listed(const char *thread)
 {
-	char path[64];
+	char path[320];
 	int pid;
 	bool any = false;
 

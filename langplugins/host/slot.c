@@ -137,6 +137,8 @@ static void take_frame(
 {
 	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
 
+	slot->news |= ours;
+
 	switch (head->kind) {
 	case WIRE_REQUEST:
 		take_request(slot, from, head, message);
@@ -206,7 +208,8 @@ int call_wait(struct langplugin_call *call, int fd, short events, int millisecon
 	if (call_over(call))
 		return LP_GONE;
 	*other = (struct pollfd){fd, events, 0};
-	slot_sleep(slot, milliseconds);
+	slot_sleep(slot, slot->news ? 0 : milliseconds);
+	slot->news = false;
 	int seen = other->revents;
 	*other = (struct pollfd){-1, 0, 0};
 	return call_over(call) ? LP_GONE : seen;

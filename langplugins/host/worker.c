@@ -111,7 +111,7 @@ static void on_other(int number)
  * hands ignoring on, and a program that the application starts could then not be interrupted. A handler that the
  * application has set while it was loaded stays, but for TERM.
  */
-static void set_signals(struct worker *worker)
+static void set_signals(void)
 {
 	static const int unwanted[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
 	struct sigaction action = {.sa_handler = on_other, .sa_flags = SA_RESTART}, before;
@@ -317,7 +317,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	if (open_sockets(&worker))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the sockets to the front ends");
 	/* After the application was loaded, which may have set its own. */
-	set_signals(&worker);
+	set_signals();
 	int code = serve(&worker);
 	if ((code == HOST_EXIT_DONE || code == HOST_EXIT_GAVE_UP) && host->plugin->close)
 		host->plugin->close(host->state);

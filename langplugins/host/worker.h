@@ -139,6 +139,7 @@ struct slot {
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
+	bool news;	   /* something of the call was taken in since call_wait() returned: it must not sleep on it */
 	struct langplugin_call call;
 };
 

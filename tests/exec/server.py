@@ -104,6 +104,8 @@ async def respond(path, method, head, fields, reader, writer, number):
                 event.set()
         await mine.wait()
         say(answer(b"met"))
+    elif word == "stream" and method == "HEAD":
+        say(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % rest.encode())
     elif word == "stream":
         left = int(rest)
         say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)

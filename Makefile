@@ -64,7 +64,7 @@ $(LIB)/exec.so: $(wildcard langplugins/exec/*.c langplugins/exec/*.h) langplugin
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) -isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1 \
 		langplugins/exec/*.c $(LIB)/exec.d/*.o -o $@.new && mv $@.new $@
 
-$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) langplugins/python/loader.py langplugins/include/langplugin.h
+$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) $(wildcard langplugins/python/*.py) langplugins/include/langplugin.h
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) $$(/usr/bin/python3-config --includes) langplugins/python/*.c \
 		-o $@.new && mv $@.new $@

@@ -190,6 +190,8 @@ def test_a_program_that_does_not_know_100(one: Server) -> None:
         assert b'"length": 5' in read_all(sock)
         with pytest.raises(TimeoutError):
             other.recv(1)
+    # A client that does not wait to be asked any more frees its slot.
+    wait_until(lambda: not any(process.get("busy") for process in one.status()["processes"]), "a slot is busy")
 
 
 def test_interim_answers_and_trailers(one: Server) -> None:

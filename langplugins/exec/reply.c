@@ -86,6 +86,8 @@ static int on_value_end(llhttp_t *parser)
 	while (field->value_size > 0 && (reply->text[field->value + field->value_size - 1] == ' ' ||
 						reply->text[field->value + field->value_size - 1] == '\t'))
 		field->value_size--;
+	if (field->name_size == 0)
+		return wrong(reply, "a field has no name");
 	if (++reply->count < REPLY_FIELDS)
 		*current(reply) = (struct reply_field){0};
 	return 0;

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from typing import Any
 
 from webserver.config import files
 from webserver.config.check import Values
@@ -15,6 +16,7 @@ from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
 from webserver.config.languages import LANGUAGES, Language
 from webserver.config.machine import READ, SEARCH, Machine, User
+from webserver.config.options import TABLE
 from webserver.config.reader import Document, Entry
 from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
@@ -38,7 +40,8 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
                            f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
         for name, only in _ONLY.items():
-            if group.given(name) and language.name != only:
+            # What is as by default anyhow may be written down all the same, as -T does.
+            if language.name != only and group.good(name) and group[name] != _by_default(name):
                 document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
                                f" {language.name}")  # fmt: skip
         if group["arguments"] and not language.arguments:
@@ -68,6 +71,12 @@ def _check_interface(document: Document, group: Values, language: Language) -> N
         # Its startup is the worker's, before any request could say which file it is about.
         document.error(group.place("interface"), group.subject("interface"), "found asgi, which needs an application:"
                        " requested files are run by wsgi", "application = module:callable, or a file")  # fmt: skip
+
+
+def _by_default(name: str) -> Any:
+    option = TABLE["group"][name]
+    text = str(option.default)
+    return () if option.many and not text else option.kind.read(text, "/")
 
 
 def _check_preload(document: Document, group: Values, language: Language) -> None:

@@ -43,6 +43,7 @@ RAW = {
     "many-fields": "not valid: it has too many fields",
     "large-head": "not valid: its head is too large",
     "switch-unasked": "not valid: 101 to a request that asked for no upgrade",
+    "chunk-size": "not valid: ",
     "nothing": "closed the connection before it had answered",
     "half-a-head": "closed the connection before it had answered",
 }
@@ -66,7 +67,7 @@ def test_an_answer_that_never_begins(one: Server, name: str) -> None:
     wait_until(lambda: any("not valid: " in line for line in lines_after(one, before)), "nothing is logged")
 
 
-@pytest.mark.parametrize("name", ["length", "chunk", "chunks", "chunk-size"])
+@pytest.mark.parametrize("name", ["length", "chunk", "chunks"])
 def test_an_answer_that_is_cut_off_does_not_look_whole(one: Server, name: str) -> None:
     before = one.log()
     with one.connect() as sock:

@@ -27,6 +27,7 @@ RAW = {
     "many-fields": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: a\r\n" % i for i in range(300)) + b"\r\n",
     "large-head": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 70000 + b"\r\n\r\n",
     "switch-unasked": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+    "chunk-size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
     "nothing": b"",
     "half-a-head": b"HTTP/1.1 200 OK\r\nContent-Le",
 }
@@ -35,7 +36,6 @@ CUT = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 500,
     "chunk": CHUNKED + b"\r\n10\r\nhello",
     "chunks": CHUNKED + b"\r\n5\r\nhello\r\n",
-    "chunk-size": CHUNKED + b"\r\n5\r\nhello\r\nzz\r\n",
 }
 connections = 0
 seen = []

@@ -17,6 +17,7 @@ class Language:
     arguments: bool  # an application has a command line
     plain: bool = False  # `application` is a text that only the plugin understands
     program: bool = False  # `application` is a program, which is run
+    settings: bool = False  # has [[[settings]]]
 
 
 LANGUAGES = {
@@ -27,10 +28,18 @@ LANGUAGES = {
         Language("lua", False, False, True, False, preload="module or file", arguments=True),
         Language("perl", False, False, True, False, preload="module or file", arguments=True),
         Language("php", False, False, True, True, preload="file", arguments=False),
-        Language("python", True, True, True, False, preload="module", arguments=True),
+        Language("python", True, True, True, False, preload="module or file", arguments=True),
         Language("ruby", True, False, True, False, preload="module or file", arguments=True),
     )
 }
+
+
+def find(name: str) -> Language:
+    """One of ours, or one that came with a plugin of its own, which says itself what it does not take."""
+    return LANGUAGES.get(name) or Language(
+        name, True, True, True, False, preload="module or file", arguments=True, settings=True
+    )
+
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLUGIN_PLACES = (

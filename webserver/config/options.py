@@ -49,6 +49,7 @@ class Option:
     least: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    opened_by: str = ""  # an option; where it is given, this one takes more than its choices
     many: bool = False
     repeats: bool = False  # an item may be given twice
     root: str = ""  # how running as root, or not, matters
@@ -80,7 +81,7 @@ def _user_group(context: Context) -> str:
 
 def _directory(context: Context) -> str:
     application: str = context.values["application"]
-    if languages.LANGUAGES[context.values["language"]].plain:
+    if languages.find(context.values["language"]).plain:
         return "/"
     return application.rpartition("/")[0] or "/" if application.startswith("/") else "/"
 
@@ -155,8 +156,8 @@ OPTIONS = (
     Option("logs", "access_format", kinds.CHOICE, "Form of the lines in access_log.", "combined",
            choices=("combined", "json")),
     # group: what it runs
-    Option("group", "language", kinds.CHOICE, "The language of the application.", None,
-           choices=tuple(languages.LANGUAGES)),
+    Option("group", "language", kinds.LANGUAGE, "The language of the application; any other word where plugin is"
+           " given.", None, choices=tuple(languages.LANGUAGES), opened_by="plugin"),
     Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
            " requested file below the site's root is run."),
     Option("group", "interface", kinds.CHOICE, "How Python applications are called: wsgi, one at a time in each thread;"
@@ -165,7 +166,8 @@ OPTIONS = (
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",
            Computed('the directory of the application\'s file, else "/"', _directory)),
     Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
-           " has a / or a script's extension is a file.", many=True),
+           " has a / or a script's extension is a file, and the value of application is the application itself.",
+           many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
     Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True,
            repeats=True),
@@ -185,9 +187,10 @@ OPTIONS = (
            may_be_zero=True),
     Option("group", "stop_timeout", kinds.TIME_OR_NONE, "A program of language exec that has been asked to end is"
            " killed after this time.", "30s", 0.1, 86400, may_be_zero=True),
-    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"
-           " environment's bin/python makes its packages available.", "/usr/bin/python3"),
-    Option("group", "plugin", kinds.PATH, "The language's plugin.",
+    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with, 3.9 or"
+           " newer; a virtual environment's bin/python makes its packages available.", "/usr/bin/python3"),
+    Option("group", "plugin", kinds.PATH, "The language's plugin; where one for the interpreter's version lies beside"
+           " it, as python3.12.so beside python.so, that one is taken.",
            Computed("the one that comes with the server", _plugin)),
     # group: as whom
     Option("group", "user", kinds.USER, "The user that the group's processes run as.",
@@ -237,6 +240,6 @@ for _option in OPTIONS:
 SUBSECTIONS: dict[str, tuple[str, ...]] = {
     "server": (),
     "logs": (),
-    "group": ("environment", "ini"),
+    "group": ("environment", "ini", "settings"),
     "site": ("routes",),
 }

@@ -70,6 +70,8 @@ class Group:
     arguments: tuple[str, ...]
     processes: int
     threads: int
+    websocket_message: int
+    websocket_ping: float  # 0: none
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none

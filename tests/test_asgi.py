@@ -336,7 +336,7 @@ def test_a_startup_that_fails_fails_the_group(server: Server, case: str) -> None
     server.file("work/app.py", APPLICATION.format(lifespan=lifespan))
     server.start()
     wait_until(lambda: words in server.log(), f"{words} is not in the log")
-    assert server.pids("worker", "app") == []
+    wait_until(lambda: server.pids("worker", "app") == [], "it is there all the same")
 
 
 @pytest.mark.parametrize(

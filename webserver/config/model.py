@@ -76,6 +76,8 @@ class Group:
     stop_timeout: float  # 0: none
     processes: int
     threads: int
+    websocket_message: int
+    websocket_ping: float  # 0: none
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none

@@ -204,6 +204,10 @@ OPTIONS = (
     Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
            " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
            " and nobody else may read it."),
+    Option("group", "websocket_message", kinds.SIZE, "Largest WebSocket message that an ASGI application gets; a client"
+           " that sends a larger one is disconnected with code 1009.", "16m", 1, 1 << 30),
+    Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
+           " if it has not answered when the next ping is due.", "20s", 0.1, 86400, may_be_zero=True),
     # group: how many, how long
     Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
     Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"

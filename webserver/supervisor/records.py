@@ -122,6 +122,7 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
 def settings(group: Group) -> list[list[str]]:
     """A group's settings as its plugin gets them: option names, a list as one entry for each value."""
     entries = [("application", group.application), ("directory", group.directory), ("interface", group.interface)]
+    entries += [("websocket_message", str(group.websocket_message)), ("websocket_ping", str(group.websocket_ping))]
     for name, values in (
         ("preload", group.preload),
         ("python_path", group.python_path),

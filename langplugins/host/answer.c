@@ -2,13 +2,10 @@
  * A call's answer. What respond() and small writes bring is held back until it is large enough, flushed or over, so
  * that an ordinary answer is one message. Body bytes leave only within the credit of the front end.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "worker.h"
 
@@ -74,13 +71,30 @@ int answer_unrespond(struct langplugin_call *call)
 
 /* ---- sending */
 
+/* Bytes of a file at the end of a message. */
+struct tail {
+	int fd;
+	int64_t offset;
+	size_t size;
+	bool *torn;
+};
+
+static int try_message(struct langplugin_call *call, const struct iovec *parts, unsigned count, const struct tail *tail)
+{
+	struct link *link = &call->slot->link;
+
+	return tail ? link_send_file(link, call->from, parts, count, tail->fd, tail->offset, tail->size, tail->torn)
+		    : link_send(link, call->from, parts, count);
+}
+
 /* One message, once the front end has taken what was sent before. */
-static int send_message(struct langplugin_call *call, const struct iovec *parts, unsigned count, int flags)
+static int send_message(struct langplugin_call *call, const struct iovec *parts, unsigned count,
+	const struct tail *tail, int flags)
 {
 	struct slot *slot = call->slot;
 	int result;
 
-	while ((result = link_send(&slot->link, call->from, parts, count)) == LP_AGAIN) {
+	while ((result = try_message(call, parts, count, tail)) == LP_AGAIN) {
 		if (call_over(call))
 			result = LP_GONE;
 		else if (flags & LP_NOWAIT)
@@ -94,11 +108,12 @@ static int send_message(struct langplugin_call *call, const struct iovec *parts,
 	return result;
 }
 
-/* Send what is gathered and `size` bytes more as one message; credit has been seen to. */
-static int send_part(struct langplugin_call *call, const char *data, size_t size, bool last, int flags)
+/* Send what is gathered and `size` bytes more, or those of a file, as one message; credit has been seen to. */
+static int send_with(struct langplugin_call *call, const char *data, size_t size, const struct tail *tail, bool last,
+	int flags)
 {
 	struct answer *answer = &call->answer;
-	size_t body = answer->gathered_size + size;
+	size_t body = answer->gathered_size + (tail ? tail->size : size);
 	bool head = answer->state == ANSWER_HELD;
 	size_t before = head ? answer->head_size : sizeof(struct wire_body);
 	struct wire_body piece;
@@ -122,13 +137,18 @@ static int send_part(struct langplugin_call *call, const char *data, size_t size
 		piece.offset = answer->sent;
 		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
 	}
-	int result = send_message(call, parts, 3, flags);
+	int result = send_message(call, parts, tail ? 2 : 3, tail, flags);
 	if (result != LP_OK)
 		return result;
 	answer->sent += body;
 	answer->gathered_size = 0;
 	answer->state = last ? ANSWER_ENDED : ANSWER_SENT;
 	return LP_OK;
+}
+
+static int send_part(struct langplugin_call *call, const char *data, size_t size, bool last, int flags)
+{
+	return send_with(call, data, size, NULL, last, flags);
 }
 
 /* Wait until at least `size` more body bytes may leave. */
@@ -154,7 +174,7 @@ static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
 	return LP_OK;
 }
 
-static int ready(struct langplugin_call *call)
+int answer_ready(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
@@ -168,7 +188,7 @@ static int ready(struct langplugin_call *call)
 }
 
 /* Of size bytes, those that the declared length leaves room for. */
-static size_t within_length(struct langplugin_call *call, size_t size)
+size_t answer_within_length(struct langplugin_call *call, size_t size)
 {
 	struct answer *answer = &call->answer;
 
@@ -185,11 +205,11 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 {
 	struct answer *answer = &call->answer;
 	const char *at = data;
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result != LP_OK)
 		return result;
-	size = within_length(call, size);
+	size = answer_within_length(call, size);
 	if (answer->no_body || size == 0) {
 		answer->given += size;
 		return LP_OK;
@@ -227,7 +247,7 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 
 int answer_flush(struct langplugin_call *call, int flags)
 {
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result != LP_OK)
 		return result;
@@ -238,35 +258,12 @@ int answer_flush(struct langplugin_call *call, int flags)
 	return send_part(call, NULL, 0, false, flags);
 }
 
-int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn)
 {
-	struct stat st;
-	char *block;
+	const struct tail tail = {fd, offset, size, torn};
+	int result = wait_for_credit(call, call->answer.gathered_size + size, 0);
 
-	if (offset < 0 || fstat(fd, &st))
-		return LP_INVALID;
-	if (length < 0)
-		length = st.st_size > offset ? st.st_size - offset : 0;
-	if (call->answer.no_body)
-		return answer_write(call, NULL, (size_t)length, 0);
-	block = malloc(WIRE_PIECE);
-	if (!block)
-		return LP_FAILED;
-	int result = LP_OK;
-	while (length > 0 && result == LP_OK) {
-		ssize_t got = pread(fd, block, length < WIRE_PIECE ? (size_t)length : WIRE_PIECE, offset);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			result = LP_FAILED;
-		if (got <= 0)
-			break; /* it has become shorter: a declared length makes that an abort */
-		result = answer_write(call, block, (size_t)got, 0);
-		offset += got;
-		length -= got;
-	}
-	free(block);
-	return result;
+	return result == LP_OK ? send_with(call, NULL, 0, &tail, false, 0) : result;
 }
 
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
@@ -282,7 +279,7 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 	if (result != LP_OK)
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
-	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, 0);
+	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, NULL, 0);
 }
 
 static void send_abort(struct langplugin_call *call)

@@ -8,6 +8,7 @@
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
  *   answer.c  a call's answer; head.c its head; body.c its request body; block.c its head
+ *   sendfile.c  an answer's body from a file
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
  *   log.c     entries of the error log; title.c the process's title
  *
@@ -198,6 +199,11 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 int answer_unrespond(struct langplugin_call *call);
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
 int answer_flush(struct langplugin_call *call, int flags);
+int answer_ready(struct langplugin_call *call); /* LP_OK: body bytes may be given */
+size_t answer_within_length(struct langplugin_call *call, size_t size); /* of size bytes, those that may be given */
+/* What is gathered and size bytes of a file as one message. May wait. torn: as link_send_file. */
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);
+/* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);

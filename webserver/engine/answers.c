@@ -90,6 +90,7 @@ static int take_fields(struct channel *c, const char *data, size_t size, const s
 
 	if (!wire_fields_ok(data, size, response->fields, response->field_count))
 		return -1;
+	c->sendfile.kind = SENDFILE_NONE;
 	for (uint32_t i = 0; i < response->field_count; i++) {
 		struct wire_field field;
 		memcpy(&field, data + response->fields + i * sizeof(field), sizeof(field));
@@ -100,7 +101,9 @@ static int take_fields(struct channel *c, const char *data, size_t size, const s
 		if (is_framing(name))
 			continue;
 		/* Not by the worker's number for it, which is only the worker's word. */
-		c->fields[count++] = (struct field){.name = name, .value = value};
+		c->fields[count] = (struct field){.name = name, .value = value};
+		if (!sendfile_take(&c->sendfile, &c->fields[count]))
+			count++;
 	}
 	return count;
 }
@@ -283,7 +286,13 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 		x->answer.length = response.body.size;
 	x->answer.discard = r->is_head || response.status == 204 || response.status == 304;
 	x->answered_head = true;
+	bool bodiless = response.status == 204 || response.status == 304;
 	struct engine_text reason = {data + response.reason.at, response.reason.size};
+	if (c->sendfile.kind != SENDFILE_NONE && !bodiless) {
+		group_sever(x); /* what it still says goes nowhere, and its slot is free */
+		sendfile_answer(r, &c->sendfile, response.status, reason, c->fields, (size_t)count);
+		return true;
+	}
 	int result = reply_begin(r, response.status, reason, c->fields, (size_t)count, x->answer.length, 0);
 	if (result == 0)
 		result = give(x, message, data + response.body.at, response.body.size);

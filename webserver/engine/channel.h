@@ -34,6 +34,7 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "sendfile.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -271,7 +272,8 @@ struct channel {
 	uint32_t spares;
 	uint64_t spooled;	/* in this turn */
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
-	struct field fields[WIRE_FIELDS];
+	struct field fields[WIRE_FIELDS + SENDFILE_FIELDS];
+	struct sendfile sendfile; /* what the answer at hand names */
 };
 
 struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none */

@@ -223,9 +223,11 @@ struct site {
 	uint64_t generation; /* a decision with another one is forgotten */
 	char *name, *document_root;
 	uint64_t max_body;
+	uint32_t *sendfile; /* roots whose files its groups may have sent */
+	size_t sendfile_count;
 };
 struct choice {
-	uint32_t kind, target, strip;
+	uint32_t kind, target, strip, flags;
 	struct engine_text script;
 };
 /* Look the request up in the table; ask Python when it is not there. */

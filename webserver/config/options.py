@@ -127,12 +127,12 @@ OPTIONS = (
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
-    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client; the files in it"
-           " have no name and vanish with their request.", "/var/tmp"),
+    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
+           " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
     Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
-           " wait for the client.", "1g", 0, 1 << 44),
+           " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),
     Option("server", "mime_types", kinds.PATH, "File of media types: a type and the file name extensions it belongs to"
            " on each line.", Computed("the table that comes with the server", lambda context: MIME_TYPES)),
     # logs

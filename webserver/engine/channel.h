@@ -100,6 +100,7 @@ enum exchange_state {
 };
 
 enum upload { UPLOAD_NONE = 0, UPLOAD_WHOLE, UPLOAD_FILE, UPLOAD_STREAM };
+enum body_failure { BODY_NOT_KEPT = 1, BODY_TOO_LARGE };
 enum owes { OWES_CANCEL = 1, OWES_CANCEL_KEEPER = 2, OWES_CREDIT = 4, OWES_PROBE = 8, OWES_CLOSED = 16 };
 
 /* Before body bytes in memory, so that they can become a message where they are. */
@@ -123,7 +124,7 @@ struct exchange {
 	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
 	bool answered_head; /* reply_begin was called */
-	bool failed;	    /* its body could not be kept: to be answered 503 */
+	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
 
 	struct engine_text script_name, path_info, script_filename;

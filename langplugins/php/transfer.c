@@ -16,6 +16,19 @@
 
 static zif_handler php_readfile, php_fpassthru, php_aborted, php_status;
 
+/*
+ * True if what a script prints now reaches the client as it is and soon: there is no buffer, or the one of php.ini's
+ * output_buffering = 4096, which passes on what is larger.
+ */
+static bool is_direct(void)
+{
+	const php_output_handler *handler = php_output_get_active_handler();
+
+	return php_output_get_level() == 0 ||
+	       (php_output_get_level() == 1 && handler && handler->size > 0 &&
+		       zend_string_equals_literal(handler->name, "default output handler"));
+}
+
 /* True: sent, or as much of it as the client took. */
 static bool send_stream(php_stream *stream, zend_long *size)
 {
@@ -23,11 +36,15 @@ static bool send_stream(php_stream *stream, zend_long *size)
 	struct stat st;
 	int fd;
 
-	if (!run || run->ended || run->gone || SG(request_info).no_headers || php_output_get_level() > 0 ||
+	if (!run || run->ended || run->gone || SG(request_info).no_headers || !is_direct() ||
 		!php_stream_is(stream, PHP_STREAM_IS_STDIO) || stream->readfilters.head ||
 		php_stream_cast(stream, PHP_STREAM_AS_FD | PHP_STREAM_CAST_INTERNAL, (void **)&fd, 0) != SUCCESS)
 		return false;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size - stream->position < LARGE || !php_header())
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size - stream->position < LARGE)
+		return false;
+	if (php_output_get_level() > 0)
+		php_output_flush();
+	if (!php_header() || run->gone)
 		return false;
 	*size = (zend_long)(st.st_size - stream->position);
 	int result = run->plugin->host->send_file(run->call, fd, stream->position, -1);
@@ -46,7 +63,7 @@ static void sending_readfile(INTERNAL_FUNCTION_PARAMETERS)
 	zval *zcontext = NULL;
 	zend_long size;
 
-	if (!current_run() || php_output_get_level() > 0) {
+	if (!current_run() || !is_direct()) {
 		php_readfile(INTERNAL_FUNCTION_PARAM_PASSTHRU);
 		return;
 	}

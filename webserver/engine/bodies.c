@@ -75,7 +75,7 @@ static bool reserve(struct exchange *x, size_t size)
 static void to_file(struct exchange *x, const char *data, size_t size)
 {
 	/* max_body may be unlimited, and disks are not. */
-	if (size > exchange_engine(x)->limits.spool_limit - x->body.spool.end)
+	if (x->body.spool.end + size > exchange_engine(x)->limits.spool_limit)
 		x->failed = BODY_TOO_LARGE;
 	else if (!spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX))
 		x->failed = BODY_NOT_KEPT;

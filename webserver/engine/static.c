@@ -83,7 +83,9 @@ int file_trouble(const struct root *root, const struct file *f, struct engine_te
 		return f->error == EIO ? 500 : 503;
 	}
 	*why = "no such file";
-	if (!path_allowed(path, root->flags))
+	if (path.size == 0)
+		*why = "a directory";
+	else if (!path_allowed(path, root->flags))
 		*why = "a name that begins with a dot, and dotfiles = deny";
 	else if (f->kind == FILE_DIRECTORY)
 		*why = "a directory";

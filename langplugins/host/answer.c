@@ -88,8 +88,8 @@ static int try_message(struct langplugin_call *call, const struct iovec *parts, 
 }
 
 /* One message, once the front end has taken what was sent before. */
-static int send_message(struct langplugin_call *call, const struct iovec *parts, unsigned count,
-	const struct tail *tail, int flags)
+static int send_message(
+	struct langplugin_call *call, const struct iovec *parts, unsigned count, const struct tail *tail, int flags)
 {
 	struct slot *slot = call->slot;
 	int result;
@@ -109,8 +109,8 @@ static int send_message(struct langplugin_call *call, const struct iovec *parts,
 }
 
 /* Send what is gathered and `size` bytes more, or those of a file, as one message; credit has been seen to. */
-static int send_with(struct langplugin_call *call, const char *data, size_t size, const struct tail *tail, bool last,
-	int flags)
+static int send_with(
+	struct langplugin_call *call, const char *data, size_t size, const struct tail *tail, bool last, int flags)
 {
 	struct answer *answer = &call->answer;
 	size_t body = answer->gathered_size + (tail ? tail->size : size);

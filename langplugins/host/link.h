@@ -74,8 +74,9 @@ enum link_got link_receive(
 /* A message of count parts: LP_OK, it is on its way; LP_AGAIN, nothing of it is, since older ones wait; LP_GONE. */
 int link_send(struct link *link, struct wire_frontend to, const struct iovec *parts, unsigned count);
 /*
- * The same, with size bytes of a regular file from offset behind the parts (sendfile.c). A message's size is said before
- * its bytes: what the file does not have any more is sent as zeros, and *torn says so; the answer must then be aborted.
+ * The same, with size bytes of a regular file from offset behind the parts (sendfile.c). A message's size is said
+ * before its bytes: what the file does not have any more is sent as zeros, and *torn says so; the answer must then be
+ * aborted.
  */
 int link_send_file(struct link *link, struct wire_frontend to, const struct iovec *parts, unsigned count, int fd,
 	int64_t offset, size_t size, bool *torn);

@@ -166,8 +166,8 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 		return LP_INVALID;
 	if ((result = answer_ready(call)) != LP_OK)
 		return result;
-	/* What is not there at the beginning was not promised by anybody: a Content-Length that wants it is found wanting
-	   at the end. */
+	/* What is not there at the beginning was not promised by anybody: a Content-Length that wants it is found
+	   wanting at the end. */
 	int64_t there = st.st_size > offset ? st.st_size - offset : 0;
 	size_t size = answer_within_length(call, (size_t)(length < 0 || length > there ? there : length));
 	if (answer->no_body || size == 0) {

@@ -199,7 +199,7 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 int answer_unrespond(struct langplugin_call *call);
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
 int answer_flush(struct langplugin_call *call, int flags);
-int answer_ready(struct langplugin_call *call); /* LP_OK: body bytes may be given */
+int answer_ready(struct langplugin_call *call);				/* LP_OK: body bytes may be given */
 size_t answer_within_length(struct langplugin_call *call, size_t size); /* of size bytes, those that may be given */
 /* What is gathered and size bytes of a file as one message. May wait. torn: as link_send_file. */
 int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);

@@ -1,4 +1,5 @@
-/* What programs expect of the SAPI name fpm-fcgi: fastcgi_finish_request, getallheaders; and FrankenPHP's headers_send. */
+/* What programs expect of the SAPI name fpm-fcgi, fastcgi_finish_request and getallheaders; FrankenPHP's headers_send.
+ */
 #include <string.h>
 #include <strings.h>
 

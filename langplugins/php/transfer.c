@@ -134,8 +134,8 @@ void transfer_watch(void)
 
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
 		/* NULL when php.ini disables it. */
-		zend_function *function =
-			zend_hash_str_find_ptr(CG(function_table), functions[i].name, strlen(functions[i].name));
+		zend_function *function = zend_hash_str_find_ptr(
+			CG(function_table), functions[i].name, strlen(functions[i].name));
 		if (!function || function->type != ZEND_INTERNAL_FUNCTION)
 			continue;
 		*functions[i].theirs = function->internal_function.handler;

@@ -77,7 +77,8 @@ struct response {
 	struct langplugin_call *call; /* NULL: the request is over */
 	PyObject *status, *fields;    /* as start_response was given them; NULL: not called yet */
 	PyObject *start, *write;      /* start_response and write, bound to this */
-	PyObject *hints, *cancelled, *trailers; /* wsgi.early_hints, webserver.cancelled and .trailers; NULL: not here */
+	PyObject *hints, *cancelled;  /* wsgi.early_hints, webserver.cancelled */
+	PyObject *trailers;	      /* webserver.trailers; NULL: the host has none */
 	int64_t left;		      /* of the answer's Content-Length; -1: not known, or no body follows */
 	bool sent;		      /* the head has been given to the host */
 	bool gone;		      /* the client is */

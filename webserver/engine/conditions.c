@@ -101,7 +101,8 @@ static enum truth truth(bool value)
 
 static enum truth if_match(const struct conditions *c, const struct validators *v)
 {
-	return c->if_match_count == 0 ? ABSENT : truth(any_line_has(c->if_match, c->if_match_count, strong(v->etag), false));
+	return c->if_match_count == 0 ? ABSENT
+				      : truth(any_line_has(c->if_match, c->if_match_count, strong(v->etag), false));
 }
 
 static enum truth if_none_match(const struct conditions *c, const struct validators *v)

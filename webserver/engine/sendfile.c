@@ -168,8 +168,8 @@ static size_t keep_own(
 	return kept;
 }
 
-static void send_named(struct request *r, struct file *file, int status, struct engine_text reason, struct field *fields,
-	size_t count)
+static void send_named(
+	struct request *r, struct file *file, int status, struct engine_text reason, struct field *fields, size_t count)
 {
 	struct own own = {false, false, false};
 	struct representation is = {
@@ -199,8 +199,9 @@ void sendfile_answer(struct request *r, const struct sendfile *wanted, int statu
 	char why[LOGGED + 400];
 	struct search s = {.status = 0};
 	if (r->site == NULL || r->site->sendfile_count == 0) {
-		snprintf(why, sizeof why, "group \"%.64s\" names a file in %s, and site \"%.64s\" has no sendfile = ...",
-			r->group_name, wanted->name.data, r->site == NULL ? "" : r->site->name);
+		snprintf(why, sizeof why,
+			"group \"%.64s\" names a file in %s, and site \"%.64s\" has no sendfile = ...", r->group_name,
+			wanted->name.data, r->site == NULL ? "" : r->site->name);
 		answer_status(r, 500, why, 0);
 		return;
 	}

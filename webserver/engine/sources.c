@@ -1,6 +1,6 @@
 /*
- * Names that programs have. Such a file is run by the group that a route gives it to, or not answered at all: its source
- * may hold passwords, and a route that a reload has taken away must not turn it into a download.
+ * Names that programs have. Such a file is run by the group that a route gives it to, or not answered at all: its
+ * source may hold passwords, and a route that a reload has taken away must not turn it into a download.
  *
  * What counts is the name's end, whatever case it is written in (.PHP is no route's, and just as secret), also below
  * what editors and people put behind a name when they keep a copy of it.
@@ -64,7 +64,8 @@ bool root_holds_source(const struct root *root, struct engine_text path)
 
 bool root_holds_source_at(const struct root *root, int fd)
 {
-	static const struct engine_text gone = TEXT(" (deleted)"); /* the kernel's word behind a name that has no file */
+	static const struct engine_text gone = TEXT(
+		" (deleted)"); /* the kernel's word behind a name that has no file */
 	char link[32], text[FILES_PATH];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	ssize_t size = readlink(link, text, sizeof text);

@@ -90,8 +90,8 @@ int file_trouble(const struct root *root, const struct file *f, struct engine_te
 	else if (f->kind == FILE_DIRECTORY)
 		*why = "a directory";
 	else if (f->error == NOT_SENT)
-		*why = "a program, or a link to one or a copy; a route .php = group:NAME, say, would run it, .php = files "
-		       "would send it";
+		*why = "a program, a link to one or a copy: a route such as .php = group:NAME runs it, .php = files "
+		       "sends it";
 	else if (f->error == 0 || f->error == ENXIO) /* ENXIO: a socket */
 		*why = "neither a file nor a directory";
 	else if (f->error == ENAMETOOLONG)

@@ -2,8 +2,8 @@
  * The request target (RFC 9112, section 3.2) and its path. Pure functions.
  *
  * A path is decoded first and then freed of dot segments, so that nothing hides behind an escape: "%2e%2e" climbs and
- * "%2F" separates, as for every WSGI and CGI application that gets a decoded path. Empty segments go, but for the one at
- * the end. A path that climbs above the root, or holds a NUL, is refused rather than mended.
+ * "%2F" separates, as for every WSGI and CGI application that gets a decoded path. Empty segments go, but for the one
+ * at the end. A path that climbs above the root, or holds a NUL, is refused rather than mended.
  */
 #include <string.h>
 

@@ -144,8 +144,12 @@ static void do_client(void)
 void route_start(struct request *r)
 {
 	static uint32_t sendfile = 1;
-	static struct site site = {.id = 1, .name = "site", .document_root = "/nowhere", .max_body = 5000,
-		.sendfile = &sendfile, .sendfile_count = 1};
+	static struct site site = {.id = 1,
+		.name = "site",
+		.document_root = "/nowhere",
+		.max_body = 5000,
+		.sendfile = &sendfile,
+		.sendfile_count = 1};
 
 	r->site = &site;
 	/* Only whether there is one is asked. */
@@ -284,9 +288,8 @@ static void draft_response(struct draft *d, struct placement *p, struct wire_hea
 	static const char names[] = "X-A: b\0Content-Length: 3\0Date: c\0bad name: \r\0X-Sendfile: /x";
 	unsigned what = byte(), more = byte();
 	struct wire_response r = {.content_length = UINT64_MAX, .status = statuses[what % 8]};
-	static const struct wire_field fields[] = {
-		{0, 3, 0, 5, 1}, {7, 14, 0, 23, 1}, {25, 4, 0, 31, 1}, {33, 8, 0, 43, 1}, {0, 0, 0, 0, 0},
-		{45, 10, 0, 57, 2}};
+	static const struct wire_field fields[] = {{0, 3, 0, 5, 1}, {7, 14, 0, 23, 1}, {25, 4, 0, 31, 1},
+		{33, 8, 0, 43, 1}, {0, 0, 0, 0, 0}, {45, 10, 0, 57, 2}};
 
 	if (head.kind == WIRE_INFORM)
 		r.status = statuses[4 + what % 4];

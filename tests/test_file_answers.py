@@ -66,18 +66,22 @@ def narrow(place: Path) -> Iterator[Narrow]:
         one.stop()
 
 
-def begin(one: Group, slots: dict[int, Any], path: str, window: int) -> int:
+def begin(one: Group, slots: dict[int, Any], path: str) -> int:
     serial = one.next_serial()
     one.send(slots[0], request_block(serial, 0, path))
-    one.send(slots[0], credit(serial, window))
     return serial
 
 
-def frames(one: Group) -> Iterator[Frame]:
-    """An answer's frames to its end. Each has the size that it says (Group.receive looks) and begins where one ended."""
+def frames(one: Group, credits: bool = True) -> Iterator[Frame]:
+    """An answer's frames to its end. Each has the size that it says (Group.receive looks) and begins where one ended.
+
+    All credit comes at once, so that nothing but the socket's size holds the worker back.
+    """
     got = 0
     while True:
         frame = one.receive()
+        if got == 0 and credits and frame.kind == lib.WIRE_RESPONSE:
+            one.send(frame.identity, credit(frame.serial, 64 << 20))
         if frame.kind in (lib.WIRE_RESPONSE, lib.WIRE_BODY):
             if frame.kind == lib.WIRE_BODY:
                 assert frame.of("wire_body").offset == got
@@ -105,7 +109,7 @@ def frames(one: Group) -> Iterator[Frame]:
 )
 def test_every_byte_once(narrow: Narrow, path: str, expected: bytes) -> None:
     slots = narrow.start()
-    begin(narrow, slots, path, 64 << 20)
+    begin(narrow, slots, path)
     body, length = b"", None
     for frame in frames(narrow):
         if frame.kind == lib.WIRE_RESPONSE:
@@ -118,11 +122,11 @@ def test_every_byte_once(narrow: Narrow, path: str, expected: bytes) -> None:
 
 def test_a_front_end_that_takes_nothing_and_cancels(narrow: Narrow) -> None:
     slots = narrow.start()
-    serial = begin(narrow, slots, "/large", 64 << 20)
+    serial = begin(narrow, slots, "/large")
     wait_until(lambda: narrow.page(1).slot[0].running == serial, "it does not run")
     narrow.send(slots[0], bare(lib.WIRE_CANCEL, serial))
     narrow.send(slots[-1], bare(lib.WIRE_CANCEL, serial))
-    kinds = [frame.kind for frame in frames(narrow)]
+    kinds = [frame.kind for frame in frames(narrow, credits=False)]
     assert kinds[-1] == lib.WIRE_ABORT
     wait_until(lambda: narrow.page(1).slot[0].running == 0, "it still runs")
     _, body = narrow.answer(slots[0], request_block(narrow.next_serial(), 0, "/small"))
@@ -133,12 +137,12 @@ def test_a_front_end_that_takes_nothing_and_cancels(narrow: Narrow) -> None:
 @pytest.mark.parametrize("left", [0, 1_500_000, 1_500_001, (4 << 20) - 1])
 def test_a_file_that_shrinks_never_looks_whole(narrow: Narrow, place: Path, left: int, length: str) -> None:
     slots = narrow.start()
-    serial = begin(narrow, slots, f"/large{length}", 1 << 20)
+    serial = begin(narrow, slots, f"/large{length}")
     wait_until(lambda: narrow.page(1).slot[0].phase == lib.WIRE_WRITING, "it does not wait for credit")
     os.truncate(place / "large", left)
     narrow.send(slots[0], credit(serial, 64 << 20))
     kinds, body = [], b""
-    for frame in frames(narrow):
+    for frame in frames(narrow, credits=False):
         kinds.append(frame.kind)
         body += frame.body if frame.kind != lib.WIRE_ABORT else b""
     assert kinds[-1] == lib.WIRE_ABORT
@@ -151,7 +155,7 @@ def test_a_file_that_shrinks_never_looks_whole(narrow: Narrow, place: Path, left
 
 def test_a_front_end_that_dies_in_the_middle(narrow: Narrow) -> None:
     slots = narrow.start()
-    serial = begin(narrow, slots, "/large", 64 << 20)
+    serial = begin(narrow, slots, "/large")
     wait_until(lambda: narrow.page(1).slot[0].running == serial, "it does not run")
     narrow.socket.close(0)
     narrow.order("frontends", frontends=[])
@@ -206,7 +210,8 @@ def served(server: Server) -> Server:
     }
     for name, code in scripts.items():
         server.file(f"public/php/{name}.php", "<?php ini_set('zlib.output_compression', '0'); " + code)
-    server.write(SERVER)
+    # Nothing is absorbed by the front end: a slow client holds its worker.
+    server.write(SERVER, "frontends = 2\nspool_memory = 64k\nspool_limit = 0")
     return server.start()
 
 
@@ -215,7 +220,7 @@ def test_to_slow_and_quick_clients_at_once(served: Server) -> None:
 
     def fetch(pause: bool) -> None:
         with socket.create_connection(("127.0.0.1", served.port), 60) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192 if pause else 1 << 20)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536 if pause else 1 << 20)
             sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             head, _, body = read_all(sock).partition(b"\r\n\r\n")
             if body != CONTENT or b"Content-Length: 4194304" not in head:
@@ -247,13 +252,13 @@ def test_php_files(served: Server) -> None:
 
 
 def test_a_client_never_takes_a_shrunken_file_for_whole(served: Server) -> None:
-    served.allow("became shorter", "connection is cut", "OSError", "Traceback", "of the .* bytes", "Input/output")
+    served.allow("became shorter", "connection is cut", "OSError", "group app", "502: group")
     path = served.directory / "large"
     path.write_bytes(os.urandom(48 << 20))
     for target in (b"/large", b"/php/read.php"):
         path.write_bytes(os.urandom(48 << 20))
         with socket.create_connection(("127.0.0.1", served.port), 60) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             sock.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
             data = sock.recv(1000)
             os.truncate(path, 1 << 20)

@@ -97,6 +97,7 @@ static void sending_fpassthru(INTERNAL_FUNCTION_PARAMETERS)
 		return;
 	}
 	php_stream_seek(stream, 0, SEEK_END);
+	stream->eof = 1;
 	RETURN_LONG(size);
 }
 

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def php(mark: str) -> str:
 
 
 @pytest.fixture
-def site(server: Server) -> Iterator[Server]:
+def site(server: Server) -> Server:
     server.write(CONFIG)
     server.file("public/a.wsgi", wsgi("a"))
     server.file("public/b.py", wsgi("b"))
@@ -82,8 +81,7 @@ def site(server: Server) -> Iterator[Server]:
     for name in ("shop.wsgi", "shop.py"):
         server.file(f"public/apps/{name}", wsgi("shop"))
     server.file("public/apps/shop.php", php("shop"))
-    server.start()
-    yield server
+    return server.start()
 
 
 def seen(answer: Answer) -> dict[str, Any]:

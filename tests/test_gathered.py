@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,9 @@ def prepare(server: Server, lines: str = "spool_limit = 8m", spool: str = "spool
 
 
 @pytest.fixture
-def site(server: Server) -> Iterator[Server]:
+def site(server: Server) -> Server:
     prepare(server)
-    yield server.start()
+    return server.start()
 
 
 def files(server: Server, spool: str = "spool") -> list[str]:
@@ -95,7 +94,9 @@ def test_slow_uploads_hold_a_file_and_no_worker(site: Server) -> None:
     socks = []
     for _ in range(3):
         sock = socket.create_connection(("127.0.0.1", site.port), 20)
-        sock.sendall(b"POST /gather HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n" + body[:150_000])
+        sock.sendall(
+            b"POST /gather HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n" + body[:150_000]
+        )
         socks.append(sock)
     wait_until(lambda: len(files(site)) == 3, "not every body has a file")
     assert all("(deleted)" in name or "#" in name for name in files(site))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 from serving import SLOWNESS, Server, read_all, wait_until
@@ -81,7 +80,7 @@ def application(environ, start_response):
 
 
 @pytest.fixture
-def site(server: Server) -> Iterator[Server]:
+def site(server: Server) -> Server:
     server.file("app.wsgi", APPLICATION)
     scripts = {
         "deadline": "printf('%.3f', $_SERVER['WEBSERVER_DEADLINE'] - hrtime(true) / 1e9);",
@@ -97,8 +96,7 @@ def site(server: Server) -> Iterator[Server]:
     for name, code in scripts.items():
         server.file(f"public/php/{name}.php", "<?php " + code)
     server.write(CONFIG)
-    server.start()
-    yield server
+    return server.start()
 
 
 def heads(data: bytes) -> tuple[list[bytes], bytes]:
@@ -176,7 +174,9 @@ def test_connection_aborted(site: Server) -> None:
 
 def test_kept_connection_after_hints(site: Server) -> None:
     with socket.create_connection(("127.0.0.1", site.port), 20) as sock:
-        sock.sendall(b"GET /hints HTTP/1.1\r\nHost: x\r\n\r\nGET /hints HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        sock.sendall(
+            b"GET /hints HTTP/1.1\r\nHost: x\r\n\r\nGET /hints HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
         data = read_all(sock)
     assert data.count(b"HTTP/1.1 103 Early Hints") == 4
     assert data.count(b"HTTP/1.1 200 OK") == 2

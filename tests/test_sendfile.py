@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ CONTENT = bytes(range(256)) * 4000
 
 
 @pytest.fixture
-def site(server: Server) -> Iterator[Server]:
+def site(server: Server) -> Server:
     server.file("app.wsgi", APPLICATION)
     server.file("private/data.bin", CONTENT)
     server.file("private/small.txt", "small")
@@ -70,8 +69,7 @@ def site(server: Server) -> Iterator[Server]:
     server.file("outside.txt", "secret")
     server.file("private-not/x.txt", "secret")
     server.write(CONFIG)
-    server.start()
-    yield server
+    return server.start()
 
 
 def quoted(text: str) -> str:

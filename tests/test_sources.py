@@ -8,7 +8,6 @@ import os
 import pwd
 import socket
 import threading
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -65,7 +64,7 @@ def configure(server: Server, routes: str = ROUTES, symlinks: str = "owner", mor
 
 
 @pytest.fixture
-def site(server: Server) -> Iterator[Server]:
+def site(server: Server) -> Server:
     server.file("app.wsgi", APPLICATION)
     for folder in ("", "sub/", "a.php.d/"):
         server.file(f"public/{folder}index.php", PHP)
@@ -88,7 +87,7 @@ def site(server: Server) -> Iterator[Server]:
         os.lchown(links / "x.txt", user.pw_uid, user.pw_gid)
         os.chown(links / "x.php", user.pw_uid, user.pw_gid)
     configure(server)
-    yield server
+    return server
 
 
 def names() -> list[str]:

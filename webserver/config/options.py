@@ -197,8 +197,8 @@ OPTIONS = (
            " also that of what they point to, or all.", "owner", choices=("deny", "owner", "allow")),
     Option("site", "dotfiles", kinds.CHOICE, "Whether files and directories whose name begins with a dot are served.",
            "deny", choices=("deny", "allow")),
-    Option("site", "sendfile", kinds.PATH, "Directories whose files a group may have sent by naming one in its answer: in"
-           " X-Sendfile by its path, in X-Accel-Redirect by its path below one of them. Without it an answer with"
+    Option("site", "sendfile", kinds.PATH, "Directories whose files a group may have sent by naming one in its answer:"
+           " in X-Sendfile by its path, in X-Accel-Redirect by its path below one of them. Without it an answer with"
            " such a field becomes 500.", many=True),
     Option("site", "max_body", kinds.SIZE_OR_UNLIMITED, "Largest request body; a larger one is answered with 413.",
            "64m", 1),

@@ -250,7 +250,7 @@ def test_what_was_there_before_a_change_is_not_kept(site: Server) -> None:
 
     def change(times: int) -> None:
         for number in range(times):
-            replace(path, f"BALLAST = bytes(200_000)\n{wsgi(str(number))}")
+            replace(path, f"BALLAST = b'x' * 200_000\n{wsgi(str(number))}")
             assert seen(site.get("/a.wsgi"))["mark"] == str(number)
 
     change(20)

@@ -1,4 +1,4 @@
-"""Files as answers, from the worker's side: pieces from the page cache, and what becomes of a file that changes (D65)."""
+"""Files as answers, from the worker's side: pieces from the page cache, and what becomes of a file that changes (D64)."""
 
 from __future__ import annotations
 

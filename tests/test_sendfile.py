@@ -1,4 +1,4 @@
-"""X-Sendfile and X-Accel-Redirect: a group names a file, the front end sends it (D64)."""
+"""X-Sendfile and X-Accel-Redirect: a group names a file, the front end sends it (D63)."""
 
 from __future__ import annotations
 

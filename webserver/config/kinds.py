@@ -68,7 +68,8 @@ def _host(text: str, base: str) -> str:
     return addresses.host(text)
 
 
-MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:callable, which no file name in use looks like
+# module:callable, or module:factory(), which no file name in use looks like
+MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?")
 SCRIPTS = (".php", ".py", ".wsgi", ".pl", ".pm", ".psgi", ".rb", ".ru", ".lua")
 # Names of programs: a file that ends in one of these is run, or not answered, unless its site says that it is a file.
 PROGRAMS = (*SCRIPTS, ".php3", ".php4", ".php5", ".php7", ".php8", ".phtml", ".phar", ".cgi", ".fcgi")

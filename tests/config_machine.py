@@ -92,12 +92,12 @@ def adjusted(text: str, root: str) -> str:
 
 def lay_out(root: Path) -> None:
     """What the samples and the examples of the manual pages take for granted."""
-    names = ["srv/www", "srv/blog/public", "srv/shop/public", "srv/shop/private", "srv/shop/venv/bin"]
+    names = ["srv/www", "srv/blog/public", "srv/wiki", "srv/shop/public", "srv/shop/private", "srv/shop/venv/bin"]
     for name in [*names, "etc/webserver", "var/log/webserver"]:
         (root / name).mkdir(parents=True)
     for name in ("sites-enabled", "groups-enabled"):
         (root / "etc/webserver" / name).mkdir()
     (root / "run").mkdir()
-    for name in ("srv/shop/app.wsgi", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
+    for name in ("srv/shop/app.wsgi", "srv/wiki/app.lua", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
         (root / name).write_text("")
         (root / name).chmod(0o600)

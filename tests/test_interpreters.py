@@ -153,6 +153,7 @@ def each() -> list[object]:
     ]
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("one", each())
 def test_the_application_runs_in_it(server: Server, workshop: Path, one: Python) -> None:
     plugin = built(one, workshop)
@@ -225,6 +226,7 @@ def environment(server: Server, name: str, python: str, version: str) -> Path:
     return venv
 
 
+@pytest.mark.unsanitized
 def test_two_versions_two_environments_and_php_at_once(server: Server, workshop: Path) -> None:
     other = another_version()
     built(other, workshop)
@@ -273,6 +275,7 @@ def test_two_versions_two_environments_and_php_at_once(server: Server, workshop:
     }
 
 
+@pytest.mark.unsanitized
 def test_a_missing_plugin_is_named_with_the_command_that_builds_it(server: Server, workshop: Path) -> None:
     other = another_version()
     chosen = startable(other, workshop)

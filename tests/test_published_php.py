@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, Form, forms
-from serving import Server, directory
+from serving import Server, directory, wait_until
 
 DOKUWIKI = Path("/usr/share/dokuwiki")
 DATA = ("attic", "cache", "index", "locks", "log", "media", "media_attic", "media_meta", "meta", "pages", "tmp")
@@ -126,11 +126,10 @@ def test_a_page_by_its_form(wiki: Server) -> None:
     stranger.post("/doku.php?id=project:plan", {**form.values, "wikitext": "nonsense", "do[save]": "1"})
     assert (wiki.directory / "data/pages/project/plan.txt").read_text() == text
     assert "begun" in person.get("/doku.php?id=project:plan&do=revisions").text
-    # The page asks for its indexing by a picture, as the browser does; then it is found.
+    # The page asks for its indexing by a picture, as the browser does; it is done when the picture has been sent.
     assert stranger.get("/lib/exe/taskrunner.php?id=project%3Aplan").field("Content-Type") == "image/gif"
-    found = stranger.get("/doku.php?do=search&q=Unmistakableword").text
-    assert "/doku.php?id=project:plan" in found
-    assert '<strong class="search_hit">Unmistakableword</strong>' in found
+    hit = '<strong class="search_hit">Unmistakableword</strong>'
+    wait_until(lambda: hit in stranger.get("/doku.php?do=search&q=Unmistakableword").text, "it is not found")
     assert "search_hit" not in stranger.get("/doku.php?do=search&q=Otherword").text
 
 

@@ -29,6 +29,7 @@ class Language:
 
 LANGUAGES = (
     Language("python", "python", "conformance.wsgi", threads=4),
+    Language("asgi", "python", "conformance_asgi.py", threads=4, lines="interface = asgi"),
     Language("php", "php", "conformance.php"),
     Language("lua", "lua", "conformance.lua"),
 )
@@ -37,6 +38,8 @@ LANGUAGES = (
 CANNOT = {
     ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
+    ("asgi", "reason"): "ASGI gives a status without a reason",
+    ("asgi", "upgrade"): "ASGI changes to WebSocket alone",
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",

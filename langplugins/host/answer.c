@@ -12,6 +12,8 @@
 
 #include "worker.h"
 
+#define GOES_ON 0x10000 /* a flag of our own: a part has been taken, so that interrupt() comes too late */
+
 int answer_open(struct answer *answer)
 {
 	memset(answer, 0, sizeof(*answer));
@@ -83,7 +85,7 @@ static int send_message(struct langplugin_call *call, const struct iovec *parts,
 	while ((result = link_send(&slot->link, call->from, parts, count)) == LP_AGAIN) {
 		if (call_over(call))
 			result = LP_GONE;
-		else if (flags & LP_NOWAIT)
+		else if (flags & LP_NOWAIT || (!(flags & GOES_ON) && call_interrupted(call)))
 			break;
 		if (result == LP_GONE)
 			break;
@@ -145,7 +147,7 @@ static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
 			answer->gone = true;
 			return LP_GONE;
 		}
-		if (flags & LP_NOWAIT)
+		if (flags & LP_NOWAIT || (!(flags & GOES_ON) && call_interrupted(call)))
 			return LP_AGAIN;
 		__atomic_store_n(&slot->page->phase, WIRE_WRITING, __ATOMIC_RELAXED);
 		slot_sleep(slot, -1);
@@ -217,10 +219,14 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		if (part > size)
 			part = size;
 		if ((result = wait_for_credit(call, answer->gathered_size + part, flags)) != LP_OK ||
-			(result = send_part(call, at, part, false, flags)) != LP_OK)
+			(result = send_part(call, at, part, false, flags)) != LP_OK) {
+			if (result == LP_AGAIN)
+				answer->given -= size;
 			return result;
+		}
 		at += part;
 		size -= part;
+		flags |= GOES_ON;
 	}
 	return LP_OK;
 }
@@ -242,6 +248,7 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 {
 	struct stat st;
 	char *block;
+	bool sent = false;
 
 	if (offset < 0 || fstat(fd, &st))
 		return LP_INVALID;
@@ -261,9 +268,10 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 			result = LP_FAILED;
 		if (got <= 0)
 			break; /* it has become shorter: a declared length makes that an abort */
-		result = answer_write(call, block, (size_t)got, 0);
+		result = answer_write(call, block, (size_t)got, sent ? GOES_ON : 0);
 		offset += got;
 		length -= got;
+		sent = true;
 	}
 	free(block);
 	return result;
@@ -330,9 +338,9 @@ int answer_end(struct langplugin_call *call)
 		send_abort(call);
 		return LP_INVALID;
 	}
-	int result = wait_for_credit(call, answer->gathered_size, 0);
+	int result = wait_for_credit(call, answer->gathered_size, GOES_ON);
 	if (result == LP_OK)
-		result = send_part(call, NULL, 0, true, 0);
+		result = send_part(call, NULL, 0, true, GOES_ON);
 	if (result != LP_OK && answer->state != ANSWER_ENDED)
 		send_abort(call);
 	return result;

@@ -121,7 +121,7 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 			continue;
 		if (body->whole)
 			return 0;
-		if (flags & LP_NOWAIT)
+		if (flags & LP_NOWAIT || call_interrupted(call))
 			return LP_AGAIN;
 		__atomic_store_n(&slot->page->phase, WIRE_READING, __ATOMIC_RELAXED);
 		slot->wants_body = true;

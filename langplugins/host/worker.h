@@ -118,6 +118,7 @@ struct langplugin_call {
 	struct wire_frontend from;
 	struct wire_head head;
 	atomic_int cancelled;	 /* set by the keeper too */
+	atomic_int interrupted;	 /* what waits is to come back */
 	void *place;		 /* the plugin's */
 	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
@@ -183,6 +184,7 @@ void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
+bool call_interrupted(struct langplugin_call *call);  /* once for each interrupt() */
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what

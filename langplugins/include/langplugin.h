@@ -15,8 +15,8 @@
  *
  * History:
  *   1.0  first version
- *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
- *        respond() with 101; upgrade, expects_continue, takes_trailers of a request
+ *   1.1  run(), ready(); slot(), descriptor(), turn(), interrupt(), place(), trailers(), request_trailers(), take_over();
+ *        fork(); respond() with 101; upgrade, expects_continue, takes_trailers of a request
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -203,6 +203,13 @@ struct langplugin_host {
 	 */
 	int (*descriptor)(void);
 	int (*turn)(void);
+
+	/*
+	 * From any thread, while the call lives: what waits in read, write, flush, send_file or inform, or the next that
+	 * would, returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in which
+	 * one thread can interrupt another.
+	 */
+	void (*interrupt)(struct langplugin_call *call);
 };
 
 enum langplugin_handled {
@@ -276,6 +283,12 @@ struct langplugin {
 	 * was cancelled.
 	 */
 	void (*ready)(void *state, struct langplugin_call *call);
+
+	/*
+	 * In the manager, for a language that must know of a fork before and after it: as fork(2). NULL: the manager
+	 * forks by itself.
+	 */
+	pid_t (*fork)(void *state);
 };
 
 extern const struct langplugin langplugin;

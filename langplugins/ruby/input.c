@@ -143,9 +143,11 @@ static ssize_t take(struct thread *thread, char *to, size_t size, bool direct)
 	return got;
 }
 
-/* All that was announced is there: no need to ask for more, nor for room for it. */
+/* The reader is at the end, as far as is known: no need to ask for more, nor for room for it. */
 static bool complete(const struct input *input)
 {
+	if (input->at < input->taken)
+		return false;
 	return input->ended || (input->length >= 0 && input->at == (uint64_t)input->length);
 }
 
@@ -362,9 +364,7 @@ static VALUE input_at_end(VALUE self)
 	char block[1];
 	const char *at;
 
-	if (complete(&thread->input) && thread->input.length >= 0 && thread->input.at == (uint64_t)thread->input.length)
-		return Qtrue;
-	return peek(thread, block, sizeof(block), &at) == 0 ? Qtrue : Qfalse;
+	return complete(&thread->input) || peek(thread, block, sizeof(block), &at) == 0 ? Qtrue : Qfalse;
 }
 
 static VALUE input_close(VALUE self)

@@ -5,18 +5,23 @@ require "json"
 require "rack"
 require "rack/lint"
 require "tempfile"
+require "uri"
 require_relative "spec3"
 
 SCRATCH = ENV.fetch("SCRATCH")
 $stdout.print "a line on ", "standard output\n"
 warn "a line on standard error"
 
-def mark(name, text = name)
-  File.open(File.join(SCRATCH, name), "a") { |file| file.syswrite("#{text}\n") }
-end
+class Object
+  private
 
-def text(*parts, status: 200, **fields)
-  [status, { "content-type" => "text/plain" }.merge(fields.transform_keys { |key| key.to_s.tr("_", "-") }), parts]
+  def mark(name, text = name)
+    File.open(File.join(SCRATCH, name), "a") { |file| file.syswrite("#{text}\n") }
+  end
+
+  def text(*parts, status: 200, **fields)
+    [status, { "content-type" => "text/plain" }.merge(fields.transform_keys { |key| key.to_s.tr("_", "-") }), parts]
+  end
 end
 
 # A body that tells what was done with it.
@@ -105,7 +110,7 @@ APPLICATIONS = {
     next text("first") unless before
 
     tries = [
-      -> { before["rack.input"].read }, -> { before["rack.early_hints"].call({ "link" => "x" }) },
+      -> { before["rack.input"].read(1) }, -> { before["rack.early_hints"].call({ "link" => "x" }) },
       -> { before["rack.hijack"].call }, -> { before["webserver.cancelled"].call },
     ]
     text(tries.map { |try| try.call rescue "#{$!.class}" }.inspect)

@@ -73,7 +73,10 @@ def test_lint_has_nothing_to_say(app: Server, lint: str) -> None:
 
 def test_strings_are_bytes_and_the_environment_is_one_s_own(app: Server) -> None:
     words = dict(line.split(" ", 1) for line in app.get("/encodings/%C3%A9?%C3%A9", X_Word="\xe9").text.splitlines())
-    assert {words[name] for name in ("PATH_INFO", "QUERY_STRING", "HTTP_X_WORD", "HTTP_HOST")} <= {"ASCII-8BIT", "US-ASCII"}
+    assert {words[name] for name in ("PATH_INFO", "QUERY_STRING", "HTTP_X_WORD", "HTTP_HOST")} <= {
+        "ASCII-8BIT",
+        "US-ASCII",
+    }
     assert words["HTTP_X_WORD"] == "ASCII-8BIT"
 
 
@@ -108,9 +111,19 @@ def test_a_version_field_is_not_the_protocol_s(app: Server) -> None:
         ("read,rewind,gets,rewind,each", ["line one\nline two\nrest", 0, "line one\n", 0, None]),
         ("buffer:4,buffer:100", [["line", "line"], [" one\nline two\nrest"] * 2]),
         ("read:-1,pos,eof?,size", ["ArgumentError", 0, False, 22]),
-        ("getc,getbyte,readpartial:3,eof?,readline,readlines,eof?,readline", [
-            "l", 105, "ne ", False, "one\n", ["line two\n", "rest"], True, "EOFError",
-        ]),
+        (
+            "getc,getbyte,readpartial:3,eof?,readline,readlines,eof?,readline",
+            [
+                "l",
+                105,
+                "ne ",
+                False,
+                "one\n",
+                ["line two\n", "rest"],
+                True,
+                "EOFError",
+            ],
+        ),
         ("gets:4,gets:100,pos,seek:5,read:3", ["line", " one\n", 9, 0, "one"]),
         ("close,closed?,read", [None, True, "IOError"]),
     ],
@@ -119,8 +132,13 @@ def test_a_version_field_is_not_the_protocol_s(app: Server) -> None:
 def test_input(app: Server, calls: str, results: list[object], chunked: bool) -> None:
     body = b"line one\nline two\nrest"
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=20)
-    connection.request("POST", f"/input?{calls}", iter([body[:7], body[7:]]) if chunked else body, encode_chunked=chunked,
-                       headers={"Transfer-Encoding": "chunked"} if chunked else {})
+    connection.request(
+        "POST",
+        f"/input?{calls}",
+        iter([body[:7], body[7:]]) if chunked else body,
+        encode_chunked=chunked,
+        headers={"Transfer-Encoding": "chunked"} if chunked else {},
+    )
     text = connection.getresponse().read().decode()
     connection.close()
     found = ast.literal_eval(text.replace("nil", "None").replace("true", "True").replace("false", "False"))

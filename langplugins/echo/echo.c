@@ -191,4 +191,4 @@ static void echo_close(void *state)
 
 __attribute__((visibility("default")))
 const struct langplugin langplugin = {LANGPLUGIN_MAGIC, LANGPLUGIN_MAJOR, LANGPLUGIN_MINOR, sizeof(struct langplugin),
-	0, "echo", "1", echo_open, NULL, NULL, NULL, NULL, echo_handle, NULL, echo_close, NULL, NULL};
+	0, "echo", "1", echo_open, NULL, NULL, NULL, NULL, echo_handle, NULL, echo_close, NULL, NULL, NULL};

@@ -30,7 +30,7 @@
 
 #define QUEUE_ROOM  256 /* requests that have come and not begun; front ends place WIRE_PLACED at most */
 #define RECALL_ROOM 256
-#define GATHER	    65536 /* answer bytes that are gathered before they are sent */
+#define GATHER	    65536   /* answer bytes that are gathered before they are sent */
 #define GOES_ON	    0x10000 /* among enum langplugin_flags: a part has been taken, interrupt() comes too late */
 
 struct host {

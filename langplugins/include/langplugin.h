@@ -15,8 +15,8 @@
  *
  * History:
  *   1.0  first version
- *   1.1  run(), ready(); slot(), descriptor(), turn(), interrupt(), place(), trailers(), request_trailers(), take_over();
- *        fork(); respond() with 101; upgrade, expects_continue, takes_trailers of a request
+ *   1.1  run(), ready(); slot(), descriptor(), turn(), interrupt(), place(), trailers(), request_trailers(),
+ * take_over(); fork(); respond() with 101; upgrade, expects_continue, takes_trailers of a request
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -205,9 +205,9 @@ struct langplugin_host {
 	int (*turn)(void);
 
 	/*
-	 * From any thread, while the call lives: what waits in read, write, flush, send_file or inform, or the next that
-	 * would, returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in which
-	 * one thread can interrupt another.
+	 * From any thread, while the call lives: what waits in read, write, flush, send_file or inform, or the next
+	 * that would, returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in
+	 * which one thread can interrupt another.
 	 */
 	void (*interrupt)(struct langplugin_call *call);
 };

@@ -25,8 +25,7 @@ static bool named(struct langplugin_text name, const char *word, size_t size)
 static bool is_connection_field(struct langplugin_text name)
 {
 	return NAMED(name, "connection") || NAMED(name, "keep-alive") || NAMED(name, "transfer-encoding") ||
-	       NAMED(name, "upgrade") || NAMED(name, "te") || NAMED(name, "trailer") ||
-	       NAMED(name, "proxy-connection");
+	       NAMED(name, "upgrade") || NAMED(name, "te") || NAMED(name, "trailer") || NAMED(name, "proxy-connection");
 }
 
 /* -1: not a length, which is for the host to say. */
@@ -146,8 +145,8 @@ static VALUE take_pair(RB_BLOCK_CALL_FUNC_ARGLIST(pair, argument))
 	return Qnil;
 }
 
-size_t answer_fields(struct thread *thread, VALUE headers, bool keep_connection, struct answer_special *special,
-	bool *has_length)
+size_t answer_fields(
+	struct thread *thread, VALUE headers, bool keep_connection, struct answer_special *special, bool *has_length)
 {
 	struct head head = {thread, 0, keep_connection, false, special};
 
@@ -242,7 +241,8 @@ void answer_send(struct thread *thread, VALUE response)
 		return;
 	}
 	if (NIL_P(parts) || RARRAY_LEN(parts) != 3)
-		rb_raise(rb_eTypeError, "the application must return an array of status, headers and body, not %+" PRIsVALUE,
+		rb_raise(rb_eTypeError,
+			"the application must return an array of status, headers and body, not %+" PRIsVALUE,
 			NIL_P(parts) ? rb_obj_class(response) : parts);
 	thread->status = RARRAY_AREF(parts, 0);
 	thread->headers = RARRAY_AREF(parts, 1);

@@ -147,7 +147,8 @@ bool body_put(struct thread *thread, const char *data, size_t size, VALUE owner,
 bool body_write(struct thread *thread, VALUE part, bool flush)
 {
 	if (!RB_TYPE_P(part, T_STRING))
-		rb_raise(rb_eTypeError, "the application's body must yield strings, not %" PRIsVALUE, rb_obj_class(part));
+		rb_raise(rb_eTypeError, "the application's body must yield strings, not %" PRIsVALUE,
+			rb_obj_class(part));
 	if (thread->chunked)
 		return chunks_write(thread, part);
 	/* What may be waited for must not be changed by another thread meanwhile; the frozen one shares its memory. */
@@ -302,7 +303,8 @@ void body_send(struct thread *thread, int status, size_t count, bool has_length)
 		if (rb_respond_to(body, id_to_ary) && send_whole(thread, status, count, has_length, body))
 			return;
 		if (!rb_respond_to(body, id_each) && !rb_respond_to(body, id_call))
-			rb_raise(rb_eTypeError, "the body must respond to each or call: %" PRIsVALUE, rb_obj_class(body));
+			rb_raise(rb_eTypeError, "the body must respond to each or call: %" PRIsVALUE,
+				rb_obj_class(body));
 		answer_head(thread, status, count, has_length, -1);
 		if (rb_respond_to(body, id_each)) {
 			send_each(thread, body);

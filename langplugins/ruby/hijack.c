@@ -1,7 +1,7 @@
 /*
  * rack.hijack: the application gets one end of a socket pair and answers by hand; the host reads what it writes there
- * and sends that on. Full: from the beginning. Partial: after a head that is written here. In both cases the socket is the
- * application's, which may use and close it on any thread, long after its call has returned.
+ * and sends that on. Full: from the beginning. Partial: after a head that is written here. In both cases the socket is
+ * the application's, which may use and close it on any thread, long after its call has returned.
  */
 #include <errno.h>
 #include <stdio.h>

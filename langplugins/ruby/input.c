@@ -13,11 +13,10 @@
 
 static const rb_data_type_t input_type = TICKET_TYPE("Webserver::Input");
 static VALUE input_class, rewindable_class;
-static ID id_chomp;
 
 enum { MORE_LATER = -2 }; /* of take(): nothing is there at present */
 
-static struct thread *check(VALUE self)
+struct thread *input_thread(VALUE self)
 {
 	struct thread *thread = ticket_thread(self, &input_type);
 
@@ -70,14 +69,14 @@ static int wait_for_part(struct thread *thread, void *argument)
 }
 
 /* The next part, waited for without Ruby's lock, into what is kept. False: the end. */
-static bool hold(struct thread *thread, bool keep)
+bool input_hold(struct thread *thread)
 {
 	struct input *input = &thread->input;
 	struct wait wait;
 	ssize_t got = 0;
 
 	while (!input->ended && got <= 0) {
-		wait.to = store_room(&input->store, keep, &wait.room);
+		wait.to = store_room(&input->store, input->rewinds, &wait.room);
 		if (!wait.to)
 			rb_sys_fail("rack.input");
 		wait.got = thread->host->read(thread->call, wait.to, wait.room, LP_NOWAIT);
@@ -152,7 +151,7 @@ static bool complete(const struct input *input)
 }
 
 /* limit -1: to the end. into: a string to fill, or Qnil. */
-static VALUE read_bytes(struct thread *thread, int64_t limit, VALUE into, bool partial)
+VALUE input_bytes(struct thread *thread, int64_t limit, VALUE into, bool partial)
 {
 	struct input *input = &thread->input;
 	size_t left = input->length >= 0 ? (size_t)input->length - (size_t)input->at : 65536, have = 0;
@@ -197,7 +196,7 @@ static VALUE read_bytes(struct thread *thread, int64_t limit, VALUE into, bool p
 				break;
 			/* Meanwhile the string is anybody's. */
 			rb_str_set_len(into, (long)have);
-			hold(thread, input->rewinds);
+			input_hold(thread);
 			rb_str_modify(into);
 			if ((size_t)RSTRING_LEN(into) != have)
 				rb_raise(rb_eIOError, "the buffer was changed while rack.input was read into it");
@@ -226,11 +225,11 @@ VALUE input_read(struct thread *thread, int argc, VALUE *argv)
 	if (!NIL_P(into))
 		StringValue(into);
 	if (NIL_P(length))
-		return read_bytes(thread, -1, into, false);
+		return input_bytes(thread, -1, into, false);
 	int64_t limit = NUM2LL(length);
 	if (limit < 0)
 		rb_raise(rb_eArgError, "negative length %lld given", (long long)limit);
-	VALUE result = read_bytes(thread, limit, into, false);
+	VALUE result = input_bytes(thread, limit, into, false);
 	return RSTRING_LEN(result) == 0 && limit > 0 ? Qnil : result;
 }
 
@@ -245,126 +244,38 @@ VALUE input_read_partial(struct thread *thread, int argc, VALUE *argv)
 		rb_raise(rb_eArgError, "negative length %lld given", (long long)limit);
 	if (!NIL_P(into))
 		StringValue(into);
-	VALUE result = read_bytes(thread, limit, into, true);
+	VALUE result = input_bytes(thread, limit, into, true);
 	return RSTRING_LEN(result) == 0 && limit > 0 ? Qnil : result;
 }
 
 static VALUE input_read_method(int argc, VALUE *argv, VALUE self)
 {
-	return input_read(check(self), argc, argv);
+	return input_read(input_thread(self), argc, argv);
 }
 
 static VALUE input_read_partial_method(int argc, VALUE *argv, VALUE self)
 {
-	return input_read_partial(check(self), argc, argv);
-}
-
-/* The held bytes at the reader's position; fetches some if there are none. 0: the end. */
-static size_t peek(struct thread *thread, char *block, size_t size, const char **at)
-{
-	struct input *input = &thread->input;
-
-	*at = block;
-	for (;;) {
-		if (!NIL_P(input->whole)) {
-			*at = RSTRING_PTR(input->whole) + input->at;
-			return (size_t)RSTRING_LEN(input->whole) - (size_t)input->at;
-		}
-		if (input->store.fd < 0 && input->at - input->store.base < input->store.size) {
-			*at = input->store.memory + (input->at - input->store.base);
-			return (size_t)(input->store.size - (input->at - input->store.base));
-		}
-		ssize_t got = store_read(&input->store, input->at, block, size);
-		if (got < 0)
-			rb_sys_fail("rack.input");
-		if (got > 0 || !hold(thread, input->rewinds))
-			return (size_t)got;
-	}
-}
-
-/* A line and its end, up to `limit` bytes (-1: any). Qnil at the end. */
-static VALUE line(struct thread *thread, VALUE separator, long limit)
-{
-	VALUE result = Qnil;
-	char block[4096];
-	const char *at;
-	long ends = RSTRING_LEN(separator);
-	char last = RSTRING_PTR(separator)[ends - 1];
-
-	for (;;) {
-		size_t size = peek(thread, block, sizeof(block), &at);
-		if (size == 0)
-			return result;
-		if (NIL_P(result))
-			result = rb_str_buf_new(0);
-		if (limit >= 0 && size > (size_t)(limit - RSTRING_LEN(result)))
-			size = (size_t)(limit - RSTRING_LEN(result));
-		const char *end = memchr(at, last, size);
-		if (end)
-			size = (size_t)(end - at) + 1;
-		rb_str_cat(result, at, (long)size);
-		thread->input.at += size;
-		if (limit >= 0 && RSTRING_LEN(result) == limit)
-			return result;
-		if (end && RSTRING_LEN(result) >= ends &&
-			memcmp(RSTRING_END(result) - ends, RSTRING_PTR(separator), (size_t)ends) == 0)
-			return result;
-	}
-}
-
-/* gets, gets(separator), gets(limit), gets(separator, limit), with chomp: true. A separator of nil is all. */
-static VALUE input_gets(int argc, VALUE *argv, VALUE self)
-{
-	struct thread *thread = check(self);
-	VALUE separator = rb_rs, second = Qnil, options = Qnil;
-	long limit = -1;
-
-	if (argc > 0) {
-		argc = rb_scan_args(argc, argv, "02:", &separator, &second, &options);
-		if (argc == 1 && !NIL_P(separator) && !RB_TYPE_P(separator, T_STRING)) {
-			second = separator;
-			separator = rb_rs;
-		} else if (argc == 0) {
-			separator = rb_rs;
-		}
-		if (!NIL_P(second))
-			limit = NUM2LONG(second);
-		if (!NIL_P(separator))
-			StringValue(separator);
-	}
-	if (limit == 0)
-		return rb_str_new(NULL, 0);
-	VALUE result;
-	if (NIL_P(separator)) {
-		result = read_bytes(thread, limit < 0 ? -1 : limit, Qnil, false);
-		if (RSTRING_LEN(result) == 0)
-			result = Qnil;
-	} else {
-		result = line(thread, RSTRING_LEN(separator) ? separator : rb_str_new_cstr("\n\n"), limit);
-	}
-	if (!NIL_P(options) && !NIL_P(result) && RTEST(rb_hash_lookup(options, ID2SYM(id_chomp))))
-		rb_funcall(result, rb_intern("chomp!"), 1, NIL_P(separator) ? rb_rs : separator);
-	return result;
+	return input_read_partial(input_thread(self), argc, argv);
 }
 
 static VALUE input_rewind(VALUE self)
 {
-	check(self)->input.at = 0;
+	input_thread(self)->input.at = 0;
 	return INT2FIX(0);
 }
 
 static VALUE input_position(VALUE self)
 {
-	return ULL2NUM(check(self)->input.at);
+	return ULL2NUM(input_thread(self)->input.at);
 }
 
 static VALUE input_at_end(VALUE self)
 {
-	struct thread *thread = check(self);
+	struct thread *thread = input_thread(self);
 	char block[1];
 	const char *at;
 
-	return complete(&thread->input) || peek(thread, block, sizeof(block), &at) == 0 ? Qtrue : Qfalse;
+	return complete(&thread->input) || input_peek(thread, block, sizeof(block), &at) == 0 ? Qtrue : Qfalse;
 }
 
 static VALUE input_close(VALUE self)
@@ -386,19 +297,18 @@ static VALUE input_is_closed(VALUE self)
 /* The length that the client has announced, or nil. */
 static VALUE input_length(VALUE self)
 {
-	struct thread *thread = check(self);
+	struct thread *thread = input_thread(self);
 
 	return thread->input.length >= 0 ? LL2NUM(thread->input.length) : Qnil;
 }
 
 void input_define(VALUE module)
 {
-	id_chomp = rb_intern("chomp");
 	input_class = rb_define_class_under(module, "Input", rb_cObject);
 	rb_undef_alloc_func(input_class);
 	rb_define_method(input_class, "read", input_read_method, -1);
 	rb_define_method(input_class, "_read_partial", input_read_partial_method, -1);
-	rb_define_method(input_class, "gets", input_gets, -1);
+	lines_define(input_class);
 	rb_define_method(input_class, "pos", input_position, 0);
 	rb_define_method(input_class, "eof?", input_at_end, 0);
 	rb_define_method(input_class, "close", input_close, 0);
@@ -406,12 +316,6 @@ void input_define(VALUE module)
 	rb_define_method(input_class, "_length", input_length, 0);
 	rewindable_class = rb_define_class_under(module, "RewindableInput", input_class);
 	rb_define_method(rewindable_class, "rewind", input_rewind, 0);
-}
-
-/* What requests without a body share: it has no state. streams.rb defines its class. */
-VALUE input_no_body(struct plugin *plugin)
-{
-	return rb_funcall(plugin->loader, rb_intern("no_input"), 1, plugin->rewinds ? Qtrue : Qfalse);
 }
 
 VALUE input_of(struct thread *thread)

@@ -149,7 +149,7 @@ module Webserver
       # [the whole of an exception with its causes, a line that begins with its place]
       def report(error)
         whole = error.full_message(highlight: false, order: :top)
-        whole = whole.lines.grep_v(/\A\t?(?:from )?<webserver>:/).join
+        whole = whole.lines.grep_v(/\A\tfrom <webserver>:/).join.sub(/\A<webserver>:\d+:in `[^']*': /, "")
         first = error.message.to_s.lines.first.to_s.chomp
         place = error.backtrace.to_a.grep_v(NOT_THEIRS).first.to_s[/\A.*?:\d+/]
         place = nil if error.is_a?(SyntaxError) # its message has it

@@ -30,7 +30,8 @@ static void mark(void *pointer)
 			thread_mark(&plugin->threads[i]);
 }
 
-static const rb_data_type_t plugin_type = {"Webserver::Plugin", {mark, RUBY_NEVER_FREE, NULL, NULL, {NULL}}, NULL, NULL, 0};
+static const rb_data_type_t plugin_type = {
+	"Webserver::Plugin", {mark, RUBY_NEVER_FREE, NULL, NULL, {NULL}}, NULL, NULL, 0};
 
 static int keep(char **place, const char *value)
 {

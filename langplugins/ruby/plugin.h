@@ -7,7 +7,7 @@
  *   request.c     one request: call the application, clean up whatever happens
  *   environ.c     the Rack environment of a request
  *   answer.c      status and headers     body.c  the body     chunks.c  a body that is chunked already
- *   input.c       rack.input             store.c what of it is kept so that it can be rewound
+ *   input.c       rack.input; lines.c its lines; store.c what of it is kept so that it can be rewound
  *   errors.c      rack.errors            stream.c  the stream of a Rack 3 body
  *   callables.c   rack.early_hints, webserver.cancelled      hijack.c  rack.hijack, full and partial
  *   stacks.c      where every thread is, when the process is about to be ended
@@ -88,8 +88,8 @@ int store_append(struct store *store, const char *data, size_t size);
 ssize_t store_read(struct store *store, uint64_t at, char *to, size_t size);
 
 struct input {
-	int64_t length;	     /* -1: not known */
-	uint64_t at, taken;  /* the reader's position; bytes that the host has given */
+	int64_t length;	    /* -1: not known */
+	uint64_t at, taken; /* the reader's position; bytes that the host has given */
 	bool ended, closed, rewinds;
 	bool lost;   /* what an interrupted read had has gone with it */
 	VALUE whole; /* all of it as one string that the application has read; Qnil: see store */
@@ -172,8 +172,8 @@ struct answer_special { /* headers that are for the server; Qnil: not there */
 	VALUE hijack, protocol;
 };
 /* Lay out headers in thread->fields; returns their number. keep_connection: with the connection's own. */
-size_t answer_fields(struct thread *thread, VALUE headers, bool keep_connection, struct answer_special *special,
-	bool *has_length);
+size_t answer_fields(
+	struct thread *thread, VALUE headers, bool keep_connection, struct answer_special *special, bool *has_length);
 /* Give the head to the host; length -1: not known. */
 void answer_head(struct thread *thread, int status, size_t count, bool has_length, int64_t length);
 RBIMPL_ATTR_NORETURN() void answer_refused(struct thread *thread, int status, size_t count);
@@ -188,13 +188,21 @@ void body_end(struct thread *thread);
 bool chunks_write(struct thread *thread, VALUE part);
 void chunks_end(struct thread *thread);
 
-/* ---- input.c, errors.c, stream.c, callables.c, hijack.c */
+/* ---- input.c, lines.c, errors.c, stream.c, callables.c, hijack.c */
 void input_define(VALUE module);
 VALUE input_of(struct thread *thread);
 void input_end(struct thread *thread);
 VALUE input_read(struct thread *thread, int argc, VALUE *argv);
 VALUE input_read_partial(struct thread *thread, int argc, VALUE *argv);
-VALUE input_no_body(struct plugin *plugin);
+/* The request that a rack.input is of, once nobody else is in the host for it. Raises where it is over, or closed. */
+struct thread *input_thread(VALUE self);
+/* limit -1: to the end. into: a string to fill, or Qnil. partial: what is there will do. */
+VALUE input_bytes(struct thread *thread, int64_t limit, VALUE into, bool partial);
+/* The next part, waited for without Ruby's lock, into what is kept. False: the end. */
+bool input_hold(struct thread *thread);
+/* The held bytes at the reader's position, in `block` or elsewhere; fetches some if there are none. 0: the end. */
+size_t input_peek(struct thread *thread, char *block, size_t size, const char **at);
+void lines_define(VALUE class);
 void errors_define(struct plugin *plugin, VALUE module);
 void errors_end(struct thread *thread);
 void stream_define(VALUE module);

@@ -116,9 +116,9 @@ static VALUE check_interrupts(VALUE unused)
 }
 
 /*
- * What others have raised in this thread is for a request that is over, or has not begun: Timeout and others of its kind
- * see to it that it does not come too late, Thread#kill of every thread that there is does not. Must be empty when the
- * lock is given away: Ruby would raise it in the host's frames.
+ * What others have raised in this thread is for a request that is over, or has not begun: Timeout and others of its
+ * kind see to it that it does not come too late, Thread#kill of every thread that there is does not. Must be empty when
+ * the lock is given away: Ruby would raise it in the host's frames.
  */
 static void shake_off(struct thread *thread)
 {

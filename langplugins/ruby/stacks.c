@@ -97,7 +97,8 @@ static void *watch(void *state)
 		return NULL;
 	say(fd, "Ruby's lock is not given away; its threads:\n");
 	atomic_store(&frames_to, fd);
-	sigaction(STACK_SIGNAL, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK}, NULL);
+	sigaction(
+		STACK_SIGNAL, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK}, NULL);
 	for (int i = 0; i < plugin->host->threads; i++)
 		if (plugin->threads[i].running)
 			pthread_kill(plugin->threads[i].native, STACK_SIGNAL);

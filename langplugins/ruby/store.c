@@ -8,9 +8,9 @@
 
 #include "plugin.h"
 
-#define PART	65536	  /* read at once */
-#define MEMORY	(1 << 20) /* more than this goes to the file */
-#define KEPT	(1 << 18) /* memory that is worth keeping for the next request */
+#define PART   65536	 /* read at once */
+#define MEMORY (1 << 20) /* more than this goes to the file */
+#define KEPT   (1 << 18) /* memory that is worth keeping for the next request */
 
 void store_begin(struct store *store)
 {

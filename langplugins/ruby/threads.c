@@ -1,7 +1,8 @@
 /*
- * Ruby's threads. Each slot is one, made by Ruby; its life is one call of host->slot() without Ruby's lock. The process's
- * main thread has no slot: it is where Ruby runs handlers of signals and collects child processes, and it must be able
- * to at any time, not only when a request comes. It sleeps on a descriptor until a slot has ended or stacks are wanted.
+ * Ruby's threads. Each slot is one, made by Ruby; its life is one call of host->slot() without Ruby's lock. The
+ * process's main thread has no slot: it is where Ruby runs handlers of signals and collects child processes, and it
+ * must be able to at any time, not only when a request comes. It sleeps on a descriptor until a slot has ended or
+ * stacks are wanted.
  */
 #include <errno.h>
 #include <ruby/io.h>

@@ -186,6 +186,7 @@ APPLICATIONS = {
       define_method(:close) do
         mark("waiting")
         sleep 0.01 until File.exist?(File.join(SCRATCH, "go"))
+        mark("closed", "slow-close")
       end
     end.new]
   end,
@@ -207,7 +208,7 @@ APPLICATIONS = {
   end,
   "files" => Rack::Files.new(SCRATCH),
   "chunked" => lambda do |_env|
-    [200, { "transfer-encoding" => "chunked" }, ["5\r\nhel", "lo\r\n6;x=y\r\n, worl", "\r", "\n1\r\nd\r\n0\r\n\r\n"].each]
+    [200, { "transfer-encoding" => "chunked" }, ["5\r\nhel", "lo\r\n7;x=y\r\n, wor", "ld\r", "\n1\r\n!\r\n0\r\n\r\n"].each]
   end,
   "chunked-short" => ->(_env) { [200, { "transfer-encoding" => "chunked" }, ["5\r\nhel"].each] },
   "stream" => lambda do |_env|
@@ -254,7 +255,10 @@ APPLICATIONS = {
     text("replied")
   end,
   "after-slow" => lambda do |env|
-    env["rack.after_reply"] << -> { sleep 0.01 until File.exist?(File.join(SCRATCH, "go")) }
+    env["rack.after_reply"] << lambda do
+      sleep 0.01 until File.exist?(File.join(SCRATCH, "go"))
+      mark("after", "slow")
+    end
     text("replied")
   end,
   "deadline" => lambda do |env|

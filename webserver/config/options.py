@@ -88,6 +88,10 @@ def _plugin(context: Context) -> str:
     return languages.plugin(context.values["language"])
 
 
+def _threads(context: Context) -> str:
+    return "64" if context.values["interface"] == "asgi" else "1"
+
+
 _PRIMARY = Computed("the user's own", _user_group)
 
 OPTIONS = (
@@ -154,15 +158,20 @@ OPTIONS = (
            choices=tuple(languages.LANGUAGES)),
     Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
            " requested file below the site's root is run."),
+    Option("group", "interface", kinds.CHOICE, "How Python applications are called: wsgi, one at a time in each thread;"
+           " or asgi, all of a worker's requests at a time in an event loop, WebSocket included.", "wsgi",
+           choices=("wsgi", "asgi")),
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",
            Computed('the directory of the application\'s file, else "/"', _directory)),
     Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
-           " has a / or a script's extension is a file.", many=True),
+           " has a / or a script's extension is a file, and the value of application is the application itself.",
+           many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
     Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
-    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"
-           " environment's bin/python makes its packages available.", "/usr/bin/python3"),
-    Option("group", "plugin", kinds.PATH, "The language's plugin.",
+    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with, 3.9 or"
+           " newer; a virtual environment's bin/python makes its packages available.", "/usr/bin/python3"),
+    Option("group", "plugin", kinds.PATH, "The language's plugin; where one for the interpreter's version lies beside"
+           " it, as python3.12.so beside python.so, that one is taken.",
            Computed("the one that comes with the server", _plugin)),
     # group: as whom
     Option("group", "user", kinds.USER, "The user that the group's processes run as.",
@@ -178,7 +187,9 @@ OPTIONS = (
            " and nobody else may read it."),
     # group: how many, how long
     Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
-    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time.", "1", 1, SLOTS),
+    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"
+           " them, and the WebSockets, are in one thread.",
+           Computed("1; with interface = asgi 64", _threads), 1, SLOTS),
     Option("group", "start_timeout", kinds.TIME, "A worker must have loaded its application in this time.", "60s",
            1, 3600),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"

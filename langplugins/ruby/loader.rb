@@ -199,8 +199,9 @@ module Webserver
   # For an environment without the gem rack: the words of a config.ru that need nothing else of it.
   class Builder
     def self.load_file(path)
-      builder = new
-      builder.instance_eval(File.read(path).sub(/^__END__\n.*\z/m, ""), path)
+      # At the top level, as a file that is loaded is; self is the builder.
+      place, builder = TOPLEVEL_BINDING.eval("Webserver::Builder.new.instance_eval { [binding, self] }")
+      eval(File.read(path).sub(/^__END__\n.*\z/m, ""), place, path) # rubocop:disable Security/Eval -- it is the program
       builder.to_app
     rescue NameError => error
       raise unless error.name == :Rack

@@ -136,6 +136,8 @@ static const struct langplugin_host functions = {
 	.slot = worker_slot,
 	.descriptor = worker_descriptor,
 	.turn = worker_turn,
+	.wait = call_wait,
+	.give_up = worker_give_up,
 	.interrupt = call_interrupt,
 };
 

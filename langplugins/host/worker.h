@@ -163,6 +163,7 @@ struct slot {
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
+	bool news;	   /* something of the call was taken in since call_wait() returned: it must not sleep on it */
 	struct langplugin_call call;
 	/* async.c's */
 	int nowait; /* LP_NOWAIT: the thread is an event loop's, nothing may wait; else 0 */
@@ -206,7 +207,9 @@ struct worker {
 	atomic_uint frontends_version;
 	atomic_bool retiring;
 	atomic_bool finished; /* every slot has said goodbye */
-	bool forked;	      /* this process is a child that application code made: it has no connection */
+	atomic_bool serving;  /* slots may be woken */
+	atomic_bool gave_up;
+	bool forked; /* this process is a child that application code made: it has no connection */
 };
 
 /* worker.c */
@@ -220,6 +223,7 @@ bool worker_has(struct worker *worker, struct wire_frontend name);
 int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
 int worker_descriptor(void);
 int worker_turn(void);
+void worker_give_up(const char *why);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
@@ -247,6 +251,7 @@ void async_functions(struct langplugin_host *functions);
 int async_turn(struct worker *worker);
 void async_close(struct worker *worker);   /* what is left to be sent is waited for */
 void async_abandon(struct worker *worker); /* after a fork */
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what

@@ -16,7 +16,8 @@
  * History:
  *   1.0  first version
  *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
- *        respond() with 101; upgrade, expects_continue, takes_trailers of a request; choose(); interrupt(), fork()
+ *        wait(), give_up(), interrupt(); respond() with 101; upgrade, expects_continue, takes_trailers of a request;
+ *        choose(), fork()
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -205,6 +206,21 @@ struct langplugin_host {
 	 */
 	int (*descriptor)(void);
 	int (*turn)(void);
+
+	/*
+	 * For a plugin that has two sides to listen to: sleep until fd (-1: none) is ready for `events` (poll(2)), or
+	 * something of this call has changed: body has come, more of the answer may leave, the client is gone. Call it
+	 * when read() and write() have said LP_AGAIN, and try them again afterwards. fd's events (above 0); 0, also
+	 * once `milliseconds` are over (-1: no limit); or LP_GONE. Not with LANGPLUGIN_ASYNC.
+	 */
+	int (*wait)(struct langplugin_call *call, int fd, short events, int milliseconds);
+
+	/*
+	 * This process can do no more, and why, in one sentence without a name for itself. It takes nothing new, ends
+	 * what it runs, and is replaced; what it has not begun is run elsewhere. From any thread, from after_fork()
+	 * on; the first one counts.
+	 */
+	void (*give_up)(const char *why);
 
 	/*
 	 * From any thread, while the call lives: what waits in read, write, flush, send_file or inform, or the next

@@ -187,7 +187,7 @@ def test_requests_of_dead_clients_that_wait_are_never_run(server: Server) -> Non
 
 def test_no_memory_or_descriptor_is_kept_for_a_request(server: Server) -> None:
     """Whole requests of several kinds, each with texts of its own."""
-    count = 2000 if LONG else 400
+    count = 2000 if LONG else 150
 
     def run() -> None:
         with server.connect() as connection:

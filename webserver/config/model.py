@@ -68,8 +68,16 @@ class Group:
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
     arguments: tuple[str, ...]
+    listens_on: str  # socket, descriptor, port
+    strip_prefix: bool
+    forwarded: str  # overwrite, append
+    keepalive: bool
+    continue_timeout: float  # 0: none
+    stop_timeout: float  # 0: none
     processes: int
     threads: int
+    websocket_message: int
+    websocket_ping: float  # 0: none
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none

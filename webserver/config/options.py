@@ -51,6 +51,7 @@ class Option:
     choices: tuple[str, ...] = ()
     opened_by: str = ""  # an option; where it is given, this one takes more than its choices
     many: bool = False
+    repeats: bool = False  # an item may be given twice
     root: str = ""  # how running as root, or not, matters
     may_be_zero: bool = False  # 0 or its word stands for "none" though least is above it
 
@@ -168,7 +169,24 @@ OPTIONS = (
            " has a / or a script's extension is a file, and the value of application is the application itself.",
            many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
-    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
+    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True,
+           repeats=True),
+    # group: a program that is an HTTP server itself
+    Option("group", "listens_on", kinds.CHOICE, "What a program of language exec listens on: a unix socket that it"
+           " makes where it is told to, a listening socket that it inherits as a descriptor, or a port of 127.0.0.1,"
+           " where other users of the machine reach it too.", "socket", choices=("socket", "descriptor", "port")),
+    Option("group", "strip_prefix", kinds.SWITCH, "Whether a program of language exec sees paths without the pattern of"
+           " the route that chose the group.", "no"),
+    Option("group", "forwarded", kinds.CHOICE, "What a program of language exec is told of where a request comes from:"
+           " only what this server knows, or that added to what the request says, for a server behind a proxy of one's"
+           " own.", "overwrite", choices=("overwrite", "append")),
+    Option("group", "keepalive", kinds.SWITCH, "Connections to a program of language exec are kept for the next"
+           " request; one that serves a single connection at a time needs no, or threads = 1.", "yes"),
+    Option("group", "continue_timeout", kinds.TIME_OR_NONE, "A client that waits to be asked for its body is asked when"
+           " a program of language exec does so, or after this time if it says nothing.", "5s", 0.1, 3600,
+           may_be_zero=True),
+    Option("group", "stop_timeout", kinds.TIME_OR_NONE, "A program of language exec that has been asked to end is"
+           " killed after this time.", "30s", 0.1, 86400, may_be_zero=True),
     Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with, 3.9 or"
            " newer; a virtual environment's bin/python makes its packages available.", "/usr/bin/python3"),
     Option("group", "plugin", kinds.PATH, "The language's plugin; where one for the interpreter's version lies beside"
@@ -186,6 +204,10 @@ OPTIONS = (
     Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
            " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
            " and nobody else may read it."),
+    Option("group", "websocket_message", kinds.SIZE, "Largest WebSocket message that an ASGI application gets; a client"
+           " that sends a larger one is disconnected with code 1009.", "16m", 1, 1 << 30),
+    Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
+           " if it has not answered when the next ping is due.", "20s", 0.1, 86400, may_be_zero=True),
     # group: how many, how long
     Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
     Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"

@@ -131,7 +131,7 @@ def _group_problem(
         if not document.whole:
             return "", ""  # it may be in the file that could not be read
         return f'there is no group "{name}"', suggestion(name, groups) or f"add it as [[{name}]] in [groups]"
-    named = group["application"] or group["language"] == "echo" or not group.good("application", "language")
+    named = group["application"] or group["language"] in ("echo", "exec") or not group.good("application", "language")
     if pattern.startswith("."):
         if not site["root"] and site.good("root"):
             return "an extension's files need a directory to be in", f'give "root" in {site.block.title}'

@@ -223,9 +223,9 @@ struct langplugin_host {
 	void (*give_up)(const char *why);
 
 	/*
-	 * From any thread, while the call lives: what waits in read, write, flush, send_file or inform, or the next
-	 * that would, returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in
-	 * which one thread can interrupt another.
+	 * From any thread, while the call lives: what waits in read, write, flush or inform, or the next that would,
+	 * returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in which one
+	 * thread can interrupt another.
 	 */
 	void (*interrupt)(struct langplugin_call *call);
 };

@@ -20,7 +20,8 @@ static int call_cancelled(struct langplugin_call *call)
 
 static uint64_t call_deadline(struct langplugin_call *call)
 {
-	return call->block.deadline_ns;
+	/* Another thread may end it: tunnel.c, takeover.c. */
+	return __atomic_load_n(&call->block.deadline_ns, __ATOMIC_RELAXED);
 }
 
 static void call_finish(struct langplugin_call *call)

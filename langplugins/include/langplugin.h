@@ -182,8 +182,9 @@ struct langplugin_host {
 	 * the caller's to close, or -1 and errno. What is written to it is an HTTP/1.1 answer: a head, which the host
 	 * reads and checks (101 only where respond() would take it), then its body to the end of the stream. What is
 	 * read from it is what is left of the request's body, or the tunnel. Before respond() only; afterwards
-	 * everything but cancelled, deadline and log is LP_INVALID. The slot is taken until both directions have ended,
-	 * which may be long after handle() has returned LP_DONE. Not with LANGPLUGIN_ASYNC (ENOTSUP).
+	 * everything but cancelled, deadline and log is LP_INVALID. It works at once: handle() may talk to the client
+	 * before it returns. The slot is taken until both directions have ended, which may be long after handle() has
+	 * returned LP_DONE, and until handle() has. Not with LANGPLUGIN_ASYNC (ENOTSUP).
 	 */
 	int (*take_over)(struct langplugin_call *call);
 

@@ -36,7 +36,6 @@ LANGUAGES = (
 
 # (language, clause): why the interface cannot express it.
 CANNOT = {
-    ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
     ("asgi", "reason"): "ASGI gives a status without a reason",
     ("asgi", "upgrade"): "ASGI changes to WebSocket alone",
@@ -46,14 +45,7 @@ CANNOT = {
 }
 
 # (language, clause): what is still to be built.
-NOT_YET = {
-    ("python", "early"): "early hints",
-    ("python", "deadline"): "the deadline in environ",
-    ("python", "cancelled"): "asking whether the client has gone",
-    ("php", "early"): "early hints",
-    ("php", "deadline"): "the deadline as a function",
-    ("php", "file"): "a file as an answer, without reading it",
-}
+NOT_YET: dict[tuple[str, str], str] = {}
 
 
 def left_out(language: str, clause: str, without: frozenset[str] = frozenset()) -> str:

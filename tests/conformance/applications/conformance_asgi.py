@@ -270,11 +270,9 @@ async def cancelled(request):
         note("cancelled", request.token)
 
 
-PATHS = {
-    name.replace("_", "-"): globals()[name]
-    for name in """hello echo length half never first late hang hang_read sleep fields cookies status headers inject stream
-    steps large file empty nobody early trailers error error_late short long log pid after deadline cancelled""".split()
-} | {"path_info": path_info}
+NAMES = """hello echo length half never first late hang hang_read sleep fields path_info cookies status headers inject
+stream steps large file empty nobody early trailers error error_late short long log pid after deadline cancelled"""
+PATHS = {name if name == "path_info" else name.replace("_", "-"): globals()[name] for name in NAMES.split()}
 
 
 async def application(scope, receive, send):

@@ -30,11 +30,16 @@ class Language:
 LANGUAGES = (
     Language("python", "python", "conformance.wsgi", threads=4),
     Language("php", "php", "conformance.php"),
+    Language("exec", "exec", "conformance.exec", threads=4, lines="strip_prefix = yes"),
     Language("lua", "lua", "conformance.lua"),
 )
 
 # (language, clause): why the interface cannot express it.
 CANNOT = {
+    ("exec", "deadline"): "HTTP has no field for the time that is left",
+    ("exec", "error-late"): "an answer that a program breaks off before any of it has left becomes 502",
+    ("exec", "pid"): "who answers is the worker's program, not the worker",
+    ("exec", "request-id"): "what a program prints belongs to no request; X-Request-ID tells it the id",
     ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",

@@ -40,7 +40,6 @@ CANNOT = {
     ("exec", "error-late"): "an answer that a program breaks off before any of it has left becomes 502",
     ("exec", "pid"): "who answers is the worker's program, not the worker",
     ("exec", "request-id"): "what a program prints belongs to no request; X-Request-ID tells it the id",
-    ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
@@ -48,14 +47,7 @@ CANNOT = {
 }
 
 # (language, clause): what is still to be built.
-NOT_YET = {
-    ("python", "early"): "early hints",
-    ("python", "deadline"): "the deadline in environ",
-    ("python", "cancelled"): "asking whether the client has gone",
-    ("php", "early"): "early hints",
-    ("php", "deadline"): "the deadline as a function",
-    ("php", "file"): "a file as an answer, without reading it",
-}
+NOT_YET: dict[tuple[str, str], str] = {}
 
 
 def left_out(language: str, clause: str, without: frozenset[str] = frozenset()) -> str:

@@ -31,6 +31,7 @@ LANGUAGES = (
     Language("python", "python", "conformance.wsgi", threads=4),
     Language("php", "php", "conformance.php"),
     Language("lua", "lua", "conformance.lua"),
+    Language("ruby", "ruby", "conformance.ru", threads=4),
 )
 
 # (language, clause): why the interface cannot express it.
@@ -39,6 +40,8 @@ CANNOT = {
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",
+    ("ruby", "reason"): "Rack's status is a number",
+    ("ruby", "trailers"): "Rack has no trailers",
 }
 
 # (language, clause): what is still to be built.

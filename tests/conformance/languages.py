@@ -41,7 +41,6 @@ CANNOT = {
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",
     ("ruby", "reason"): "Rack's status is a number",
-    ("ruby", "trailers"): "Rack has no trailers",
 }
 
 # (language, clause): what is still to be built.

@@ -123,6 +123,10 @@ PATHS = {
     env["rack.early_hints"].call({ "link" => "</style.css>; rel=preload" })
     text("early")
   end,
+  "trailers" => lambda do |env, _|
+    env["webserver.trailers"].call({ "x-checksum" => "12" })
+    text("body")
+  end,
   "error" => ->(_, _) { raise "conformance error" },
   "error-late" => lambda do |_, _|
     stream do |put|

@@ -11,6 +11,7 @@ import re
 
 from webserver.config.check import Values
 from webserver.config.errors import Place, suggestion
+from webserver.config.languages import find
 from webserver.config.model import Route
 from webserver.config.reader import Block, Document, Entry
 
@@ -131,7 +132,9 @@ def _group_problem(
         if not document.whole:
             return "", ""  # it may be in the file that could not be read
         return f'there is no group "{name}"', suggestion(name, groups) or f"add it as [[{name}]] in [groups]"
-    named = group["application"] or group["language"] == "echo" or not group.good("application", "language")
+    language = find(group["language"])
+    # Of a plugin that is not ours nobody knows whether it needs one.
+    named = group["application"] or language.plain or language.settings or not group.good("application", "language")
     if pattern.startswith("."):
         if not site["root"] and site.good("root"):
             return "an extension's files need a directory to be in", f'give "root" in {site.block.title}'

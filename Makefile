@@ -14,7 +14,8 @@ LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
-PLUGINS := echo python php lua
+PLUGINS := echo exec python php lua ruby
+LLHTTP := /usr/share/llhttp
 
 ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.c webserver/wire/*.h) webserver/engine/build.py
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h webserver/wire/*.c webserver/wire/*.h) \
@@ -56,6 +57,14 @@ $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) langplugins/echo/*.c -o $@.new && mv $@.new $@
 
+# Strict as the engine's. What is llhttp's is not ours to mend.
+$(LIB)/exec.so: $(wildcard langplugins/exec/*.c langplugins/exec/*.h) langplugins/include/langplugin.h
+	mkdir -p $(LIB)/exec.d
+	for part in api http llhttp; do $(CC) -std=gnu11 -fvisibility=hidden $(CFLAGS) -fPIC -DLLHTTP_STRICT_MODE=1 -w \
+		-I/usr/share/include/llhttp -c $(LLHTTP)/$$part.c -o $(LIB)/exec.d/$$part.o || exit 1; done
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) -isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1 \
+		langplugins/exec/*.c $(LIB)/exec.d/*.o -o $@.new && mv $@.new $@
+
 # The command that builds the plugin for other Pythons too.
 $(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h langplugins/python/*.py) \
 		langplugins/include/langplugin.h webserver/cli/build_plugin.py | $(VENV)/.made
@@ -66,6 +75,12 @@ $(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/i
 	mkdir -p $(LIB)
 	$(CC) $(WARN) -D_GNU_SOURCE $(CFLAGS) -shared -fPIC $(INCLUDE) $$(php-config8.2 --includes | sed s:-I:-isystem:g) \
 		langplugins/php/*.c -o $@.new -lphp8.2 && mv $@.new $@
+
+$(LIB)/ruby.so: $(wildcard langplugins/ruby/*.c langplugins/ruby/*.h langplugins/ruby/*.rb) langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) -D_GNU_SOURCE $(CFLAGS) -shared -fPIC $(INCLUDE) \
+		$$(pkg-config --cflags-only-I ruby-3.1 | sed s:-I:-isystem:g) langplugins/ruby/*.c \
+		-o $@.new $$(pkg-config --libs-only-l ruby-3.1) && mv $@.new $@
 
 # langplugin.h is all of this tree that it includes.
 $(LIB)/lua.so: $(wildcard langplugins/lua/*.c langplugins/lua/*.h) langplugins/lua/serve.lua langplugins/include/langplugin.h

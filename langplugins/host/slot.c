@@ -73,6 +73,11 @@ bool call_over(struct langplugin_call *call)
 	return false;
 }
 
+bool call_interrupted(struct langplugin_call *call)
+{
+	return atomic_load_explicit(&call->interrupted, memory_order_relaxed) && atomic_exchange(&call->interrupted, 0);
+}
+
 /* ---- what front ends say */
 
 static void take_request(
@@ -140,6 +145,8 @@ static void take_frame(
 {
 	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
 
+	slot->news |= ours;
+
 	switch (head->kind) {
 	case WIRE_REQUEST:
 		take_request(slot, from, head, message);
@@ -199,9 +206,24 @@ void slot_sleep(struct slot *slot, int milliseconds)
 	/* An event loop's: what comes is taken in by turn(), which tells the plugin of it. */
 	if (slot->nowait)
 		return;
-	if (link_wait(&slot->link, milliseconds))
+	if (link_wait(&slot->link, milliseconds) & 1)
 		wake_over(slot->wake);
 	slot_take_in(slot);
+}
+
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds)
+{
+	struct slot *slot = call->slot;
+	struct pollfd *other = &slot->link.poll[1]; /* see slot_open */
+
+	if (call_over(call))
+		return LP_GONE;
+	*other = (struct pollfd){fd, events, 0};
+	slot_sleep(slot, slot->news ? 0 : milliseconds);
+	slot->news = false;
+	int seen = other->revents;
+	*other = (struct pollfd){-1, 0, 0};
+	return call_over(call) ? LP_GONE : seen;
 }
 
 void slot_drain(struct slot *slot)
@@ -226,6 +248,7 @@ bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now)
 	call->from = entry->from;
 	call->head = entry->head;
 	atomic_store(&call->cancelled, 0);
+	atomic_store(&call->interrupted, 0);
 	/* Nor for a front end that is gone: nobody would get the answer. */
 	if (!valid || entry->cancelled || !link_knows(&slot->link, entry->from)) {
 		slot->worker->page->protocol_errors += !valid;
@@ -331,6 +354,9 @@ void slot_run(struct slot *slot)
 	struct entry entry;
 
 	for (;;) {
+		/* No goodbye: it would say that all of the queue has been seen to. */
+		if (atomic_load(&slot->worker->gave_up))
+			return;
 		slot_update_frontends(slot);
 		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
 			slot_leave(slot);
@@ -345,7 +371,7 @@ void slot_run(struct slot *slot)
 			slot->unlooked = 0;
 			slot_drain(slot);
 		}
-		if (queue_take(&slot->queue, &entry)) {
+		if (!atomic_load(&slot->worker->gave_up) && queue_take(&slot->queue, &entry)) {
 			tell_queue(slot);
 			/* Application code may keep the thread for long; what is left of an answer goes first. A front
 			   end that hangs is waited for once. */

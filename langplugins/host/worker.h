@@ -8,7 +8,7 @@
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
- *   answer.c  a call's answer; sendfile.c its body from a file; head.c its head
+ *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
  *   tunnel.c  what a 101 changes; takeover.c connections that the application has; written.c heads that it writes
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
@@ -31,7 +31,8 @@
 
 #define QUEUE_ROOM  256 /* requests that have come and not begun; front ends place WIRE_PLACED at most */
 #define RECALL_ROOM 256
-#define GATHER	    65536 /* answer bytes that are gathered before they are sent */
+#define GATHER	    65536   /* answer bytes that are gathered before they are sent */
+#define GOES_ON	    0x10000 /* among enum langplugin_flags: a part has been taken, interrupt() comes too late */
 
 struct host {
 	void *library;
@@ -138,6 +139,7 @@ struct langplugin_call {
 	struct wire_frontend from;
 	struct wire_head head;
 	atomic_int cancelled;	 /* set by the keeper too */
+	atomic_int interrupted;	 /* what waits is to come back */
 	void *place;		 /* the plugin's */
 	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
@@ -161,6 +163,7 @@ struct slot {
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
+	bool news;	   /* something of the call was taken in since call_wait() returned: it must not sleep on it */
 	struct langplugin_call call;
 	/* async.c's */
 	int nowait; /* LP_NOWAIT: the thread is an event loop's, nothing may wait; else 0 */
@@ -204,7 +207,9 @@ struct worker {
 	atomic_uint frontends_version;
 	atomic_bool retiring;
 	atomic_bool finished; /* every slot has said goodbye */
-	bool forked;	      /* this process is a child that application code made: it has no connection */
+	atomic_bool serving;  /* slots may be woken */
+	atomic_bool gave_up;
+	bool forked; /* this process is a child that application code made: it has no connection */
 };
 
 /* worker.c */
@@ -218,6 +223,7 @@ bool worker_has(struct worker *worker, struct wire_frontend name);
 int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
 int worker_descriptor(void);
 int worker_turn(void);
+void worker_give_up(const char *why);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
@@ -227,6 +233,7 @@ void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
+bool call_interrupted(struct langplugin_call *call);  /* once for each interrupt() */
 /* The pieces of a slot's life, for async.c, which has no loop of its own. */
 void slot_take_in(struct slot *slot); /* what its connections have */
 /* True: entry is the slot's call now. False: it is not to be run, and has been thrown away. */
@@ -244,6 +251,7 @@ void async_functions(struct langplugin_host *functions);
 int async_turn(struct worker *worker);
 void async_close(struct worker *worker);   /* what is left to be sent is waited for */
 void async_abandon(struct worker *worker); /* after a fork */
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what
@@ -262,6 +270,30 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 int answer_unrespond(struct langplugin_call *call);
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
 int answer_flush(struct langplugin_call *call, int flags);
+/* part.c: 0, or what send functions return */
+/* Bytes of a file at the end of a message. */
+struct tail {
+	int fd;
+	int64_t offset;
+	size_t size;
+	bool *torn;
+};
+/* One message, once the front end has taken what was sent before. */
+int part_message(
+	struct langplugin_call *call, const struct iovec *parts, unsigned count, const struct tail *tail, int flags);
+/* What is gathered and size bytes more, or those of a file, as one message; credit has been seen to. end: 0, WIRE_LAST,
+   WIRE_SHUT. */
+int part_send_with(
+	struct langplugin_call *call, const char *data, size_t size, const struct tail *tail, unsigned end, int flags);
+int part_send(struct langplugin_call *call, const char *data, size_t size, unsigned end, int flags);
+int part_send_last(struct langplugin_call *call, int flags);
+/* Wait until at least size more body bytes may leave. */
+int part_wait(struct langplugin_call *call, size_t size, int flags);
+int answer_ready(struct langplugin_call *call);				/* LP_OK: body bytes may be given */
+size_t answer_within_length(struct langplugin_call *call, size_t size); /* of size bytes, those that may be given */
+/* What is gathered and size bytes of a file as one message. May wait. torn: as link_send_file. */
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);
+/* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);

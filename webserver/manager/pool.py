@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 from webserver.manager import policy
 from webserver.manager.host import (
+    EXIT_GAVE_UP,
     EXIT_LOAD,
     EXIT_ORPHAN,
     EXIT_SYSTEM,
@@ -28,6 +29,7 @@ EXITS = {
     EXIT_LOAD: "its application did not load",
     EXIT_SYSTEM: "the system refused it something it needs",
     EXIT_ORPHAN: "it took its manager for dead",
+    EXIT_GAVE_UP: "it could do no more",
 }
 
 
@@ -81,7 +83,7 @@ class Pool:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             manager = os.getpid()
             try:
-                pid = os.fork()
+                pid = self._host.fork()
             except OSError as error:
                 ours.close()
                 theirs.close()

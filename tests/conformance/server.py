@@ -91,7 +91,7 @@ class Server:
         # A copy, since the application's own place may be closed to the group's user.
         self.application = self.directory / Path(language.application).name
         shutil.copy(language.path, self.application)
-        self.application.chmod(0o644)
+        self.application.chmod(0o644 | self.application.stat().st_mode & 0o111)
         self._configure()
 
     def _configure(self) -> None:

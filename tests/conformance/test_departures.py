@@ -85,6 +85,7 @@ class Watch:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        server.ask("/hello")  # a worker may keep what it needed for its last request
         self.pids = server.pids("front end") + server.pids("worker app")
         assert len(self.pids) == 2
         self.names = dict(zip(self.pids, ("front end", "worker"), strict=True))

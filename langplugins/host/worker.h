@@ -10,7 +10,8 @@
  *   keeper.c  the thread that answers whatever application code does
  *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
- *   tunnel.c  what a 101 changes; takeover.c connections that the application has; written.c heads that it writes
+ *   tunnel.c  what a 101 changes; takeover.c connections that an application has
+ *   byhand.c  what it writes there; written.c the heads among that
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
  *   log.c     entries of the error log; title.c the process's title
  *

@@ -53,6 +53,7 @@ LIES = {
     "X-Forwarded-For": "1.2.3.4",
     "X-Forwarded-Proto": "https",
     "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Port": "443",
     "X-Forwarded-Prefix": "/evil",
     "X-Request-ID": "mine",
     "Forwarded": "for=1.2.3.4",
@@ -76,6 +77,7 @@ def test_what_the_program_sees(one: Server) -> None:
         "x-forwarded-for": "127.0.0.1",
         "x-forwarded-proto": "http",
         "x-forwarded-host": "example.org:8080",
+        "x-forwarded-port": str(one.port),
     }
 
 
@@ -90,6 +92,7 @@ def test_what_a_program_behind_a_trusted_proxy_sees(one: Server) -> None:
         "x-forwarded-for": "1.2.3.4, 127.0.0.1",
         "x-forwarded-proto": "https",
         "x-forwarded-host": "evil.example",
+        "x-forwarded-port": "443",
         "x-forwarded-prefix": "/trusting",
         "x-request-id": "mine",
         "x-real-ip": "1.2.3.4",

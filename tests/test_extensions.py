@@ -27,6 +27,9 @@ CONFIG = """
   [[lua]]
   language = lua
   processes = 1
+  [[ruby]]
+  language = ruby
+  processes = 1
   [[echo]]
   language = echo
   processes = 1
@@ -44,6 +47,7 @@ CONFIG = """
     .py = group:second
     .php = group:blog
     .lua = group:lua
+    .ru = group:ruby
     .shout = group:echo
 """
 
@@ -73,8 +77,17 @@ return function(env)
   return 200, {{ ["Content-Type"] = "application/json" }}, "{{" .. table.concat(parts, ",") .. "}}"
 end
 """
+RACK = """
+require "json"
+
+run(lambda do |env|
+  names = %w[SCRIPT_NAME PATH_INFO REQUEST_URI SCRIPT_FILENAME DOCUMENT_ROOT QUERY_STRING]
+  seen = names.to_h {{ |name| [name, env[name]] }}.merge("mark" => "{mark}")
+  [200, {{ "content-type" => "application/json" }}, [JSON.generate(seen)]]
+end)
+"""
 # A script of each language that answers with what it was told, and its mark.
-LANGUAGES = {"a.wsgi": WSGI, "b.py": WSGI, "c.php": PHP, "e.lua": LUA}
+LANGUAGES = {"a.wsgi": WSGI, "b.py": WSGI, "c.php": PHP, "e.lua": LUA, "f.ru": RACK}
 
 
 def wsgi(mark: str) -> str:
@@ -110,8 +123,9 @@ def seen(answer: Answer) -> dict[str, Any]:
 
 
 def test_each_extension_goes_to_its_own_group(site: Server) -> None:
-    a, b, c, e = (seen(site.get(f"/{name}")) for name in LANGUAGES)
-    assert (a["mark"], b["mark"], c["mark"], e["mark"]) == ("a", "b", "c", "e")
+    all_of_them = [seen(site.get(f"/{name}")) for name in LANGUAGES]
+    assert "".join(answer["mark"] for answer in all_of_them) == "abcef"
+    a, b = all_of_them[:2]
     assert a["pid"] in site.pids("worker", "first")
     assert b["pid"] in site.pids("worker", "second")
     assert site.get("/d.shout").body.startswith(b"hello, world")
@@ -132,6 +146,7 @@ PLACES = (
     ("/%61.wsgi", "/a.wsgi", ""),
     ("/c.php/index.css", "/c.php", "/index.css"),
     ("/e.lua", "/e.lua", ""),
+    ("/f.ru/e.lua", "/f.ru", "/e.lua"),
     ("/e.lua/a.wsgi/x", "/e.lua", "/a.wsgi/x"),
 )
 

@@ -164,11 +164,11 @@ def test_requests_at_once(server: Server) -> None:
 
 @pytest.mark.clause("pid")
 def test_threads_of_one_process(server: Server) -> None:
-    """A group with threads has one process here, one without has four."""
+    """A group with threads has one process here, one without has two."""
     found = {server.ask("/many/pid").body for _ in range(8)}
     workers = {str(pid).encode() for pid in server.pids("worker many")}
     assert found <= workers
-    assert len(workers) == (1 if server.language.threads > 1 else 4)
+    assert len(workers) == (1 if server.language.threads > 1 else 2)
 
 
 # ---- ends

@@ -90,6 +90,7 @@ SHOWN: dict[str, str] = {
     "site.index": "test_sites",
     "site.symlinks": "test_symlinks",
     "site.dotfiles": "test_sites",
+    "site.sendfile": "test_sendfile.py::test_what_is_not_allowed",
     "site.max_body": "test_max_body",
     "site.gather": "test_gather",
 }

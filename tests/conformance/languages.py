@@ -29,28 +29,23 @@ class Language:
 
 LANGUAGES = (
     Language("python", "python", "conformance.wsgi", threads=4),
+    Language("asgi", "python", "conformance_asgi.py", threads=4, lines="interface = asgi"),
     Language("php", "php", "conformance.php"),
     Language("lua", "lua", "conformance.lua"),
 )
 
 # (language, clause): why the interface cannot express it.
 CANNOT = {
-    ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
+    ("asgi", "reason"): "ASGI gives a status without a reason",
+    ("asgi", "upgrade"): "ASGI changes to WebSocket alone",
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",
 }
 
 # (language, clause): what is still to be built.
-NOT_YET = {
-    ("python", "early"): "early hints",
-    ("python", "deadline"): "the deadline in environ",
-    ("python", "cancelled"): "asking whether the client has gone",
-    ("php", "early"): "early hints",
-    ("php", "deadline"): "the deadline as a function",
-    ("php", "file"): "a file as an answer, without reading it",
-}
+NOT_YET: dict[tuple[str, str], str] = {}
 
 
 def left_out(language: str, clause: str, without: frozenset[str] = frozenset()) -> str:

@@ -94,7 +94,7 @@ class Route:
     """`pattern` is a path prefix ("/", "/shop/") or an extension (".php"); `targets` are tried in order."""
 
     pattern: str
-    targets: tuple[str, ...]  # "files", "group:NAME", "/internal/path", "=404"
+    targets: tuple[str, ...]  # "files", "group:NAME", "script:/path", "/internal/path", "=404"
     upload: str  # "stream", "gather"
 
 
@@ -106,6 +106,7 @@ class Site:
     index: tuple[str, ...]
     symlinks: str  # deny, owner, allow
     dotfiles: str  # deny, allow
+    sendfile: tuple[str, ...]  # absolute
     max_body: int
     gather: tuple[str, ...]  # patterns of routes; what Route.upload was made of
     routes: tuple[Route, ...]

@@ -140,12 +140,12 @@ OPTIONS = (
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
-    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client; the files in it"
-           " have no name and vanish with their request.", "/var/tmp"),
+    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
+           " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
     Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
-           " wait for the client.", "1g", 0, 1 << 44),
+           " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),
     Option("server", "mime_types", kinds.PATH, "File of media types: a type and the file name extensions it belongs to"
            " on each line.", Computed("the table that comes with the server", lambda context: MIME_TYPES)),
     # logs
@@ -231,6 +231,9 @@ OPTIONS = (
            " also that of what they point to, or all.", "owner", choices=("deny", "owner", "allow")),
     Option("site", "dotfiles", kinds.CHOICE, "Whether files and directories whose name begins with a dot are served.",
            "deny", choices=("deny", "allow")),
+    Option("site", "sendfile", kinds.PATH, "Directories whose files a group may have sent by naming one in its answer:"
+           " in X-Sendfile by its path, in X-Accel-Redirect by its path below one of them. Without it an answer with"
+           " such a field becomes 500.", many=True),
     Option("site", "max_body", kinds.SIZE_OR_UNLIMITED, "Largest request body; a larger one is answered with 413.",
            "64m", 1),
     Option("site", "gather", kinds.ROUTE, "Routes whose request bodies arrive whole before a worker is taken, so that a"

@@ -205,7 +205,8 @@ void connection_idle(struct connection *c)
 void connection_finish(struct connection *c)
 {
 	struct request *r = c->request;
-	bool body_done = r->body_done, keep = c->keep;
+	/* Of a tunnel that we ended, more may be on its way. */
+	bool body_done = r->body_done && (c->body != BODY_TUNNEL || c->ended), keep = c->keep;
 	timer_disarm(&c->timer);
 	request_end(r, true);
 	if (!keep) {

@@ -30,6 +30,7 @@ enum key {
 	KEY_RESPONSE_FINISHED,
 	KEY_REQUEST_ID,
 	KEY_CANCELLED,
+	KEY_TRAILERS,
 	KEY_DEADLINE,
 	KEY_COUNT
 };
@@ -61,6 +62,7 @@ static void make_keys(void)
 		"rack.response_finished",
 		"webserver.request_id",
 		"webserver.cancelled",
+		"webserver.trailers",
 		"webserver.deadline",
 	};
 	for (int i = 0; i < KEY_COUNT; i++)
@@ -202,6 +204,7 @@ static void put_request(struct thread *thread, VALUE env, const struct langplugi
 	rb_hash_aset(env, keys[KEY_RESPONSE_FINISHED], rb_ary_new());
 	rb_hash_aset(env, keys[KEY_REQUEST_ID], bytes(r->request_id));
 	rb_hash_aset(env, keys[KEY_CANCELLED], callable_cancelled(thread));
+	rb_hash_aset(env, keys[KEY_TRAILERS], callable_trailers(thread));
 	if (thread->host->take_over)
 		rb_hash_aset(env, keys[KEY_HIJACK], callable_hijack(thread));
 	if (deadline)

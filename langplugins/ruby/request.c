@@ -247,7 +247,7 @@ static void begin(struct thread *thread, struct langplugin_call *call)
 	/* Before the call is there: a ticket of the last request must not be good for this one. */
 	thread->serial++;
 	thread->call = call;
-	thread->env = thread->body = thread->kept = thread->status = thread->headers = Qnil;
+	thread->env = thread->body = thread->kept = thread->trailers = thread->status = thread->headers = Qnil;
 	thread->left = -1;
 	thread->responded = thread->no_body = thread->gone = thread->ended = thread->hijacked = false;
 	thread->streaming = thread->told_gone = thread->chunked = false;
@@ -286,7 +286,8 @@ static void *run(void *call)
 			thread->host->abort(thread->call);
 	}
 	input_end(thread);
-	thread->env = thread->body = thread->kept = thread->status = thread->headers = thread->partial = Qnil;
+	thread->env = thread->body = thread->kept = thread->trailers = thread->status = thread->headers =
+		thread->partial = Qnil;
 	thread->call = NULL;
 	shake_off(thread);
 	return NULL;

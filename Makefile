@@ -13,7 +13,7 @@ LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
-PLUGINS := echo python php
+PLUGINS := echo python php perl
 
 ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.h) webserver/engine/build.py
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h) webserver/wire/wire.h webserver/wire/fields.h \
@@ -63,6 +63,12 @@ $(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/i
 	mkdir -p $(LIB)
 	$(CC) $(WARN) -D_GNU_SOURCE $(CFLAGS) -shared -fPIC $(INCLUDE) $$(php-config8.2 --includes | sed s:-I:-isystem:g) \
 		langplugins/php/*.c -o $@.new -lphp8.2 && mv $@.new $@
+
+# What ExtUtils::Embed says, but for -Wl,-E and what every program is linked with; perl's headers are not ours to mend.
+$(LIB)/perl.so: $(wildcard langplugins/perl/*.c langplugins/perl/*.h) langplugins/perl/loader.pl langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) \
+		$$(perl -MExtUtils::Embed -e ccopts | sed 's:-I\(/[^ ]*/CORE\):-isystem \1:') langplugins/perl/*.c -o $@.new -lperl && mv $@.new $@
 
 run: setup-demo build
 	@exec tools/demo --port "$(PORT)" $(if $(STATE),--state "$(STATE)")

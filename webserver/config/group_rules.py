@@ -20,7 +20,7 @@ from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 
 _INI_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_PATHS = {"python_path": "python"}  # option: the language whose modules are looked for there
+_PATHS = {"python_path": "python", "perl_path": "perl"}  # option: the language whose modules are looked for there
 
 
 def check_group(document: Document, group: Values, machine: Machine) -> User | None:
@@ -88,8 +88,9 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
     # By default it follows from the application, and so does what is wrong with it.
     if group.good("application") and (there or group.given("directory")):
         need("directory", group["directory"], "directory", SEARCH)
-    for path in group["python_path"]:
-        need("python_path", path, "directory", SEARCH)
+    for name in _PATHS:
+        for path in group[name]:
+            need(name, path, "directory", SEARCH)
     for path in group["preload"]:
         if path.startswith("/"):
             need("preload", path, "file", READ)

@@ -64,6 +64,7 @@ class Group:
     interpreter: str
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
+    perl_path: tuple[str, ...]
     arguments: tuple[str, ...]
     processes: int
     threads: int

@@ -152,6 +152,7 @@ OPTIONS = (
     Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
            " has a / or a script's extension is a file.", many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
+    Option("group", "perl_path", kinds.PATH, "Directories where Perl looks for modules first.", many=True),
     Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
     Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"
            " environment's bin/python makes its packages available.", "/usr/bin/python3"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from serving import Answer, Server
+from serving import Answer, Server, directory
 
 SOURCES = Path(__file__).resolve().parent / "psgi"
 CONFIG = """
@@ -43,6 +45,17 @@ def prepare(server: Server, processes: int = 1, lines: str = "", site: str = "")
         path.chmod(0o777 if path.is_dir() else 0o644)
     server.write(CONFIG.format(processes=processes, lines=lines, site=site))
     return server
+
+
+@contextlib.contextmanager
+def started() -> Iterator[Server]:
+    """A server that several tests share."""
+    with directory() as path:
+        one = prepare(Server(path))
+        try:
+            yield one.start()
+        finally:
+            one.stop()
 
 
 def table(answer: Answer) -> dict[str, str]:

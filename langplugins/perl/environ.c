@@ -102,15 +102,17 @@ static void put_fields(pTHX_ const struct plugin *plugin, HV *environ, const str
 
 static void put_request(pTHX_ const struct plugin *plugin, HV *environ, const struct langplugin_request *about)
 {
-	const struct {
+	static const struct langplugin_text here = {"localhost", 9};
+	enum { SERVER_NAME };
+	struct {
 		enum key key;
 		enum remembered as;
 		const struct langplugin_text *text;
 	} steady[] = {
+		[SERVER_NAME] = {KEY_SERVER_NAME, REMEMBER_SERVER_NAME, &about->server_name},
 		{KEY_REQUEST_METHOD, REMEMBER_METHOD, &about->method},
 		{KEY_SERVER_PROTOCOL, REMEMBER_PROTOCOL, &about->protocol},
 		{KEY_URL_SCHEME, REMEMBER_SCHEME, &about->scheme},
-		{KEY_SERVER_NAME, REMEMBER_SERVER_NAME, &about->server_name},
 		{KEY_SERVER_PORT, REMEMBER_SERVER_PORT, &about->server_port},
 		{KEY_SERVER_ADDR, REMEMBER_SERVER_ADDR, &about->server_addr},
 		{KEY_REMOTE_ADDR, REMEMBER_REMOTE_ADDR, &about->remote_addr},
@@ -119,6 +121,9 @@ static void put_request(pTHX_ const struct plugin *plugin, HV *environ, const st
 	};
 	SV *const *keys = plugin->keys;
 
+	/* PSGI: never empty, not even for a client that has not said whom it wants. */
+	if (about->server_name.size == 0)
+		steady[SERVER_NAME].text = about->server_addr.size ? &about->server_addr : &here;
 	for (size_t i = 0; i < C_ARRAY_LENGTH(steady); i++)
 		put(aTHX_ environ, keys[steady[i].key], remembered(aTHX_ plugin, steady[i].as, *steady[i].text));
 	put(aTHX_ environ, keys[KEY_REQUEST_URI], text_of(aTHX_ plugin, about->target));

@@ -119,14 +119,13 @@ static IV errors_popped(pTHX_ PerlIO *file)
 	return PerlIOBase_popped(aTHX_ file);
 }
 
-/* In a thread of the application's own there is no request. */
+/* A copy of standard error is what lies below; of psgi.errors, which has no descriptor, there is none. */
 static PerlIO *errors_dup(pTHX_ PerlIO *file, PerlIO *of, CLONE_PARAMS *parameters, int flags)
 {
-	PERL_UNUSED_CONTEXT;
-	PERL_UNUSED_ARG(file);
-	PERL_UNUSED_ARG(of);
-	PERL_UNUSED_ARG(parameters);
-	PERL_UNUSED_ARG(flags);
+	PerlIO *below = PerlIONext(of);
+
+	if (PerlIOValid(below) && PerlIOBase(below)->tab->Dup)
+		return PerlIOBase(below)->tab->Dup(aTHX_ file, below, parameters, flags);
 	SETERRNO(EBADF, SS_IVCHAN);
 	return NULL;
 }

@@ -115,7 +115,7 @@ $clause{read} = sub {
         } elsif ($name eq 'fileno') {
             push @out, fileno $in;
         } elsif ($name eq 'binmode') {
-            push @out, binmode($in, @arguments) ? 'ok' : 'no';
+            push @out, binmode($in, ":$arguments[0]") ? 'ok' : 'no';
         } elsif ($name eq 'slurp') {
             local $/;
             push @out, scalar <$in>;
@@ -183,7 +183,7 @@ $clause{errors} = sub {
     $to->autoflush(1);
     print {$to} "two lines $word,\nthe second one $word\nand no end $word";
     warn "warned $word\n";
-    print STDERR "on standard error $word\n";
+    print STDERR "on fd two $word\n";
     return text($done ? 'true' : 'false');
 };
 

@@ -13,7 +13,7 @@ sub response { return [200, [@plain], [@_]] }
 
 END { main::write_note("end of $$") if defined &main::write_note }
 
-my $guard = bless {}, 'AtEnd';
+our $guard = bless {}, 'AtEnd';    # for ever
 
 sub deep { my ($code) = @_; my @sorted = sort { $code->(); 0 } 1, 2; return @sorted }
 

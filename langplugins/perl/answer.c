@@ -189,10 +189,24 @@ static bool write_last(struct request *request, struct langplugin_text bytes)
 {
 	const struct langplugin_host *host = request->plugin->host;
 
-	if (host->write(request->call, bytes.data, bytes.size, 0) == LP_OK)
-		host->end(request->call);
+	int result = host->write(request->call, bytes.data, bytes.size, 0);
+
+	if (result == LP_OK)
+		result = host->end(request->call);
 	request->left = 0;
 	request->ended = true;
+	request->gone = result != LP_OK;
+	return !request->gone;
+}
+
+/* The whole Content-Length has been sent, and there is more. */
+static bool surplus(struct request *request)
+{
+	static const char text[] = "the answer is longer than its Content-Length; the rest is cut off";
+
+	if (!request->surplus)
+		request->plugin->host->log(request->call, LP_ERROR, text, sizeof(text) - 1);
+	request->surplus = true;
 	return false;
 }
 
@@ -211,8 +225,10 @@ bool answer_write(pTHX_ struct request *request, struct langplugin_text bytes, b
 	const struct langplugin_host *host = request->plugin->host;
 	bool last = false;
 
-	if (request->gone || request->ended)
+	if (request->gone)
 		return false;
+	if (request->ended)
+		return bytes.size ? surplus(request) : true;
 	if (request->decoder && bytes.size)
 		bytes = decoded(aTHX_ request, bytes, &last);
 	if (flush && bytes.size && request->left == (int64_t)bytes.size)

@@ -49,25 +49,26 @@ static SV *call(pTHX_ SV *object, SV *name, I32 flags)
 	return value;
 }
 
-/* From perl's savestack. What dies here must not hide what died before. */
+/* From perl's savestack, where mortal values may be gone already. What dies here must not hide what died before. */
 static void close_body(pTHX_ void *argument)
 {
 	struct body *body = argument;
 	struct request *request = body->request;
 
-	if (!method(aTHX_ body->object, request->plugin->word_close))
-		return;
 	ENTER;
 	SAVETMPS;
-	SV *before = sv_mortalcopy(ERRSV);
-	call(aTHX_ body->object, request->plugin->word_close, G_EVAL);
-	SV *exception = interpreter_exception(aTHX);
-	if (exception) {
-		STRLEN size;
-		const char *text = SvPV(load_text(aTHX_ exception), size);
-		request->plugin->host->log(request->call, LP_ERROR, text, size);
+	SV *object = sv_2mortal(body->object), *before = sv_mortalcopy(ERRSV);
+	Safefree(body);
+	if (method(aTHX_ object, request->plugin->word_close)) {
+		call(aTHX_ object, request->plugin->word_close, G_EVAL);
+		SV *exception = interpreter_exception(aTHX);
+		if (exception) {
+			STRLEN size;
+			const char *text = SvPV(load_text(aTHX_ exception), size);
+			request->plugin->host->log(request->call, LP_ERROR, text, size);
+		}
+		sv_setsv(ERRSV, before);
 	}
-	sv_setsv(ERRSV, before);
 	FREETMPS;
 	LEAVE;
 }
@@ -180,8 +181,9 @@ void body_send(pTHX_ struct request *request, SV *object)
 	int64_t offset = 0;
 
 	ENTER;
-	struct body *body = (struct body *)(void *)SvPVX(sv_2mortal(newSV(sizeof(*body))));
-	*body = (struct body){request, sv_mortalcopy(object)};
+	struct body *body;
+	Newx(body, 1, struct body);
+	*body = (struct body){request, newSVsv(object)};
 	SAVEDESTRUCTOR_X(close_body, body);
 	if (!class_of(aTHX_ object) || !method(aTHX_ object, request->plugin->word_getline))
 		answer_die(aTHX_ request, "the body is %s, expected an array, a handle or an object with getline()",

@@ -126,6 +126,7 @@ struct request {
 	bool bodiless;	    /* HEAD, 204, 304: nothing follows the head */
 	bool ended;	    /* the host has all of it */
 	bool gone;	    /* nobody waits for it any more */
+	bool surplus;	    /* the application has been told that it said too much */
 	bool streams;	    /* a writer has been given out and not been closed */
 	bool taken;	    /* the application has the connection itself (psgix.io) */
 	bool failed;	    /* with an exception or by exit() */

@@ -15,8 +15,8 @@ CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
 PLUGINS := echo python php perl
 
-ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.h) webserver/engine/build.py
-HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h) webserver/wire/wire.h webserver/wire/fields.h \
+ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.c webserver/wire/*.h) webserver/engine/build.py
+HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h webserver/wire/*.c webserver/wire/*.h) \
 	langplugins/include/langplugin.h
 
 .PHONY: all build built run test test-long test-pypi bench check clean setup-build setup-test setup-pypi \
@@ -48,7 +48,8 @@ build/.engine: $(ENGINE) $(VENV)/.made
 
 $(LIB)/libwebserver_host.so: $(HOST)
 	mkdir -p $(LIB)
-	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c -o $@.new -ldl && mv $@.new $@
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c \
+		webserver/wire/*.c -o $@.new -ldl && mv $@.new $@
 
 $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.h
 	mkdir -p $(LIB)

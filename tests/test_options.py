@@ -41,6 +41,8 @@ SHOWN: dict[str, str] = {
     "server.body_timeout": "test_body_timeout",
     "server.idle_timeout": "test_idle_timeout",
     "server.send_timeout": "test_send_timeout",
+    "server.tunnel_timeout": "test_tunnel.py::test_tunnel_timeout",
+    "server.tunnel_grace": "test_tunnel.py::test_tunnel_grace",
     "server.max_head": "test_limits_of_a_head",
     "server.max_line": "test_limits_of_a_head",
     "server.max_fields": "test_limits_of_a_head",

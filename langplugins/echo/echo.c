@@ -93,6 +93,34 @@ static void take_body(const struct langplugin_host *host, struct langplugin_call
 		answer(host, call, 200, back ? "" : text);
 }
 
+/* 101; what comes goes back. */
+static void upgrade(const struct langplugin_host *host, struct langplugin_call *call)
+{
+	const struct langplugin_field to = {TEXT("Upgrade"), host->request(call)->upgrade};
+	char block[65536];
+	ssize_t got;
+	if (host->respond(call, 101, no_reason, &to, 1, -1) == LP_INVALID)
+		answer(host, call, 426, "upgrade");
+	else
+		while ((got = host->read(call, block, sizeof(block), 0)) > 0)
+			if (host->write(call, block, (size_t)got, 0) || host->flush(call, 0))
+				return;
+}
+
+/* The body's length, and the request's trailers as the answer's. */
+static void trailers(const struct langplugin_host *host, struct langplugin_call *call)
+{
+	char block[65536], text[32];
+	size_t count;
+	long long total = 0;
+	for (ssize_t got; (got = host->read(call, block, sizeof(block), 0)) > 0; total += got)
+		;
+	const struct langplugin_field *fields = host->request_trailers(call, &count);
+	host->respond(call, 200, no_reason, &plain, 1, -1);
+	host->trailers(call, fields, count);
+	host->write(call, text, (size_t)snprintf(text, sizeof(text), "%lld", total), 0);
+}
+
 static void list(const struct langplugin_host *host, struct langplugin_call *call, int variables)
 {
 	const struct langplugin_request *request = host->request(call);
@@ -135,6 +163,14 @@ static int echo_handle(void *state, void *thread, struct langplugin_call *call)
 	} else if (strstr(path.data, "/log")) {
 		host->log(call, LP_WARNING, "a line\nand another", 18);
 		answer(host, call, 200, "logged");
+	} else if (strstr(path.data, "/upgrade"))
+		upgrade(host, call);
+	else if (strstr(path.data, "/trailers"))
+		trailers(host, call);
+	else if (strstr(path.data, "/takeover")) {
+		int fd = host->take_over(call);
+		dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ntaken");
+		close(fd);
 	} else if (strstr(path.data, "/fields"))
 		list(host, call, 0);
 	else if (strstr(path.data, "/variables"))
@@ -155,4 +191,4 @@ static void echo_close(void *state)
 
 __attribute__((visibility("default")))
 const struct langplugin langplugin = {LANGPLUGIN_MAGIC, LANGPLUGIN_MAJOR, LANGPLUGIN_MINOR, sizeof(struct langplugin),
-	0, "echo", "1", echo_open, NULL, NULL, NULL, NULL, echo_handle, NULL, echo_close};
+	0, "echo", "1", echo_open, NULL, NULL, NULL, NULL, echo_handle, NULL, echo_close, NULL, NULL};

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "worker.h"
 
@@ -46,17 +44,21 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 	const struct langplugin_field *fields, size_t count, int64_t content_length)
 {
 	struct answer *answer = &call->answer;
+	bool tunnel = status == 101;
 
-	if (answer->state != ANSWER_NONE || status < 200 || status > 999)
+	if (answer->state != ANSWER_NONE || (status < 200 && !tunnel) || status > 999 ||
+		(tunnel && !tunnel_offered(call, fields, count)))
 		return LP_INVALID;
 	int64_t length = content_length;
 	int result = head_lay_out(call, WIRE_RESPONSE, status, reason, fields, count, &length);
-	if (result != LP_OK)
-		return result;
+	if (result != LP_OK || (tunnel && length >= 0))
+		return result != LP_OK ? result : LP_INVALID;
 	answer->state = ANSWER_HELD;
 	answer->status = (uint16_t)status;
 	answer->length = length;
 	answer->no_body = (call->head.flags & WIRE_HEAD) != 0 || status == 204 || status == 304;
+	if (tunnel)
+		return tunnel_begin(call);
 	return call_over(call) ? LP_GONE : LP_OK;
 }
 
@@ -64,8 +66,9 @@ int answer_unrespond(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->state != ANSWER_HELD)
+	if (answer->state != ANSWER_HELD || answer->tunnel)
 		return LP_INVALID;
+	trailers_end(call);
 	answer->state = ANSWER_NONE;
 	answer->given = answer->gathered_size = 0;
 	answer->length = -1;
@@ -94,12 +97,24 @@ static int send_message(struct langplugin_call *call, const struct iovec *parts,
 	return result;
 }
 
-/* Send what is gathered and `size` bytes more as one message; credit has been seen to. */
-static int send_part(struct langplugin_call *call, const char *data, size_t size, bool last, int flags)
+/* The head says which trailers will follow, if that is known by now. */
+static int announce(struct langplugin_call *call)
+{
+	const struct wire_response *head = (const struct wire_response *)(const void *)call->answer.head;
+
+	if (!call->trailers.names || head->head.flags & WIRE_TRAILERS)
+		return LP_OK;
+	return head_announce(&call->answer, call->trailers.names, call->trailers.names_size);
+}
+
+/* Send what is gathered and `size` bytes more as one message; credit has been seen to. end: 0, WIRE_LAST, WIRE_SHUT. */
+static int send_part(struct langplugin_call *call, const char *data, size_t size, unsigned end, int flags)
 {
 	struct answer *answer = &call->answer;
 	size_t body = answer->gathered_size + size;
 	bool head = answer->state == ANSWER_HELD;
+	if (head && announce(call) != LP_OK)
+		return LP_FAILED;
 	size_t before = head ? answer->head_size : sizeof(struct wire_body);
 	struct wire_body piece;
 	struct iovec parts[] = {
@@ -111,14 +126,15 @@ static int send_part(struct langplugin_call *call, const char *data, size_t size
 	if (head) {
 		struct wire_response *response = (struct wire_response *)(void *)answer->head;
 		response->head.size = (uint32_t)(before + body);
-		response->head.flags = last ? WIRE_LAST : 0;
+		response->head.flags = (uint16_t)(end | (answer->tunnel ? WIRE_UPGRADE : 0) |
+						  (call->trailers.names ? WIRE_TRAILERS : 0));
 		response->body = (struct wire_span){(uint32_t)before, (uint32_t)body};
 	} else {
 		piece = (struct wire_body){.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
 		piece.head.serial = call->head.serial;
 		piece.head.request = call->head.request;
 		piece.head.slot = (uint16_t)call->slot->number;
-		piece.head.flags = last ? WIRE_LAST : 0;
+		piece.head.flags = (uint16_t)end;
 		piece.offset = answer->sent;
 		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
 	}
@@ -127,8 +143,41 @@ static int send_part(struct langplugin_call *call, const char *data, size_t size
 		return result;
 	answer->sent += body;
 	answer->gathered_size = 0;
-	answer->state = last ? ANSWER_ENDED : ANSWER_SENT;
+	answer->state = end & WIRE_LAST ? ANSWER_ENDED : ANSWER_SENT;
 	return LP_OK;
+}
+
+/* The answer's last message. */
+static int send_last(struct langplugin_call *call, int flags)
+{
+	struct answer *answer = &call->answer;
+	const struct trailers *trailers = &call->trailers;
+	int result;
+
+	if (trailers->laid_count == 0)
+		return send_part(call, NULL, 0, WIRE_LAST, flags);
+	if ((answer->state == ANSWER_HELD || answer->gathered_size > 0) &&
+		(result = send_part(call, NULL, 0, 0, flags)) != LP_OK)
+		return result;
+	size_t size = sizeof(struct wire_body) + trailers->laid_size;
+	const struct wire_body piece = {
+		.head = {.kind = WIRE_BODY,
+			.size = (uint32_t)size,
+			.serial = call->head.serial,
+			.request = call->head.request,
+			.slot = (uint16_t)call->slot->number,
+			.flags = WIRE_LAST},
+		.offset = answer->sent,
+		.data = {(uint32_t)size, 0},
+		.fields = sizeof(piece),
+		.field_count = trailers->laid_count,
+	};
+	const struct iovec parts[] = {
+		{(void *)(uintptr_t)&piece, sizeof(piece)}, {trailers->laid, trailers->laid_size}};
+	result = send_message(call, parts, 2, flags);
+	if (result == LP_OK)
+		answer->state = ANSWER_ENDED;
+	return result;
 }
 
 /* Wait until at least `size` more body bytes may leave. */
@@ -147,9 +196,9 @@ static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
 		}
 		if (flags & LP_NOWAIT)
 			return LP_AGAIN;
-		__atomic_store_n(&slot->page->phase, WIRE_WRITING, __ATOMIC_RELAXED);
+		call_phase(call, WIRE_WRITING);
 		slot_sleep(slot, -1);
-		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
+		call_phase(call, WIRE_RUNNING);
 	}
 	return LP_OK;
 }
@@ -206,7 +255,7 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 			return LP_AGAIN;
 		if ((result = wait_for_credit(call, answer->gathered_size + size, flags)) != LP_OK)
 			return result;
-		result = send_part(call, at, size, false, flags);
+		result = send_part(call, at, size, 0, flags);
 		if (result == LP_OK)
 			answer->given += size;
 		return result;
@@ -217,7 +266,7 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		if (part > size)
 			part = size;
 		if ((result = wait_for_credit(call, answer->gathered_size + part, flags)) != LP_OK ||
-			(result = send_part(call, at, part, false, flags)) != LP_OK)
+			(result = send_part(call, at, part, 0, flags)) != LP_OK)
 			return result;
 		at += part;
 		size -= part;
@@ -235,38 +284,7 @@ int answer_flush(struct langplugin_call *call, int flags)
 		return LP_OK;
 	if ((result = wait_for_credit(call, call->answer.gathered_size, flags)) != LP_OK)
 		return result;
-	return send_part(call, NULL, 0, false, flags);
-}
-
-int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
-{
-	struct stat st;
-	char *block;
-
-	if (offset < 0 || fstat(fd, &st))
-		return LP_INVALID;
-	if (length < 0)
-		length = st.st_size > offset ? st.st_size - offset : 0;
-	if (call->answer.no_body)
-		return answer_write(call, NULL, (size_t)length, 0);
-	block = malloc(WIRE_PIECE);
-	if (!block)
-		return LP_FAILED;
-	int result = LP_OK;
-	while (length > 0 && result == LP_OK) {
-		ssize_t got = pread(fd, block, length < WIRE_PIECE ? (size_t)length : WIRE_PIECE, offset);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			result = LP_FAILED;
-		if (got <= 0)
-			break; /* it has become shorter: a declared length makes that an abort */
-		result = answer_write(call, block, (size_t)got, 0);
-		offset += got;
-		length -= got;
-	}
-	free(block);
-	return result;
+	return send_part(call, NULL, 0, 0, flags);
 }
 
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
@@ -283,6 +301,15 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
 	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, 0);
+}
+
+int answer_shut(struct langplugin_call *call, int flags)
+{
+	int result = ready(call);
+
+	if (result == LP_OK)
+		result = wait_for_credit(call, call->answer.gathered_size, flags);
+	return result == LP_OK ? send_part(call, NULL, 0, WIRE_SHUT, flags) : result;
 }
 
 static void send_abort(struct langplugin_call *call)
@@ -332,7 +359,7 @@ int answer_end(struct langplugin_call *call)
 	}
 	int result = wait_for_credit(call, answer->gathered_size, 0);
 	if (result == LP_OK)
-		result = send_part(call, NULL, 0, true, 0);
+		result = send_last(call, 0);
 	if (result != LP_OK && answer->state != ANSWER_ENDED)
 		send_abort(call);
 	return result;

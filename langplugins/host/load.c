@@ -40,6 +40,68 @@ static void call_log(struct langplugin_call *call, int level, const char *text, 
 		size);
 }
 
+/*
+ * Once the application has the connection, none of these has anything to do with the call any more: another thread
+ * does (takeover.c).
+ */
+static ssize_t call_read(struct langplugin_call *call, void *buffer, size_t size, int flags)
+{
+	return call->taken ? LP_INVALID : body_read(call, buffer, size, flags);
+}
+
+static int call_respond(struct langplugin_call *call, int status, struct langplugin_text reason,
+	const struct langplugin_field *fields, size_t count, int64_t content_length)
+{
+	return call->taken ? LP_INVALID : answer_respond(call, status, reason, fields, count, content_length);
+}
+
+static int call_unrespond(struct langplugin_call *call)
+{
+	return call->taken ? LP_INVALID : answer_unrespond(call);
+}
+
+static int call_write(struct langplugin_call *call, const void *data, size_t size, int flags)
+{
+	return call->taken ? LP_INVALID : answer_write(call, data, size, flags);
+}
+
+static int call_flush(struct langplugin_call *call, int flags)
+{
+	return call->taken ? LP_INVALID : answer_flush(call, flags);
+}
+
+static int call_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
+{
+	return call->taken ? LP_INVALID : answer_send_file(call, fd, offset, length);
+}
+
+static int call_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
+{
+	return call->taken ? LP_INVALID : answer_inform(call, status, fields, count);
+}
+
+static void call_abort(struct langplugin_call *call)
+{
+	if (!call->taken)
+		answer_abort(call);
+}
+
+static int call_end(struct langplugin_call *call)
+{
+	return call->taken ? LP_INVALID : answer_end(call);
+}
+
+static int call_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count)
+{
+	return call->taken ? LP_INVALID : answer_trailers(call, fields, count);
+}
+
+static const struct langplugin_field *call_request_trailers(struct langplugin_call *call, size_t *count)
+{
+	*count = 0;
+	return call->taken ? NULL : request_trailers(call, count);
+}
+
 static const struct langplugin_host functions = {
 	.size = sizeof(struct langplugin_host),
 	.major = LANGPLUGIN_MAJOR,
@@ -47,19 +109,22 @@ static const struct langplugin_host functions = {
 	.known_count = WIRE_KNOWN_COUNT,
 	.known = block_known,
 	.request = call_request,
-	.read = body_read,
-	.respond = answer_respond,
-	.unrespond = answer_unrespond,
-	.write = answer_write,
-	.flush = answer_flush,
-	.send_file = answer_send_file,
-	.inform = answer_inform,
-	.abort = answer_abort,
+	.read = call_read,
+	.respond = call_respond,
+	.unrespond = call_unrespond,
+	.write = call_write,
+	.flush = call_flush,
+	.send_file = call_send_file,
+	.inform = call_inform,
+	.abort = call_abort,
 	.cancelled = call_cancelled,
 	.deadline = call_deadline,
 	.finish = call_finish,
 	.log = call_log,
-	.end = answer_end,
+	.end = call_end,
+	.trailers = call_trailers,
+	.request_trailers = call_request_trailers,
+	.take_over = call_take_over,
 	.place = call_place,
 	.slot = worker_slot,
 };

@@ -250,8 +250,11 @@ static void run(struct slot *slot, struct entry *entry)
 	host->plugin->handle(host->state, slot->plugin_thread, call);
 	if (slot->worker->forked)
 		_exit(0); /* a child that application code made came back here: the request is its parent's */
+	if (call->taken)
+		takeover_end(call);
 	answer_conclude(call);
 	body_end(call);
+	trailers_end(call);
 	uint64_t end = clock_ns();
 	recall_end(&slot->recall, slot->page, end, call->answer.status >= 500 || call->answer.aborted);
 	/* Looking for more costs a system call; a run of short requests is worth fewer looks than one for each. */

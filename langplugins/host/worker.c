@@ -95,8 +95,10 @@ static void in_child(void)
 	struct worker *worker = the_worker;
 
 	worker->forked = true;
-	for (unsigned i = 0; i < worker->slots; i++)
+	for (unsigned i = 0; i < worker->slots; i++) {
 		link_abandon(&worker->slot[i].link);
+		takeover_abandon(&worker->slot[i].call);
+	}
 	link_abandon(&worker->keeper.link);
 	close(worker->control);
 }

@@ -7,7 +7,9 @@
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
- *   answer.c  a call's answer; head.c its head; body.c its request body; block.c its head
+ *   answer.c  a call's answer; sendfile.c its body from a file; head.c its head
+ *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
+ *   tunnel.c  what a 101 changes; takeover.c connections that the application has; written.c heads that it writes
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
  *   log.c     entries of the error log; title.c the process's title
  *
@@ -38,6 +40,7 @@ struct host {
 };
 
 struct slot;
+struct takeover;
 
 /* ---- queue.c */
 struct piece {
@@ -45,6 +48,8 @@ struct piece {
 	struct message *message;
 	struct wire_span data;
 	bool last;
+	uint32_t trailers; /* struct wire_field[trailer_count] in the message, checked */
+	uint16_t trailer_count;
 };
 
 struct entry {
@@ -91,6 +96,7 @@ struct answer {
 	bool no_body;  /* HEAD, 204, 304 */
 	bool gone;     /* client, deadline or front end */
 	bool aborted, told_surplus;
+	bool tunnel; /* it is a 101: there is no end to what comes and goes */
 	uint16_t status;
 	int64_t length; /* declared; -1: not */
 	uint64_t given; /* body bytes that the plugin has written */
@@ -110,6 +116,18 @@ struct body {
 	bool whole; /* the last piece has come */
 	uint64_t received, consumed, granted;
 	struct piece *spare;
+	struct piece *tail; /* the last piece, kept because it has trailers */
+};
+
+/* ---- trailers.c */
+struct trailers {
+	struct langplugin_field *got; /* the request's; NULL: not asked for yet, or none */
+	size_t got_count;
+	char *laid; /* the answer's, as they stand behind the head of the last BODY */
+	size_t laid_size;
+	uint16_t laid_count;
+	char *names; /* for Trailer */
+	size_t names_size;
 };
 
 /* The host's side of one request; the plugin knows it by address only. */
@@ -123,6 +141,8 @@ struct langplugin_call {
 	struct block block;
 	struct body body;
 	struct answer answer;
+	struct trailers trailers;
+	struct takeover *taken; /* the application has the connection: nobody else answers */
 };
 
 struct slot {
@@ -189,6 +209,9 @@ bool call_over(struct langplugin_call *call);	      /* client or front end gone 
    the call says and a Content-Length may change. LP_OK or LP_INVALID. */
 int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct langplugin_text reason,
 	const struct langplugin_field *fields, size_t count, int64_t *length);
+bool head_field_ok(const struct langplugin_field *field);
+/* Add a Trailer field to the head that was laid out last. LP_OK or LP_FAILED. */
+int head_announce(struct answer *answer, const char *names, size_t size);
 int answer_open(struct answer *answer);
 void answer_begin(struct langplugin_call *call);
 void answer_conclude(struct langplugin_call *call);
@@ -202,13 +225,34 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);
 int answer_end(struct langplugin_call *call);
+int answer_shut(struct langplugin_call *call, int flags); /* a tunnel's last byte; what comes goes on */
+
+int answer_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
+const struct langplugin_field *request_trailers(struct langplugin_call *call, size_t *count);
+void trailers_end(struct langplugin_call *call);
+
+/* True if an answer with these fields may be a 101. */
+bool tunnel_offered(const struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
+int tunnel_begin(struct langplugin_call *call); /* after respond(); as respond() */
+
+/* takeover.c */
+int call_take_over(struct langplugin_call *call);
+void takeover_end(struct langplugin_call *call);	   /* wait until it is over */
+void takeover_abandon(const struct langplugin_call *call); /* after a fork: only closes a descriptor */
 
 void body_begin(struct langplugin_call *call, struct entry *entry);
 void body_take(struct langplugin_call *call, struct message *message);
 ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int flags);
 void body_end(struct langplugin_call *call);
+void body_tunnel(struct langplugin_call *call); /* its body was empty; now another begins */
 /* A WIRE_BODY message as a piece, or NULL: it breaks a rule or there is no memory. Takes the message. */
 struct piece *body_piece(struct message *message, uint64_t expected);
+
+/* What the page says that a call does. */
+static inline void call_phase(struct langplugin_call *call, uint32_t phase)
+{
+	__atomic_store_n(&call->slot->page->phase, call->answer.tunnel ? WIRE_TUNNEL : phase, __ATOMIC_RELAXED);
+}
 
 /* keeper.c */
 int keeper_open(struct worker *worker);

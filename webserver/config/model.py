@@ -35,6 +35,8 @@ class Server:
     body_timeout: float
     idle_timeout: float
     send_timeout: float
+    tunnel_timeout: float  # 0: none
+    tunnel_grace: float  # 0: none
     max_head: int  # bytes
     max_line: int
     max_fields: int

@@ -123,6 +123,13 @@ OPTIONS = (
            0.1, 3600),
     Option("server", "send_timeout", kinds.TIME, "A client that takes nothing of its answer for this long is"
            " disconnected.", "60s", 0.1, 3600),
+    Option("server", "tunnel_timeout", kinds.TIME_OR_NONE, "A connection that an application has upgraded (to"
+           " WebSocket, say) is cut when nothing has come through it for this long, in either direction.", "1h",
+           0.1, 86400 * 30, may_be_zero=True),
+    Option("server", "tunnel_grace", kinds.TIME_OR_NONE, "When the server ends, or a group is restarted, upgraded"
+           " connections may go on for this long. Then the application is told that the client has ended, and two"
+           " seconds later what is still open is cut. With none it is waited for.", "5s", 0.1, 86400,
+           may_be_zero=True),
     Option("server", "max_head", kinds.SIZE, "Largest request line and fields together.", "32k", 1024, 65536),
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),

@@ -28,9 +28,10 @@ enum engine_result { ENGINE_OK = 0, ENGINE_STALE = -1, ENGINE_INVALID = -2, ENGI
 
 struct engine_limits {
 	uint64_t head_timeout_ns, body_timeout_ns, idle_timeout_ns, send_timeout_ns;
-	uint32_t connections; /* held at once by this front end */
-	uint32_t max_head;    /* bytes of request line and fields together */
-	uint32_t max_line;    /* bytes of the request target, and of one field */
+	uint64_t tunnel_timeout_ns, tunnel_grace_ns; /* 0: none */
+	uint32_t connections;			     /* held at once by this front end */
+	uint32_t max_head;			     /* bytes of request line and fields together */
+	uint32_t max_line;			     /* bytes of the request target, and of one field */
 	uint32_t max_fields;
 	uint32_t decisions;    /* entries of the decision table */
 	uint32_t files;	       /* entries of the open-file cache */
@@ -200,11 +201,13 @@ struct engine_stats {
 	uint64_t bytes_in, bytes_out, decisions_asked, decisions_hit, files_hit, files_missed;
 	uint64_t placed, placed_ahead, recalled, returned, cancelled, frames_dropped, queue_refused, queue_expired;
 	uint64_t access_dropped, errors_logged, turns, stale_answers;
+	uint64_t tunnels; /* open now */
 };
 void engine_stats(const engine *e, struct engine_stats *stats);
 struct engine_group_stats {
 	uint32_t queued, running, slots, free_slots;
 	uint32_t exchanges;	       /* requests that it has, wherever they are */
+	uint32_t tunnels;	       /* of these, so many have become tunnels */
 	uint64_t requests, service_ns; /* service_ns: median service time */
 };
 int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stats *stats);

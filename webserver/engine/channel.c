@@ -222,13 +222,14 @@ int channel_make(struct engine *e)
 	list_init(&c->watched);
 	list_init(&c->owing);
 	list_init(&c->ending);
+	list_init(&c->tunnels);
 	c->serial_base = (uint64_t)e->options.incarnation << 40;
 	c->share = WIRE_PLACED / (e->options.frontends ? e->options.frontends : 1);
 	if (c->share == 0)
 		c->share = 1;
 	c->watch_queue = timer_queue(e, STUCK_NS, watch_expired);
 	c->look_queue = timer_queue(e, LOOK_NS, look_expired);
-	return c->watch_queue != NULL && c->look_queue != NULL ? 0 : -1;
+	return c->watch_queue != NULL && c->look_queue != NULL ? tunnels_limits(e) : -1;
 }
 
 void channel_free(struct engine *e)

@@ -305,6 +305,7 @@ int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stat
 		return ENGINE_INVALID;
 	stats->queued = g->queued;
 	stats->exchanges = g->exchanges;
+	stats->tunnels = g->tunnels;
 	stats->requests = g->requests;
 	stats->service_ns = g->service_ns;
 	for (struct list *n = g->generations.next; n != &g->generations; n = n->next) {

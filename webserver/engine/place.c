@@ -165,7 +165,7 @@ static int send_block(struct exchange *x, struct slot *s)
 	x->serial = serial;
 	x->sent_ns = e->now_ns;
 	x->body.sent = body_size;
-	x->body.closed = is_in_block(x) || (x->upload == UPLOAD_FILE && body_size == x->body.received);
+	x->body.closed = block_is_whole(x, body_size);
 	return 0;
 }
 

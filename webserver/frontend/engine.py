@@ -217,7 +217,7 @@ def texts(values: Iterable[bytes]) -> tuple[Any, list[Any]]:
 
 
 def _fill_limits(limits: Any, server: Server) -> None:
-    for name in ("head_timeout", "body_timeout", "idle_timeout", "send_timeout"):
+    for name in ("head_timeout", "body_timeout", "idle_timeout", "send_timeout", "tunnel_timeout", "tunnel_grace"):
         setattr(limits, f"{name}_ns", int(getattr(server, name) * NANOSECONDS))
     for name in ("connections", "max_head", "max_line", "max_fields", "spool_memory", "spool_limit"):
         setattr(limits, name, getattr(server, name))

@@ -136,10 +136,10 @@ class Generation:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
         limit = self.config.request_timeout
         for worker in self.workers.values():
-            decision, why = worker.look(limit, self._leaving, now)
+            decision, why = worker.look(limit, self.parts.frontends.config.server.tunnel_grace, self._leaving, now)
             if decision is Stuck.NO:
                 continue
-            worker.told = True
+            worker.told = worker.told or now
             why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
             self._order(decision.value, worker, why)
 

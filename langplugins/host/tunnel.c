@@ -1,0 +1,38 @@
+/* A request that has become a tunnel: its two bodies are what each side says. See wire.h. */
+#include "http.h"
+#include "worker.h"
+
+/* The one protocol that an answer changes to; a NULL pointer if it does not say one. */
+static struct langplugin_text protocol_of(const struct langplugin_field *fields, size_t count)
+{
+	struct langplugin_text found = {NULL, 0};
+
+	for (size_t i = 0; i < count; i++) {
+		if (!wire_is_word(fields[i].name.data, fields[i].name.size, "upgrade"))
+			continue;
+		if (found.data)
+			return (struct langplugin_text){NULL, 0};
+		found = fields[i].value;
+	}
+	return found;
+}
+
+bool tunnel_offered(const struct langplugin_call *call, const struct langplugin_field *fields, size_t count)
+{
+	struct langplugin_text offered = call->block.request.upgrade, protocol = protocol_of(fields, count);
+
+	return offered.size > 0 && call->body.whole && call->body.received == 0 && protocol.data &&
+	       wire_offers_protocol(offered.data, offered.size, protocol.data, protocol.size);
+}
+
+int tunnel_begin(struct langplugin_call *call)
+{
+	call->answer.tunnel = true;
+	body_tunnel(call);
+	/* It may last as long as it likes. */
+	call->block.deadline_ns = 0;
+	call_phase(call, WIRE_TUNNEL);
+	/* What is not sent yet goes with the first bytes. */
+	int result = answer_flush(call, 0);
+	return result == LP_AGAIN ? LP_OK : result;
+}

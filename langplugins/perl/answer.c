@@ -153,7 +153,7 @@ static void send_head(pTHX_ struct request *request, AV *answer, int64_t length)
 			answer_die(aTHX_ request, "the header \"%.*s\" %s", (int)bad->name.size, bad->name.data, why);
 		answer_die(aTHX_ request, "the answer's status and headers are not valid");
 	}
-	request->begun = true;
+	request->answered = request->begun = true;
 	request->gone = result == LP_GONE;
 	request->bodiless = status == 204 || status == 304 || request->about->head;
 	if (request->bodiless)
@@ -270,7 +270,6 @@ SV *answer_send(pTHX_ struct request *request, SV *value, bool delayed)
 	if (count != 3 && !(delayed && count == 2))
 		answer_die(aTHX_ request, "the answer has %ld elements, expected %s", (long)count,
 			delayed ? "three, or two for a stream" : "three: status, headers and body");
-	request->answered = true;
 	if (count == 2) {
 		send_head(aTHX_ request, answer, -1);
 		return writer_new(aTHX_ request);

@@ -60,7 +60,9 @@ return {
             waitpid $pid, 0;
             push @out, $? & 127;
         }
-        return response("@out");
+        open my $pipe, '-|', 'yes' or die $!;
+        close $pipe;
+        return response(join ' ', @out, $? & 127);
     },
     signals => sub {
         kill 'USR2', $$;

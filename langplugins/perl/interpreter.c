@@ -36,6 +36,7 @@ int interpreter_start(struct plugin *plugin, char *message, size_t size)
 		return -1;
 	}
 	plugin->perl = my_perl;
+	plugin->pid = getpid();
 	perl_construct(my_perl);
 	/* An assignment to $0 does not write over the process's title, which is the host's. */
 	PL_origalen = 1;
@@ -47,12 +48,24 @@ int interpreter_start(struct plugin *plugin, char *message, size_t size)
 	return 0;
 }
 
-void interpreter_end(struct plugin *plugin)
+/* END blocks, destructors, buffers. A destructor that calls exit() ends that, and only that. Returns the exit status. */
+static int destruct(struct plugin *plugin)
 {
 	dTHXa(plugin->perl);
+	int jumped;
+	dJMPENV;
 
-	PERL_SET_CONTEXT(aTHX);
-	perl_destruct(plugin->perl);
+	JMPENV_PUSH(jumped);
+	if (jumped == 0)
+		perl_destruct(plugin->perl);
+	JMPENV_POP;
+	return (int)STATUS_EXIT;
+}
+
+void interpreter_end(struct plugin *plugin)
+{
+	PERL_SET_CONTEXT(plugin->perl);
+	destruct(plugin);
 }
 
 int interpreter_run(pTHX_ void (*what)(pTHX_ void *argument), void *argument)
@@ -85,7 +98,7 @@ int interpreter_exited(struct plugin *plugin)
 	int status = (int)STATUS_EXIT;
 
 	if (getpid() != plugin->pid)
-		_exit(perl_destruct(plugin->perl));
+		_exit(destruct(plugin));
 	STATUS_ALL_SUCCESS;
 	return status;
 }

@@ -92,8 +92,8 @@ sub _run {
     my ($value, $failure);
     {
         local $@;
-        $value   = eval "package $package; do \$path";
-        $failure = $@;
+        # What `do` says in $@ is gone once eval has succeeded.
+        eval "package $package; \$value = do \$path; \$failure = \$@";
     }
     die $failure if ref $failure or length $failure;
     return $value;

@@ -46,17 +46,14 @@ static void peek_key(const HEK *from, char *to, size_t room)
 static void peek_package(const HV *from, char *to, size_t room)
 {
 	HV hash;
-	XPVHV body;
+	struct xpvhv_with_aux body;
 	HEK *name;
-	struct xpvhv_aux extra;
 
 	to[0] = 0;
 	if (!peek(from, &hash, sizeof(hash)) || SvTYPE(&hash) != SVt_PVHV || !(hash.sv_flags & SVf_OOK) ||
 		!peek(hash.sv_any, &body, sizeof(body)))
 		return;
-	const HE **array = (const HE **)(void *)hash.sv_u.svu_hash;
-	if (!peek(array + body.xhv_max + 1, &extra, sizeof(extra)))
-		return;
+	const struct xpvhv_aux extra = body.xhv_aux;
 	name = extra.xhv_name_u.xhvnameu_name;
 	if (extra.xhv_name_count && !peek(extra.xhv_name_u.xhvnameu_names, &name, sizeof(name)))
 		return;

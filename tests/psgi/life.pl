@@ -48,7 +48,7 @@ return {
             push @out, $? >> 8;
         }
         my $said = `echo from a program`;
-        push @out, system('exit 7') >> 8, $said;
+        push @out, system('sh', '-c', 'exit 7') >> 8, $said;
         return response(join ' ', $$, @out);
     },
     child => sub {

@@ -55,7 +55,7 @@ $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) langplugins/echo/*.c -o $@.new && mv $@.new $@
 
-$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) langplugins/python/loader.py langplugins/include/langplugin.h
+$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) $(wildcard langplugins/python/*.py) langplugins/include/langplugin.h
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) $$(/usr/bin/python3-config --includes) langplugins/python/*.c \
 		-o $@.new && mv $@.new $@

@@ -55,6 +55,7 @@ SHOWN: dict[str, str] = {
     "logs.access_format": "test_logs",
     "group.language": "test_architecture.py::test_a_worker_maps_its_own_language_only",
     "group.application": "test_application_and_its_directory",
+    "group.interface": "test_asgi.py::test_scope",
     "group.directory": "test_application_and_its_directory",
     "group.preload": "test_modules_and_arguments",
     "group.python_path": "test_modules_and_arguments",

@@ -189,6 +189,14 @@ static void echo_close(void *state)
 	free(state);
 }
 
-__attribute__((visibility("default")))
-const struct langplugin langplugin = {LANGPLUGIN_MAGIC, LANGPLUGIN_MAJOR, LANGPLUGIN_MINOR, sizeof(struct langplugin),
-	0, "echo", "1", echo_open, NULL, NULL, NULL, NULL, echo_handle, NULL, echo_close, NULL, NULL};
+__attribute__((visibility("default"))) const struct langplugin langplugin = {
+	.magic = LANGPLUGIN_MAGIC,
+	.major = LANGPLUGIN_MAJOR,
+	.minor = LANGPLUGIN_MINOR,
+	.size = sizeof(struct langplugin),
+	.name = "echo",
+	.version = "1",
+	.open = echo_open,
+	.handle = echo_handle,
+	.close = echo_close,
+};

@@ -207,7 +207,7 @@ static int ready(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->state == ANSWER_NONE || answer->state == ANSWER_ENDED || answer->aborted)
+	if (answer->state == ANSWER_NONE || answer->state == ANSWER_ENDED || answer->aborted || answer->ending)
 		return LP_INVALID;
 	if (answer->gone || call_over(call)) {
 		answer->gone = true;
@@ -300,7 +300,7 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 	if (result != LP_OK)
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
-	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, 0);
+	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, call->slot->nowait);
 }
 
 int answer_shut(struct langplugin_call *call, int flags)
@@ -337,11 +337,28 @@ static void answer_nothing(struct langplugin_call *call)
 	answer_write(call, text, sizeof(text) - 1, 0);
 }
 
+/* All that is left. LP_OK too where an event loop's thread has to leave some of it for later. */
+static int send_end(struct langplugin_call *call)
+{
+	struct answer *answer = &call->answer;
+	const int flags = call->slot->nowait;
+	int result = wait_for_credit(call, answer->gathered_size, flags);
+
+	if (result == LP_OK)
+		result = send_last(call, flags);
+	answer->ending = result == LP_AGAIN;
+	if (answer->ending)
+		return LP_OK;
+	if (result != LP_OK && answer->state != ANSWER_ENDED)
+		send_abort(call);
+	return result;
+}
+
 int answer_end(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->state == ANSWER_ENDED)
+	if (answer->state == ANSWER_ENDED || answer->ending)
 		return LP_INVALID;
 	if (answer->state == ANSWER_NONE && !call_over(call))
 		answer_nothing(call);
@@ -357,12 +374,13 @@ int answer_end(struct langplugin_call *call)
 		send_abort(call);
 		return LP_INVALID;
 	}
-	int result = wait_for_credit(call, answer->gathered_size, 0);
-	if (result == LP_OK)
-		result = send_last(call, 0);
-	if (result != LP_OK && answer->state != ANSWER_ENDED)
-		send_abort(call);
-	return result;
+	return send_end(call);
+}
+
+void answer_go_on(struct langplugin_call *call)
+{
+	if (call->answer.ending)
+		send_end(call);
 }
 
 void answer_conclude(struct langplugin_call *call)

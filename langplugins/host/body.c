@@ -111,7 +111,7 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 	struct body *body = &call->body;
 	struct slot *slot = call->slot;
 
-	if (call->answer.state == ANSWER_ENDED)
+	if (call->answer.state == ANSWER_ENDED || call->answer.ending)
 		return LP_INVALID;
 	if (size == 0)
 		return 0;

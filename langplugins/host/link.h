@@ -12,13 +12,15 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/uio.h>
 
 #include "host.h"
 #include "zmtp.h"
 
-#define LINK_OTHERS 2 /* descriptors that are waited for beside the front ends' */
-#define LINK_PARTS  3 /* of a message that is sent, at most */
+#define LINK_OTHERS  2				       /* descriptors that are waited for beside the front ends' */
+#define LINK_PARTS   3				       /* of a message that is sent, at most */
+#define WATCH_ALWAYS ((uint32_t)(EPOLLERR | EPOLLHUP)) /* what epoll(7) tells of unasked */
 
 struct frontends {
 	unsigned count;
@@ -31,6 +33,7 @@ struct peer {
 	bool readable;		   /* there may be something to read */
 	bool late;		   /* has been waited for in vain, and has taken nothing since */
 	int fd;			   /* -1: the connection has ended */
+	uint32_t watched;	   /* events of epoll_ctl(2); 0: it is not in the set */
 	struct zmtp in;
 	/* What the socket had no room for: room bytes at out, of which [sent, filled) are to be written. */
 	char *out;
@@ -48,7 +51,9 @@ struct link {
 	struct pollfd poll[LINK_OTHERS + WIRE_FRONTENDS]; /* the others first */
 	uint8_t polled[WIRE_FRONTENDS];			  /* ordinals of the rest */
 	unsigned polls;
-	bool changed; /* poll is to be made anew */
+	bool changed;  /* poll is to be made anew, or watched */
+	int set;       /* epoll(7), whoever waits there; -1: link_wait is used */
+	uint64_t mark; /* of this link there, with the ordinal added */
 };
 
 /* What link_receive returns. */
@@ -69,6 +74,12 @@ unsigned link_wait(struct link *link, int milliseconds);
 /* The next message of what link_wait has seen. */
 enum link_got link_receive(
 	struct link *link, struct wire_frontend *from, struct wire_head *head, struct message **message);
+
+/* Instead of link_wait, watch.c: have `set` watch each connection, for what waits to be sent and, if `read`, for what
+   comes. WATCH_ALWAYS is among a connection's events while it is in the set. */
+void link_watch(struct link *link, bool read);
+/* The set has told of one of them. */
+void link_event(struct link *link, unsigned ordinal, uint32_t events);
 
 /* A message of count parts: LP_OK, it is on its way; LP_AGAIN, nothing of it is, since older ones wait; LP_GONE. */
 int link_send(struct link *link, struct wire_frontend to, const struct iovec *parts, unsigned count);

@@ -127,6 +127,8 @@ static const struct langplugin_host functions = {
 	.take_over = call_take_over,
 	.place = call_place,
 	.slot = worker_slot,
+	.descriptor = worker_descriptor,
+	.turn = worker_turn,
 };
 
 /* NULL: it is what it says it is. */
@@ -148,6 +150,16 @@ static const char *objection(const struct langplugin *plugin)
 	return NULL;
 }
 
+/* One object may be several plugins: which of them these settings ask for. */
+static const struct langplugin *chosen(
+	const struct langplugin *plugin, const struct langplugin_setting *settings, size_t count)
+{
+	bool chooses = plugin->magic == LANGPLUGIN_MAGIC && plugin->major == LANGPLUGIN_MAJOR && plugin->minor >= 1 &&
+		       plugin->size >= sizeof(struct langplugin) && plugin->choose;
+
+	return chooses ? plugin->choose(settings, count) : plugin;
+}
+
 struct host *host_open(const char *path, const struct langplugin_setting *settings, size_t count, int processes,
 	int threads, char *message, size_t size)
 {
@@ -162,6 +174,8 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 		return NULL;
 	}
 	const struct langplugin *plugin = dlsym(library, "langplugin");
+	if (plugin)
+		plugin = chosen(plugin, settings, count);
 	const char *wrong = plugin ? objection(plugin) : "it exports no symbol `langplugin`";
 	if (!wrong && threads > 1 && plugin->traits & LANGPLUGIN_SINGLE_THREAD)
 		wrong = "its language runs one thread in a process: set threads = 1, and more processes";
@@ -178,6 +192,8 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 	host->functions = functions;
 	host->functions.threads = threads;
 	host->functions.processes = processes;
+	if (plugin->traits & LANGPLUGIN_ASYNC)
+		async_functions(&host->functions);
 	if (plugin->open(&host->functions, settings, count, &host->state, message, size)) {
 		/* Not closed: an interpreter that has half started leaves threads and handlers behind. */
 		free(host);

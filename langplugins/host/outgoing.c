@@ -8,6 +8,7 @@
 #include "link.h"
 
 #define ENOUGH 65536 /* bytes that may wait for a socket, and a message be added to them */
+#define BARE   64    /* bytes of one that is a head: each is an answer to something, and must not be lost */
 
 static struct peer *find(struct link *link, struct wire_frontend name)
 {
@@ -86,7 +87,7 @@ int link_send(struct link *link, struct wire_frontend to, const struct iovec *pa
 		all[1 + i] = parts[i];
 		size += parts[i].iov_len;
 	}
-	if (peer->filled > 0 && peer->filled - peer->sent + size > ENOUGH)
+	if (peer->filled > 0 && size > BARE && peer->filled - peer->sent + size > ENOUGH)
 		return LP_AGAIN;
 	all[0] = (struct iovec){head, zmtp_frame_head(head, size)};
 	size += all[0].iov_len;

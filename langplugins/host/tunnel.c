@@ -33,6 +33,6 @@ int tunnel_begin(struct langplugin_call *call)
 	call->block.deadline_ns = 0;
 	call_phase(call, WIRE_TUNNEL);
 	/* What is not sent yet goes with the first bytes. */
-	int result = answer_flush(call, 0);
+	int result = answer_flush(call, call->slot->nowait);
 	return result == LP_AGAIN ? LP_OK : result;
 }

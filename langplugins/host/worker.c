@@ -99,6 +99,7 @@ static void in_child(void)
 		link_abandon(&worker->slot[i].link);
 		takeover_abandon(&worker->slot[i].call);
 	}
+	async_abandon(worker);
 	link_abandon(&worker->keeper.link);
 	close(worker->control);
 }
@@ -189,6 +190,16 @@ int worker_slot(unsigned number)
 	return 0;
 }
 
+int worker_descriptor(void)
+{
+	return the_worker->async.set;
+}
+
+int worker_turn(void)
+{
+	return async_turn(the_worker);
+}
+
 static void *slot_thread(void *argument)
 {
 	struct slot *slot = argument;
@@ -223,6 +234,8 @@ static int open_sockets(struct worker *worker)
 	worker->slot = calloc(worker->slots, sizeof(*worker->slot));
 	if (!worker->slot || keeper_open(worker))
 		return -1;
+	if (worker->host->plugin->traits & LANGPLUGIN_ASYNC && async_open(worker))
+		return -1;
 	for (unsigned i = 0; i < worker->slots; i++)
 		if (slot_open(&worker->slot[i], worker, i))
 			return -1;
@@ -252,6 +265,28 @@ static int run_slots(struct worker *worker)
 	return 0;
 }
 
+/* The plugin's event loop, on this thread. */
+static int run_loop(struct worker *worker)
+{
+	const struct host *host = worker->host;
+
+	schedule();
+	if (slot_start(&worker->slot[0]))
+		return -1;
+	for (unsigned i = 1; i < worker->slots; i++)
+		worker->slot[i].plugin_thread = worker->slot[0].plugin_thread;
+	ready(worker);
+	host->plugin->run(host->state);
+	if (worker->forked)
+		_exit(0); /* a child that application code made came back here */
+	bool orderly = worker->async.left == 0;
+	if (host->plugin->thread_stop)
+		host->plugin->thread_stop(host->state, worker->slot[0].plugin_thread);
+	async_close(worker);
+	errno = ECANCELED;
+	return orderly ? 0 : -1;
+}
+
 static int serve(struct worker *worker)
 {
 	const struct host *host = worker->host;
@@ -261,6 +296,9 @@ static int serve(struct worker *worker)
 	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {
 		ready(worker);
 		host->plugin->run(host->state);
+	} else if (host->plugin->traits & LANGPLUGIN_ASYNC) {
+		if (run_loop(worker))
+			return failed(worker, HOST_EXIT_SYSTEM, "the plugin's event loop");
 	} else if (run_slots(worker)) {
 		return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
 	}
@@ -291,7 +329,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	host_title(options->title, options->name);
 	if (host_tie(options->manager))
 		return HOST_EXIT_ORPHAN;
-	worker.keeper.wake = -1;
+	worker.keeper.wake = worker.async.set = worker.async.wake = -1;
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
 	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {

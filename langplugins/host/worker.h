@@ -4,6 +4,7 @@
  *   load.c    host_open, host_preload; what host.h says about the plugin
  *   worker.c  host_worker: page, threads, orders, the orderly end
  *   slot.c    one request's place: receives, starts, runs
+ *   async.c   many of them in one thread, for a plugin that has an event loop; watch.c their connections
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
@@ -96,6 +97,7 @@ struct answer {
 	bool no_body;  /* HEAD, 204, 304 */
 	bool gone;     /* client, deadline or front end */
 	bool aborted, told_surplus;
+	bool ending; /* end() was called, and something has not left yet: LANGPLUGIN_ASYNC only */
 	bool tunnel; /* it is a 101: there is no end to what comes and goes */
 	uint16_t status;
 	int64_t length; /* declared; -1: not */
@@ -160,12 +162,31 @@ struct slot {
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
 	struct langplugin_call call;
+	/* async.c's */
+	int nowait; /* LP_NOWAIT: the thread is an event loop's, nothing may wait; else 0 */
+	enum stage { SLOT_IDLE = 0, SLOT_RUNNING, SLOT_FINISHING /* the plugin has done with it */, SLOT_GONE } stage;
+	bool paused;	   /* its connections are not watched for more to read */
+	bool wants_credit; /* a write has returned LP_AGAIN */
+	bool told;	   /* that the call is over */
+	bool listed;
+	struct slot *next; /* of worker->async.first */
 };
 
 struct keeper {
 	pthread_t thread;
 	int wake;
 	struct link link;
+};
+
+/* Slots of one thread, which is the plugin's event loop. */
+struct async {
+	int set;  /* epoll(7): wake and every slot's connections; what descriptor() returns */
+	int wake; /* eventfd: each slot's wake, and: something is in the list */
+	bool turning;
+	struct slot *first, *last; /* to be looked after, though no descriptor tells of it */
+	unsigned frontends_seen;
+	unsigned left; /* slots that have not said goodbye */
+	bool leaving;
 };
 
 struct worker {
@@ -177,6 +198,7 @@ struct worker {
 	unsigned slots;
 	struct slot *slot;
 	struct keeper keeper;
+	struct async async;
 	pthread_mutex_t mutex;
 	struct frontends frontends;
 	atomic_uint frontends_version;
@@ -194,6 +216,8 @@ int worker_report(const struct worker *worker, uint32_t kind, const char *text);
 unsigned worker_frontends(struct worker *worker, struct frontends *frontends);
 bool worker_has(struct worker *worker, struct wire_frontend name);
 int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
+int worker_descriptor(void);
+int worker_turn(void);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
@@ -203,6 +227,23 @@ void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
+/* The pieces of a slot's life, for async.c, which has no loop of its own. */
+void slot_take_in(struct slot *slot); /* what its connections have */
+/* True: entry is the slot's call now. False: it is not to be run, and has been thrown away. */
+bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now);
+void slot_over(struct slot *slot, uint64_t now); /* the answer has ended */
+void slot_update_frontends(struct slot *slot);
+void slot_leave(struct slot *slot);
+bool slot_all_closed(const struct slot *slot);
+void slot_say_goodbye(struct slot *slot);
+
+/* async.c */
+int async_open(struct worker *worker);
+/* The functions that wait, as a plugin with an event loop gets them: they do not. */
+void async_functions(struct langplugin_host *functions);
+int async_turn(struct worker *worker);
+void async_close(struct worker *worker);   /* what is left to be sent is waited for */
+void async_abandon(struct worker *worker); /* after a fork */
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what
@@ -225,6 +266,7 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);
 int answer_end(struct langplugin_call *call);
+void answer_go_on(struct langplugin_call *call);	  /* what end() had to leave behind */
 int answer_shut(struct langplugin_call *call, int flags); /* a tunnel's last byte; what comes goes on */
 
 int answer_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);

@@ -16,7 +16,7 @@
  * History:
  *   1.0  first version
  *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
- *        respond() with 101; upgrade, expects_continue, takes_trailers of a request
+ *        respond() with 101; upgrade, expects_continue, takes_trailers of a request; choose()
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -199,7 +199,9 @@ struct langplugin_host {
 	/*
 	 * LANGPLUGIN_ASYNC, from run(): the event loop watches descriptor() and, whenever it can be read, calls turn().
 	 * turn() takes in what has come, calls handle() for each request that begins and ready() for each call for
-	 * which something has changed. Never waits. 1, or 0: the orderly end is over, run() is to return.
+	 * which something has changed. Never waits. 1; or 2, once the orderly end has been asked for: no request
+	 * comes any more, and what would last for ever (a tunnel) is the plugin's to end; or 0: the orderly end is
+	 * over, run() is to return.
 	 */
 	int (*descriptor)(void);
 	int (*turn)(void);
@@ -222,11 +224,14 @@ enum langplugin_traits {
 	/*
 	 * One thread, which serves `threads` requests at a time: run() is the plugin's event loop. handle() may return
 	 * LP_PENDING. No function waits: read, write and flush act as if LP_NOWAIT were given, inform() as well; what
-	 * end() and finish() have not sent yet leaves by itself.
+	 * end() and finish() have not sent yet leaves by itself. A write of more than LANGPLUGIN_WRITE bytes would
+	 * never be taken. send_file() is LP_INVALID.
 	 */
 	LANGPLUGIN_ASYNC = 4,
 	LANGPLUGIN_OWN_THREADS = 8 /* run() makes the threads that slot() is called on */
 };
+
+#define LANGPLUGIN_WRITE 196608 /* bytes that one write with LP_NOWAIT takes at most */
 
 struct langplugin {
 	uint32_t magic; /* LANGPLUGIN_MAGIC */
@@ -276,6 +281,12 @@ struct langplugin {
 	 * was cancelled.
 	 */
 	void (*ready)(void *state, struct langplugin_call *call);
+
+	/*
+	 * In the manager, before open(): which plugin these settings ask for, where one object is several with
+	 * different traits (Python: WSGI or ASGI). Never NULL. May be NULL: this one.
+	 */
+	const struct langplugin *(*choose)(const struct langplugin_setting *settings, size_t count);
 };
 
 extern const struct langplugin langplugin;

@@ -103,6 +103,17 @@ void load_report(struct plugin *plugin, struct langplugin_call *call, char *mess
 	PyErr_Clear();
 }
 
+PyObject *load_log(struct plugin *plugin, struct langplugin_call *call, int level, PyObject *text)
+{
+	PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+
+	if (!bytes)
+		return NULL;
+	plugin->host->log(call, level, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+	Py_DECREF(bytes);
+	Py_RETURN_NONE;
+}
+
 void load_end(struct plugin *plugin)
 {
 	if (done(loader_call(plugin, "end", PyTuple_New(0))))

@@ -7,6 +7,7 @@ import sys
 import traceback
 import types
 
+_NAMES = ("application",)  # of a callable that is not named
 _scripts = {}
 _loading = _thread.RLock()
 _looked_in = 0  # entries of sys.path that are the group's
@@ -41,7 +42,22 @@ def script(path):
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    return _callable(getattr(module, "application", None), path, "application")
+    return _checked(*_unnamed(module), path)
+
+
+def _unnamed(module):
+    """The callable of a module whose name nobody has said, and its name."""
+    for name in _NAMES:
+        value = getattr(module, name, None)
+        if value is not None:
+            return value, name
+    return None, _NAMES[0]
+
+
+def _checked(value, name, where):
+    _callable(value, where, name)
+    _check(value, "%s of %s" % (name, where))
+    return value
 
 
 def _callable(value, where, name):
@@ -50,6 +66,14 @@ def _callable(value, where, name):
     if not callable(value):
         raise TypeError("%s of %s is not callable" % (name, where))
     return value
+
+
+def _check(application, where):
+    """That it is not of the other interface; asgi.py has its own."""
+    called = application if hasattr(application, "__code__") else type(application).__call__
+    code = getattr(getattr(called, "__func__", called), "__code__", None)
+    if getattr(code, "co_flags", 0) & 0x80:  # CO_COROUTINE
+        raise TypeError("%s is asynchronous, as ASGI has it: interface = asgi" % where)
 
 
 def load(application):
@@ -66,12 +90,13 @@ def load(application):
             "there is no module %s for application = %s; directory and python_path say where it is looked for: %s"
             % (error.name, application, ", ".join(sys.path[:_looked_in]) or "nowhere but Python's own")
         ) from None
-    name = name or "application"
+    if not name:
+        return _checked(*_unnamed(value), module_name)
     calls = name.endswith("()")
     for part in (name[:-2] if calls else name).split("."):
         value = getattr(value, part, None)
         _callable(value if value is None else len, module_name, name)
-    return _callable(value() if calls else value, module_name, name)
+    return _checked(value() if calls else value, name, module_name)
 
 
 def requested(path):

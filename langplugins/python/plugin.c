@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "plugin.h"
+#include "asgi.h"
 
 /* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. */
 extern const char *_Py_DumpTracebackThreads(int fd, PyInterpreterState *interpreter, PyThreadState *current)
@@ -40,6 +40,12 @@ static int read_settings(struct plugin *plugin, const struct langplugin_setting 
 			result = keep(&plugin->application, value);
 		else if (strcmp(name, "directory") == 0 && *value)
 			result = keep(&plugin->directory, value);
+		else if (strcmp(name, "websocket_message") == 0)
+			plugin->socket_limit = (size_t)strtoull(value, NULL, 10);
+		else if (strcmp(name, "websocket_ping") == 0)
+			plugin->socket_ping = PyOS_string_to_double(value, NULL, NULL);
+		else if (strcmp(name, "interface") == 0)
+			plugin->is_asgi = strcmp(value, "asgi") == 0;
 		else if (strcmp(name, "python_path") == 0)
 			result = add(plugin->python_path, value);
 		else if (strcmp(name, "arguments") == 0)
@@ -56,7 +62,7 @@ static int make_types(void)
 	       PyType_Ready(&file_wrapper_type) || file_wrapper_make();
 }
 
-static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t message_size)
 {
 	if (PY_VERSION_HEX >> 16 != Py_Version >> 16) {
@@ -68,9 +74,10 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	if (!plugin)
 		return -1;
 	plugin->host = host;
+	plugin->socket_limit = 16 << 20;
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) ||
-		     load_begin(plugin);
+		     load_begin(plugin) || (plugin->is_asgi && asgi_begin(plugin));
 	if (result)
 		load_report(plugin, NULL, message, message_size);
 	PyGILState_Release(gil);
@@ -78,7 +85,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	return result ? -1 : 0;
 }
 
-static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
+int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = what(plugin);
@@ -89,14 +96,14 @@ static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), ch
 	return result;
 }
 
-static int plugin_preload(void *state, char *message, size_t message_size)
+int plugin_preload(void *state, char *message, size_t message_size)
 {
-	return guarded(state, load_preload, message, message_size);
+	return plugin_guarded(state, load_preload, message, message_size);
 }
 
 static int plugin_after_fork(void *state, char *message, size_t message_size)
 {
-	return guarded(state, load_application, message, message_size);
+	return plugin_guarded(state, load_application, message, message_size);
 }
 
 /* The thread's state lives from here to thread_stop; the lock is given away at once. */
@@ -133,14 +140,14 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	return request_run(thread, call);
 }
 
-static void plugin_dump(void *state, int fd)
+void plugin_dump(void *state, int fd)
 {
 	(void)state;
 	if (_Py_DumpTracebackThreads)
 		_Py_DumpTracebackThreads(fd, PyInterpreterState_Main(), NULL);
 }
 
-static void plugin_close(void *state)
+void plugin_close(void *state)
 {
 	struct plugin *plugin = state;
 	PyGILState_STATE gil = PyGILState_Ensure();
@@ -149,6 +156,14 @@ static void plugin_close(void *state)
 	Py_CLEAR(plugin->callable);
 	environ_forget(plugin);
 	PyGILState_Release(gil);
+}
+
+static const struct langplugin *plugin_choose(const struct langplugin_setting *settings, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(settings[i].name, "interface") == 0 && strcmp(settings[i].value, "asgi") == 0)
+			return asgi_plugin();
+	return &langplugin;
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
@@ -166,4 +181,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = plugin_dump,
 	.close = plugin_close,
+	.choose = plugin_choose,
 };

@@ -2,6 +2,7 @@
  * The Python plugin's inside.
  *
  *   plugin.c      what langplugin.h asks for: open, preload, fork, threads, close
+ *   asgi.h        ASGI, which is a plugin of its own in the same object
  *   load.c        applications: loader.py, which is compiled into the plugin, and what calls it
  *   environ.c     the WSGI environment of a request
  *   request.c     one request: call the application, send what it returns, clean up
@@ -39,8 +40,22 @@ enum remembered_as {
 	REMEMBERED
 };
 
+/* ASGI: see asgi.h. */
+struct asgi {
+	PyObject *serve, *gone, *send_file;			  /* of asgi.py */
+	PyObject *handshake, *accept, *close_later, *socket_over; /* of websocket.py */
+	PyObject *create_task, *create_future;			  /* of the loop */
+	PyObject *state;					  /* of lifespan */
+	PyObject *disconnected;					  /* exception: send() to a client that is gone */
+	PyObject *extensions, *version;				  /* of scopes */
+};
+
 struct plugin {
 	const struct langplugin_host *host;
+	bool is_asgi;
+	size_t socket_limit; /* bytes of a WebSocket message */
+	double socket_ping;  /* seconds; 0: none */
+	struct asgi asgi;
 	char *application, *directory;		     /* application NULL: the requested file */
 	PyObject *python_path, *arguments, *preload; /* lists of str */
 	PyObject *loader;			     /* loader.py's names */
@@ -135,7 +150,18 @@ int load_application(struct plugin *plugin);
 PyObject *load_requested(struct plugin *plugin, const struct langplugin_request *request);
 /* The current exception as text for the log, and cleared. One line of it goes to message if that is not NULL. */
 void load_report(struct plugin *plugin, struct langplugin_call *call, char *message, size_t message_size);
+/* An entry of the log: None, or NULL with an exception. */
+PyObject *load_log(struct plugin *plugin, struct langplugin_call *call, int level, PyObject *text);
 void load_end(struct plugin *plugin);
+
+/* ---- plugin.c */
+int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+	void **state, char *message, size_t message_size);
+int plugin_preload(void *state, char *message, size_t message_size);
+void plugin_dump(void *state, int fd);
+void plugin_close(void *state);
+/* Call what may leave an exception, with the interpreter's lock; the exception goes to the log and the message. */
+int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size);
 
 /* ---- request.c */
 int request_run(struct thread *thread, struct langplugin_call *call);

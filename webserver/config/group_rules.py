@@ -38,6 +38,7 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
         if group["arguments"] and not language.arguments:
             document.error(group.place("arguments"), group.subject("arguments"), f"{language.name} gives an application"
                            " no command line")  # fmt: skip
+        _check_interface(document, group, language)
         _check_preload(document, group, language)
         if "ini" in group.block.blocks and not language.ini:
             document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
@@ -48,6 +49,18 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
                        " started with no_new_privs, which nobody can take back", "start the server without it"
                        " (systemd: NoNewPrivileges=no)")  # fmt: skip
     return user
+
+
+def _check_interface(document: Document, group: Values, language: Language) -> None:
+    if not group.good("interface") or group["interface"] != "asgi":
+        return
+    if language.name != "python":
+        document.error(group.place("interface"), group.subject("interface"), "found asgi, which is for python, and the"
+                       f" group's language is {language.name}")  # fmt: skip
+    elif not group["application"]:
+        # Its startup is the worker's, before any request could say which file it is about.
+        document.error(group.place("interface"), group.subject("interface"), "found asgi, which needs an application:"
+                       " requested files are run by wsgi", "application = module:callable, or a file")  # fmt: skip
 
 
 def _check_preload(document: Document, group: Values, language: Language) -> None:

@@ -68,7 +68,8 @@ def _host(text: str, base: str) -> str:
     return addresses.host(text)
 
 
-MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:callable, which no file name in use looks like
+# module:callable, or module:factory(), which no file name in use looks like
+MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?")
 SCRIPTS = (".php", ".py", ".wsgi", ".pl", ".pm", ".psgi", ".rb", ".ru", ".lua")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")  # of groups and sites: in process titles, logs and file names
 

@@ -59,6 +59,7 @@ class Group:
     language: str
     plugin: str  # absolute path of the shared object
     application: str  # as written; a path is absolute; "" : the requested file
+    interface: str  # wsgi, asgi; of a language that has no choice: wsgi, and without meaning
     directory: str
     user: str  # "" when not root
     group: str  # "" when not root

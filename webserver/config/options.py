@@ -88,6 +88,10 @@ def _plugin(context: Context) -> str:
     return languages.plugin(context.values["language"])
 
 
+def _threads(context: Context) -> str:
+    return "64" if context.values["interface"] == "asgi" else "1"
+
+
 _PRIMARY = Computed("the user's own", _user_group)
 
 OPTIONS = (
@@ -154,6 +158,9 @@ OPTIONS = (
            choices=tuple(languages.LANGUAGES)),
     Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
            " requested file below the site's root is run."),
+    Option("group", "interface", kinds.CHOICE, "How Python applications are called: wsgi, one at a time in each thread;"
+           " or asgi, all of a worker's requests at a time in an event loop, WebSocket included.", "wsgi",
+           choices=("wsgi", "asgi")),
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",
            Computed('the directory of the application\'s file, else "/"', _directory)),
     Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
@@ -179,7 +186,9 @@ OPTIONS = (
            " and nobody else may read it."),
     # group: how many, how long
     Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
-    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time.", "1", 1, SLOTS),
+    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"
+           " them, and the WebSockets, are in one thread.",
+           Computed("1; with interface = asgi 64", _threads), 1, SLOTS),
     Option("group", "start_timeout", kinds.TIME, "A worker must have loaded its application in this time.", "60s",
            1, 3600),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"

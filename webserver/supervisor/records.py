@@ -117,7 +117,7 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
 
 def settings(group: Group) -> list[list[str]]:
     """A group's settings as its plugin gets them: option names, a list as one entry for each value."""
-    entries = [("application", group.application), ("directory", group.directory)]
+    entries = [("application", group.application), ("directory", group.directory), ("interface", group.interface)]
     for name, values in (
         ("preload", group.preload),
         ("python_path", group.python_path),

@@ -173,7 +173,7 @@ def test_hooks_after_the_fork(server: Server) -> None:
     assert seen == {f"{pid} in {pid} first second" for pid in server.pids("worker")} or len(seen) == 1
     server.file("work/clauses.psgi", "Webserver::after_fork(sub { die qq(no database\\n) }); sub {}")
     result = server.ctl("restart", "app", check=False)
-    server.allow("no database")
+    server.allow("no database", "did not load")
     assert result.returncode != 0
     assert "no database" in result.stdout + result.stderr
 
@@ -239,7 +239,7 @@ use FindBin;
 require './part.pl';
 our $count = 0;
 my $arguments = @ARGV;
-sub named { return 'NAME' }
+sub named { return 'WORD' }
 sub { my ($env) = @_; $count++; return [200, ['Content-Type' => 'text/plain'], [join ' ', named(), part(), $count,
     $FindBin::Bin, readlink('/proc/self/cwd'), $arguments, __PACKAGE__, $env->{SCRIPT_NAME}, $env->{PATH_INFO}]] }
 """
@@ -248,7 +248,7 @@ sub { my ($env) = @_; $count++; return [200, ['Content-Type' => 'text/plain'], [
 def test_requested_files(server: Server) -> None:
     server.write(FILES)
     for name in ("one", "two"):
-        server.file(f"public/{name}/app.psgi", REQUESTED.replace("NAME", name))
+        server.file(f"public/{name}/app.psgi", REQUESTED.replace("WORD", name))
         server.file(f"public/{name}/part.pl", f"sub part {{ return 'part-{name}' }} 1;")
     server.file("public/broken.psgi", "sub {")
     server.allow("Missing right curly")
@@ -262,7 +262,7 @@ def test_requested_files(server: Server) -> None:
                 f"/{name}/app.psgi", "/more",
             ]  # fmt: skip
     # Loaded again when it has changed; what it defined before is gone, without a word.
-    server.file("public/one/app.psgi", REQUESTED.replace("NAME", "changed"))
+    server.file("public/one/app.psgi", REQUESTED.replace("WORD", "changed"))
     assert server.get("/one/app.psgi").text.split(" ")[:3] == ["changed", "part-one", "1"]
     assert "redefined" not in server.log()
     assert server.get("/broken.psgi").status == 500

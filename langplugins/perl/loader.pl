@@ -68,7 +68,13 @@ sub _load {
 sub _requested {
     my ($path, $again) = @_;
     local @ARGV;
-    return _load($path, $again);
+    # What it requires by a relative path is its own: another file means another one by the same name.
+    my @before = grep { m{^\.\.?/} } keys %INC;
+    local @INC{@before};
+    delete @INC{@before};
+    my $code = _load($path, $again);
+    delete @INC{grep { m{^\.\.?/} } keys %INC};
+    return $code;
 }
 
 sub _mark {

@@ -55,10 +55,11 @@ $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) langplugins/echo/*.c -o $@.new && mv $@.new $@
 
-$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h) $(wildcard langplugins/python/*.py) langplugins/include/langplugin.h
+# The command that builds the plugin for other Pythons too.
+$(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h langplugins/python/*.py) \
+		langplugins/include/langplugin.h webserver/cli/build_plugin.py | $(VENV)/.made
 	mkdir -p $(LIB)
-	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) $$(/usr/bin/python3-config --includes) langplugins/python/*.c \
-		-o $@.new && mv $@.new $@
+	CC="$(CC)" CFLAGS="-Werror $(CFLAGS)" $(VENV)/bin/webserver-build-plugin --interpreter /usr/bin/python3 --output $@
 
 $(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/include/langplugin.h
 	mkdir -p $(LIB)

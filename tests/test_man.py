@@ -14,7 +14,7 @@ import pytest
 from config_machine import SampleMachine, adjusted, lay_out
 from serving import directory
 
-from webserver.cli import webserverctl, webserverd
+from webserver.cli import build_plugin, webserverctl, webserverd
 from webserver.config import Config, load
 from webserver.config.options import OPTIONS, SUBSECTIONS
 from webserver.supervisor.plan import FIXED_SERVER
@@ -50,6 +50,7 @@ def generator() -> ModuleType:
 
 def test_all_pages_are_here() -> None:
     assert [page.name for page in PAGES] == [
+        "webserver-build-plugin.8",
         "webserver-groups.5",
         "webserver-sites.5",
         "webserver.conf.5",
@@ -100,7 +101,12 @@ def test_what_a_reload_cannot_change_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "options"), [("webserverd.8", webserverd.OPTIONS), ("webserverctl.8", webserverctl.OPTIONS)]
+    ("page", "options"),
+    [
+        ("webserverd.8", webserverd.OPTIONS),
+        ("webserverctl.8", webserverctl.OPTIONS),
+        ("webserver-build-plugin.8", build_plugin.OPTIONS),
+    ],
 )
 def test_every_command_line_option_has_its_place(page: str, options: dict[str, bool]) -> None:
     assert {f"-{flag}" for flag in re.findall(r"^\.It Fl (\S+)", (MAN / page).read_text(), re.M)} == set(options)
@@ -139,5 +145,5 @@ def check_command(page: str, words: list[str]) -> None:
     rest = iter(words[1:])
     for word in rest:
         assert word in known, word
-        if word in ("--config", "restart"):
+        if word in ("--config", "restart", "--interpreter"):
             assert not next(rest).startswith("-")

@@ -62,8 +62,12 @@ class Tunnel:
 
     def __init__(self, server: Server, path: str, *fields: str, protocol: str = "chat", early: bytes = b"") -> None:
         self.sock = server.connect()
-        self.sock.sendall(upgrade(path, *fields, protocol=protocol) + early)
-        self.head, self.early = read_head(self.sock)
+        try:
+            self.sock.sendall(upgrade(path, *fields, protocol=protocol) + early)
+            self.head, self.early = read_head(self.sock)
+        except BaseException:
+            self.sock.close()
+            raise
 
     @property
     def status(self) -> int:

@@ -134,7 +134,10 @@ static int start(struct plugin *plugin)
 
 static int asgi_after_fork(void *state, char *message, size_t message_size)
 {
-	return plugin_guarded(state, start, message, message_size);
+	return plugin_guarded(state, plugin_forked, message, message_size) ||
+			       plugin_guarded(state, start, message, message_size)
+		       ? -1
+		       : 0;
 }
 
 static void asgi_run(void *state)

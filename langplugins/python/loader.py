@@ -11,6 +11,7 @@ _NAMES = ("application",)  # of a callable that is not named
 _scripts = {}
 _loading = _thread.RLock()
 _looked_in = 0  # entries of sys.path that are the group's
+_preloaded = {}  # the application, by the group's word for it, if it was loaded before the fork
 
 
 def begin(directory, python_path, arguments, application):
@@ -30,6 +31,10 @@ def begin(directory, python_path, arguments, application):
 
 def script(path):
     """The callable `application` of a file, which is run as a module of its own."""
+    return _checked(*_unnamed(_run(path)), path)
+
+
+def _run(path):
     # The same in each process and after each start: what is pickled names its module.
     name = "_webserver_" + "".join(c if c.isalnum() else "_%x_" % ord(c) for c in path)
     with open(path, "rb") as file:
@@ -42,7 +47,7 @@ def script(path):
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    return _checked(*_unnamed(module), path)
+    return module
 
 
 def _unnamed(module):
@@ -78,6 +83,8 @@ def _check(application, where):
 
 def load(application):
     """The application that the group names: a file, or module:callable, or module:factory()."""
+    if application in _preloaded:
+        return _preloaded[application]
     if application.startswith("/"):
         return script(application)
     module_name, _, name = application.partition(":")
@@ -101,8 +108,7 @@ def load(application):
 
 def requested(path):
     """The application of a requested file; loaded again when the file has changed."""
-    state = os.stat(path)
-    mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+    mark = _mark(path)
     known = _scripts.get(path)
     if known is None or known[0] != mark:
         with _loading:  # two threads that ask at once run it once
@@ -112,12 +118,39 @@ def requested(path):
     return known[1]
 
 
-def preload(names):
-    """Import modules, so that workers share them."""
+def _mark(path):
+    """What tells that a file has changed."""
+    state = os.stat(path)
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def preload(names, application):
+    """Load what workers are to share: modules, files, and the application itself where its own name is given."""
     for name in names:
-        if name.startswith("/"):
-            raise ValueError("preload: %r is a path; a module's name is expected" % name)
-        importlib.import_module(name)
+        if name == application:
+            _preloaded[name] = load(name)
+        elif name.startswith("/"):
+            mark = _mark(name)
+            value, _ = _unnamed(_run(name))
+            if callable(value):
+                _scripts[name] = mark, value
+        else:
+            importlib.import_module(name)
+
+
+def after_fork():
+    """In a new worker. The hooks of os.register_at_fork have been run by the fork; multiprocessing has its own list.
+
+    What was preloaded may have made queues, managers or child processes with it. Their locks and threads are renewed
+    here, and the manager's children are not this worker's to end.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and hasattr(process, "_children"):
+        process._children = set()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and hasattr(util, "_run_after_forkers"):
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
 
 
 def report(error):

@@ -1,11 +1,15 @@
 /* Python as a language plugin: WSGI applications in the interpreter that the manager was started with. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "asgi.h"
 
-/* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. */
+__attribute__((used)) static const char built_for[] = "webserver-python-plugin:" COMPAT_VERSION COMPAT_FLAGS ";";
+
+/* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. Not every version
+   exports it, some hide it again: see dump_ready(). */
 extern const char *_Py_DumpTracebackThreads(int fd, PyInterpreterState *interpreter, PyThreadState *current)
 	__attribute__((weak));
 
@@ -65,9 +69,9 @@ static int make_types(void)
 int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t message_size)
 {
-	if (PY_VERSION_HEX >> 16 != Py_Version >> 16) {
-		snprintf(message, message_size, "python: the plugin was built for Python %d.%d, the interpreter is %s",
-			PY_MAJOR_VERSION, PY_MINOR_VERSION, Py_GetVersion());
+	if (strncmp(Py_GetVersion(), COMPAT_VERSION ".", sizeof(COMPAT_VERSION)) != 0) {
+		snprintf(message, message_size, "python: the plugin was built for Python %s, the interpreter is %s",
+			COMPAT_VERSION, Py_GetVersion());
 		return -1;
 	}
 	struct plugin *plugin = calloc(1, sizeof(*plugin));
@@ -101,9 +105,31 @@ int plugin_preload(void *state, char *message, size_t message_size)
 	return plugin_guarded(state, load_preload, message, message_size);
 }
 
+/* Where the function is hidden, faulthandler's own handler of a signal does the same; nobody else uses this signal. */
+#define DUMP_SIGNAL (SIGRTMAX - 2)
+
+static int dump_ready(void)
+{
+	if (_Py_DumpTracebackThreads)
+		return 0;
+	PyObject *module = PyImport_ImportModule("faulthandler");
+	PyObject *done = module ? PyObject_CallMethod(module, "register", "iii", DUMP_SIGNAL, STDERR_FILENO, 1) : NULL;
+	Py_XDECREF(module);
+	Py_XDECREF(done);
+	return done ? 0 : -1;
+}
+
+int plugin_forked(struct plugin *plugin)
+{
+	return dump_ready() || load_after_fork(plugin) ? -1 : 0;
+}
+
 static int plugin_after_fork(void *state, char *message, size_t message_size)
 {
-	return plugin_guarded(state, load_application, message, message_size);
+	return plugin_guarded(state, plugin_forked, message, message_size) ||
+			       plugin_guarded(state, load_application, message, message_size)
+		       ? -1
+		       : 0;
 }
 
 /* The thread's state lives from here to thread_stop; the lock is given away at once. */
@@ -142,9 +168,19 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 
 void plugin_dump(void *state, int fd)
 {
+	sigset_t one, before;
+
 	(void)state;
-	if (_Py_DumpTracebackThreads)
+	if (_Py_DumpTracebackThreads) {
 		_Py_DumpTracebackThreads(fd, PyInterpreterState_Main(), NULL);
+		return;
+	}
+	/* Handled here and now, on this thread, which has no Python in it. */
+	sigemptyset(&one);
+	sigaddset(&one, DUMP_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &one, &before);
+	pthread_kill(pthread_self(), DUMP_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void plugin_close(void *state)

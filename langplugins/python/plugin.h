@@ -8,6 +8,7 @@
  *   request.c     one request: call the application, send what it returns, clean up
  *   response.c    start_response and write
  *   input.c       wsgi.input        errors.c  wsgi.errors        filewrapper.c  wsgi.file_wrapper
+ *   compat.h      one text for every CPython from 3.9 on
  *
  * The manager is a CPython process, and this is loaded into it: there is one interpreter, the group's own. Calls from
  * the host come without the interpreter's lock; each of them takes it and gives it back, and gives it away around
@@ -21,6 +22,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "compat.h"
 #include "langplugin.h"
 
 /* A str of the last request's value: most requests of a client, or of a host, have the same. */
@@ -145,6 +147,7 @@ PyObject *environ_of(struct thread *thread, struct langplugin_call *call);
 /* ---- load.c: -1 with an exception */
 int load_begin(struct plugin *plugin);
 int load_preload(struct plugin *plugin);
+int load_after_fork(struct plugin *plugin);
 int load_application(struct plugin *plugin);
 /* The application of the requested file. New reference; NULL with an exception. */
 PyObject *load_requested(struct plugin *plugin, const struct langplugin_request *request);
@@ -159,6 +162,8 @@ int plugin_open(const struct langplugin_host *host, const struct langplugin_sett
 	void **state, char *message, size_t message_size);
 int plugin_preload(void *state, char *message, size_t message_size);
 void plugin_dump(void *state, int fd);
+/* In a new worker, before the application is loaded. 0, or -1 with an exception. */
+int plugin_forked(struct plugin *plugin);
 void plugin_close(void *state);
 /* Call what may leave an exception, with the interpreter's lock; the exception goes to the log and the message. */
 int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size);

@@ -136,24 +136,26 @@ static int send_result(struct response *response, PyObject *result)
 /* PEP: close() is called whatever happened. */
 static int close_result(PyObject *result)
 {
-	PyObject *type, *value, *trace;
-
 	if (PyList_CheckExact(result) || PyTuple_CheckExact(result))
 		return 0;
-	PyErr_Fetch(&type, &value, &trace);
+	PyObject *before = exception_take();
 	PyObject *close = PyObject_GetAttrString(result, "close");
 	if (!close) {
 		PyErr_Clear();
-		PyErr_Restore(type, value, trace);
+		exception_give(before);
 		return 0;
 	}
 	PyObject *nothing = PyObject_CallNoArgs(close);
 	Py_DECREF(close);
 	Py_XDECREF(nothing);
-	if (nothing)
-		PyErr_Restore(type, value, trace);
-	else if (type)
-		_PyErr_ChainExceptions(type, value, trace);
+	if (nothing) {
+		exception_give(before);
+	} else if (before) {
+		/* Both are told: that of close(), and before it the one that it came on top of. */
+		PyObject *now = exception_take();
+		PyException_SetContext(now, before);
+		exception_give(now);
+	}
 	return nothing ? 0 : -1;
 }
 

@@ -71,7 +71,8 @@ static void raise_again(PyObject *information)
 		PyErr_SetString(PyExc_TypeError, "start_response: exc_info must be what sys.exc_info() returns");
 		return;
 	}
-	PyErr_Restore(Py_NewRef(type), Py_NewRef(value), trace == Py_None ? NULL : Py_NewRef(trace));
+	PyException_SetTraceback(value, trace);
+	exception_give(Py_NewRef(value));
 }
 
 static PyObject *start_response(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)

@@ -1,5 +1,4 @@
 /* The scope of a request: a dict that is the application's own to change. */
-#define _GNU_SOURCE
 #include "asgi.h"
 
 /* clang-format off */

@@ -197,7 +197,12 @@ static PyMethodDef step_methods[] = {
 	{NULL, NULL, 0, NULL},
 };
 
-static PyAsyncMethods step_async = {.am_await = PyObject_SelfIter, .am_send = go_on};
+static PyAsyncMethods step_async = {
+	.am_await = PyObject_SelfIter,
+#if PY_VERSION_HEX >= 0x030a0000 /* before it, step_next and step_send do */
+	.am_send = go_on,
+#endif
+};
 
 PyTypeObject step_type = {
 	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "webserver.Step",

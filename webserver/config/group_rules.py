@@ -69,6 +69,13 @@ def _check_preload(document: Document, group: Values, language: Language) -> Non
                        " workers are forked")  # fmt: skip
         return
     for name in group["preload"]:
+        if name == group["application"]:
+            continue
+        if MODULE.fullmatch(name):
+            module = name.partition(":")[0]
+            document.error(group.place("preload"), group.subject("preload"), f'found "{name}", expected the name of a'
+                           " module, a file, or the value of application", f"write {module}")  # fmt: skip
+            continue
         kind = "file" if name.startswith("/") else "module"
         if kind not in language.preload:
             document.error(group.place("preload"), group.subject("preload"), f'found the {kind} "{name}", expected a'

@@ -25,7 +25,7 @@ LANGUAGES = {
         Language("lua", False, False, True, False, preload="module or file", arguments=True),
         Language("perl", False, False, True, False, preload="module or file", arguments=True),
         Language("php", False, False, True, True, preload="file", arguments=False),
-        Language("python", True, True, True, False, preload="module", arguments=True),
+        Language("python", True, True, True, False, preload="module or file", arguments=True),
         Language("ruby", True, False, True, False, preload="module or file", arguments=True),
     )
 }

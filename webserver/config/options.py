@@ -164,13 +164,15 @@ OPTIONS = (
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",
            Computed('the directory of the application\'s file, else "/"', _directory)),
     Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
-           " has a / or a script's extension is a file.", many=True),
+           " has a / or a script's extension is a file, and the value of application is the application itself.",
+           many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
     Option("group", "perl_path", kinds.PATH, "Directories where Perl looks for modules first.", many=True),
     Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
-    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"
-           " environment's bin/python makes its packages available.", "/usr/bin/python3"),
-    Option("group", "plugin", kinds.PATH, "The language's plugin.",
+    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with, 3.9 or"
+           " newer; a virtual environment's bin/python makes its packages available.", "/usr/bin/python3"),
+    Option("group", "plugin", kinds.PATH, "The language's plugin; where one for the interpreter's version lies beside"
+           " it, as python3.12.so beside python.so, that one is taken.",
            Computed("the one that comes with the server", _plugin)),
     # group: as whom
     Option("group", "user", kinds.USER, "The user that the group's processes run as.",

@@ -56,9 +56,15 @@ static bool reserve(struct exchange *x, size_t size)
 		capacity = (size_t)r->content_length;
 	else
 		capacity = capacity == 0 ? 4096 : capacity * 2;
-	/* As much as was asked for: what fills it is sent as it is, without a copy. A tunnel says little at a time. */
-	if (x->upload == UPLOAD_STREAM && !x->tunnel && x->body.wanted - x->body.received > capacity)
-		capacity = (size_t)(x->body.wanted - x->body.received);
+	/* As much as was asked for, and no more than one message takes: what fills it is sent as it is, without a copy.
+	   A tunnel says little at a time. */
+	if (x->upload == UPLOAD_STREAM && !x->tunnel) {
+		uint64_t more = x->body.wanted - x->body.received + x->body.size;
+		if (more > capacity)
+			capacity = (size_t)more;
+		if (capacity > WIRE_PIECE)
+			capacity = WIRE_PIECE;
+	}
 	if (capacity < need)
 		capacity = need;
 	char *buffer = realloc(x->body.buffer, sizeof(struct body_head) + capacity);
@@ -104,8 +110,8 @@ char *body_space(struct exchange *x, size_t *size)
 	if (x->body.size >= WIRE_PIECE)
 		body_forward(x);
 	/* What is there already has its place; the rest is as much as was asked for. */
-	if (x->body.size >= WIRE_PIECE || x->body.wanted <= x->body.received ||
-		!reserve(x, (size_t)(x->body.wanted - x->body.received)))
+	uint64_t more = x->body.wanted - x->body.received, room = WIRE_PIECE - x->body.size;
+	if (x->body.size >= WIRE_PIECE || more == 0 || !reserve(x, (size_t)(more < room ? more : room)))
 		return NULL;
 	*size = x->body.capacity - x->body.size;
 	return body_bytes(x) + x->body.size;

@@ -5,7 +5,7 @@ ctypes.CDLL gives the interpreter's lock away during each call, which host.h ask
 
 import ctypes
 import os
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple, Sequence, Tuple
 
 FRONTENDS = 32  # WIRE_FRONTENDS
 PATH = 112  # HOST_PATH
@@ -183,20 +183,6 @@ def read_report(data: bytes) -> Tuple[bool, str]:
 
 
 REPORT_SIZE = ctypes.sizeof(_Report)
-
-
-def threads_left() -> List[str]:
-    """Names of the threads beside this one: what preloading left running does not live on in workers."""
-    names = []
-    for task in os.listdir("/proc/self/task"):
-        if int(task) == os.getpid():
-            continue
-        try:
-            with open("/proc/self/task/%s/comm" % task) as comm:
-                names.append(comm.read().strip())
-        except OSError:
-            continue
-    return sorted(names)
 
 
 def _array(frontends: Sequence[FrontEnd]) -> "ctypes.Array[_FrontEnd]":

@@ -44,13 +44,16 @@ def manager_process(
     group: Group, identity: Identity, open_files: tuple[int, int], null: int, log: int
 ) -> ProcessRecord:
     """`open_files`: soft and hard limit. Not what we have raised ours to: programs still use select(2)."""
-    # Without site-packages unless the language is Python: what the distribution puts there is not ours to load.
-    flags = ("-I",) if group.language == "python" else ("-I", "-S")
+    # Without site-packages unless the language is Python: what the distribution puts there is not ours to load. Then
+    # this interpreter is the application's as well, and what it reads from the environment at its start must be there.
+    ours = group.language == "python"
+    flags = ("-s",) if ours else ("-I", "-S")
+    environment = {name: value for name, value in group.environment if ours and name.startswith("PYTHON")}
     script = package_file("manager", "__main__.py")
     argv = (group.interpreter or "/usr/bin/python3", *flags, script, "--control", str(CONTROL_NUMBER))
     return ProcessRecord(
         "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, umask=group.umask,
-        limits=((resource.RLIMIT_NOFILE, *open_files),), no_new_privs=group.no_new_privs,
+        limits=((resource.RLIMIT_NOFILE, *open_files),), no_new_privs=group.no_new_privs, environment=environment,
     )  # fmt: skip
 
 

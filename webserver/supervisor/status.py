@@ -57,6 +57,8 @@ def _manager(generation: Generation, now: float) -> dict[str, Any]:
         stage=generation.stage.value,
         language=generation.config.language,
         user=generation.identity.user,
+        threads_left=list(generation.loaded.threads_left),
+        shared=list(generation.loaded.shared),
     )
 
 

@@ -37,7 +37,9 @@ def prepare(server: Server, processes: int = 1, lines: str = "", site: str = "")
     """The application's files and the configuration; not started yet."""
     work = server.directory / "work"
     shutil.copytree(SOURCES, work)
-    server.file("work/lib/Lent.pm", "package Lent; our $by = $$; sub word { return 'found' } sub by { return $by } 1;\n")
+    server.file(
+        "work/lib/Lent.pm", "package Lent; our $by = $$; sub word { return 'found' } sub by { return $by } 1;\n"
+    )
     server.file("work/data", DATA)
     server.file("work/lines", b"one\r\ntwo\r\n")
     server.file("work/wide", "wide \u20ac\n")

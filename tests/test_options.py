@@ -59,6 +59,7 @@ SHOWN: dict[str, str] = {
     "group.directory": "test_application_and_its_directory",
     "group.preload": "test_modules_and_arguments",
     "group.python_path": "test_modules_and_arguments",
+    "group.perl_path": "test_psgi_environ.py::test_process",
     "group.arguments": "test_modules_and_arguments",
     "group.interpreter": "test_programs",
     "group.plugin": "test_programs",

@@ -168,7 +168,9 @@ def test_a_large_body_is_no_file(app: Server) -> None:
 
 def chunked(server: Server, target: str, pieces: list[bytes]) -> str:
     with server.connect() as sock:
-        sock.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode())
+        sock.sendall(
+            f"POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+        )
         for piece in [*pieces, b""]:
             sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
         return read_all(sock).partition(b"\r\n\r\n")[2].decode("latin-1")
@@ -245,5 +247,3 @@ def test_standard_error_that_the_application_has_sent_elsewhere(app: Server) -> 
     assert app.get("/redirected?token3").text == "into a file\nfrom a program\n"
     wait_until(lambda: re.search(r"[0-9a-f]{16}.*back in the log token3", app.log()), "the log does not have it")
     assert "into a file" not in app.log()
-
-

@@ -28,7 +28,11 @@ def test_plack_s_own_suite(server: Server) -> None:
     server.allow("Server shouldn't crash")
     server.start()
     done = subprocess.run(
-        ["perl", SOURCES / "suite_client.pl", str(server.port)], capture_output=True, text=True, timeout=120, check=False
+        ["perl", SOURCES / "suite_client.pl", str(server.port)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     results = re.findall(r"^(ok|not ok) \d+ - (.*)$", done.stdout, re.M)
     failed = [name for result, name in results if result != "ok"]
@@ -42,9 +46,7 @@ def test_plack_s_own_suite(server: Server) -> None:
 
 def form(server: Server, target: str, cookie: str = "", **fields: str) -> Answer:
     body = urllib.parse.urlencode(fields).encode()
-    return server.request(
-        "POST", target, body, {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie}
-    )
+    return server.request("POST", target, body, {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie})
 
 
 def cookie_of(answer: Answer) -> str:

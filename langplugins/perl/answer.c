@@ -1,6 +1,6 @@
 /*
- * Status, headers, and a body that is an array. What breaks PSGI's rules dies here, with the text that its author needs:
- * in the code that called the responder if the answer was delayed, else as the request's own exception.
+ * Status, headers, and a body that is an array. What breaks PSGI's rules dies here, with the text that its author
+ * needs: in the code that called the responder if the answer was delayed, else as the request's own exception.
  */
 #include "plugin.h"
 
@@ -27,7 +27,8 @@ struct langplugin_text answer_bytes(pTHX_ const struct request *request, SV *val
 	if (SvUTF8(value)) {
 		SV *copy = newSVpvn_flags(data, size, SVf_UTF8 | SVs_TEMP);
 		if (!sv_utf8_downgrade(copy, TRUE))
-			answer_die(aTHX_ request, "Wide character in %s: bytes are expected, encoded by the application", what);
+			answer_die(aTHX_ request,
+				"Wide character in %s: bytes are expected, encoded by the application", what);
 		data = SvPV_nomg(copy, size);
 	}
 	return (struct langplugin_text){data, size};
@@ -44,13 +45,15 @@ static bool is_wish(struct langplugin_text name)
 	return named(name, "connection", 10) || named(name, "keep-alive", 10) || named(name, "proxy-connection", 16);
 }
 
-size_t answer_fields(pTHX_ const struct request *request, AV *array, struct langplugin_field small[ANSWER_FIELDS], struct langplugin_field **fields)
+size_t answer_fields(pTHX_ const struct request *request, AV *array, struct langplugin_field small[ANSWER_FIELDS],
+	struct langplugin_field **fields)
 {
 	SSize_t count = (SSize_t)av_count(array);
 	size_t made = 0;
 
 	if (count % 2)
-		answer_die(aTHX_ request, "the headers must be pairs of a name and a value, and their array has %ld elements",
+		answer_die(aTHX_ request,
+			"the headers must be pairs of a name and a value, and their array has %ld elements",
 			(long)count);
 	*fields = small;
 	if (count / 2 > ANSWER_FIELDS)
@@ -177,7 +180,8 @@ static void send_parts(pTHX_ struct request *request, AV *parts)
 {
 	for (SSize_t i = 0; i < (SSize_t)av_count(parts) && !request->bodiless; i++) {
 		SV **part = av_fetch(parts, i, 0);
-		if (part && SvOK(*part) && !answer_write(aTHX_ request, answer_bytes(aTHX_ request, *part, "the body"), false))
+		if (part && SvOK(*part) &&
+			!answer_write(aTHX_ request, answer_bytes(aTHX_ request, *part, "the body"), false))
 			break;
 	}
 	answer_end(aTHX_ request);
@@ -261,7 +265,8 @@ SV *answer_send(pTHX_ struct request *request, SV *value, bool delayed)
 	AV *answer = array_of(&value);
 
 	if (!answer)
-		answer_die(aTHX_ request, "the application returned %s, expected an array of status, headers and body%s",
+		answer_die(aTHX_ request,
+			"the application returned %s, expected an array of status, headers and body%s",
 			!SvOK(value)   ? "undef"
 			: SvROK(value) ? sv_reftype(SvRV(value), 1)
 				       : "what is no reference",

@@ -1,6 +1,7 @@
 /*
- * A body that is read: a file behind a real handle goes by its descriptor, everything else by getline(). PSGI: close() is
- * called when it is done with, whatever happened; also when the application dies, calls exit(), or the client has gone.
+ * A body that is read: a file behind a real handle goes by its descriptor, everything else by getline(). PSGI: close()
+ * is called when it is done with, whatever happened; also when the application dies, calls exit(), or the client has
+ * gone.
  */
 #include "plugin.h"
 
@@ -131,8 +132,7 @@ static int open_path(pTHX_ struct request *request, SV *object)
 	if (name.size == 0 || name.data[0] != '/' || strlen(name.data) != name.size)
 		return -1;
 	int fd = open(name.data, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-		(request->left < 0 || request->left == st.st_size))
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (request->left < 0 || request->left == st.st_size))
 		return fd;
 	if (fd >= 0)
 		close(fd);
@@ -169,8 +169,7 @@ static void read_lines(pTHX_ struct request *request, SV *object)
 		ENTER;
 		SAVETMPS;
 		SV *part = call(aTHX_ object, request->plugin->word_getline, 0);
-		more = SvOK(part) &&
-		       answer_write(aTHX_ request, answer_bytes(aTHX_ request, part, "the body"), true);
+		more = SvOK(part) && answer_write(aTHX_ request, answer_bytes(aTHX_ request, part, "the body"), true);
 		FREETMPS;
 		LEAVE;
 	}

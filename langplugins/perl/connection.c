@@ -1,7 +1,8 @@
 /*
- * psgix.io: the connection itself. Nothing is taken over before the handle is used: the first question for its descriptor
- * (sysread, syswrite, fileno, recv, an event loop) or the first read or print makes it the application's, and from then on
- * what the application returns is no longer the answer. A look at the environment, or a copy of it, changes nothing.
+ * psgix.io: the connection itself. Nothing is taken over before the handle is used: the first question for its
+ * descriptor (sysread, syswrite, fileno, recv, an event loop) or the first read or print makes it the application's,
+ * and from then on what the application returns is no longer the answer. A look at the environment, or a copy of it,
+ * changes nothing.
  */
 #include "plugin.h"
 
@@ -138,7 +139,7 @@ bool connection_offered(const struct plugin *plugin)
 
 SV *connection_take(pTHX_ struct plugin *plugin)
 {
-	GV *handle = handle_take(aTHX_ &plugin->connection, "psgix.io", &connection_layer, "r+", IoTYPE_SOCKET);
+	GV *handle = handle_take(aTHX_ & plugin->connection, "psgix.io", &connection_layer, "r+", IoTYPE_SOCKET);
 
 	connection_of(handle_file(handle))->plugin = plugin;
 	return newRV_inc((SV *)handle);
@@ -155,5 +156,5 @@ void connection_release(pTHX_ struct plugin *plugin)
 	}
 	/* A connection is closed with the last reference to it, which may be the application's. */
 	if (plugin->connection && (used || SvREFCNT(plugin->connection) != 1))
-		handle_release(aTHX_ &plugin->connection);
+		handle_release(aTHX_ & plugin->connection);
 }

@@ -1,7 +1,7 @@
 /*
- * Bodies that an application has put into chunks itself, with a Transfer-Encoding of its own (Mojolicious's write_chunk,
- * Plack::Middleware::Chunked): RFC 9112, section 7.1. How an answer is framed is the front end's, which frames it again.
- * Trailers are dropped.
+ * Bodies that an application has put into chunks itself, with a Transfer-Encoding of its own (Mojolicious's
+ * write_chunk, Plack::Middleware::Chunked): RFC 9112, section 7.1. How an answer is framed is the front end's, which
+ * frames it again. Trailers are dropped.
  */
 #include "plugin.h"
 
@@ -27,7 +27,8 @@ static int step(struct dechunk *decoder, char byte)
 		if (isXDIGIT(byte)) {
 			if (decoder->left >> 56)
 				return -1;
-			decoder->left = decoder->left << 4 | (uint64_t)(isDIGIT(byte) ? byte - '0' : (byte | 0x20) - 'a' + 10);
+			decoder->left = decoder->left << 4 |
+					(uint64_t)(isDIGIT(byte) ? byte - '0' : (byte | 0x20) - 'a' + 10);
 			return SIZE;
 		}
 		if (decoder->state == SIZE_FIRST)

@@ -2,8 +2,8 @@
  * psgi.errors, and standard error: whole lines go to the group's error log with the request's id. A line without an end
  * is kept until it has one, or the request is over.
  *
- * On standard error the layer lies on top of perl's own. Descriptor 2 stays what it is for programs that the application
- * runs; and once the application has sent it somewhere else, the lines go there.
+ * On standard error the layer lies on top of perl's own. Descriptor 2 stays what it is for programs that the
+ * application runs; and once the application has sent it somewhere else, the lines go there.
  */
 #include "plugin.h"
 
@@ -151,7 +151,7 @@ PerlIO_funcs errors_layer = {
 
 SV *errors_take(pTHX_ struct plugin *plugin)
 {
-	GV *handle = handle_take(aTHX_ &plugin->errors, "psgi.errors", &errors_layer, "w", IoTYPE_WRONLY);
+	GV *handle = handle_take(aTHX_ & plugin->errors, "psgi.errors", &errors_layer, "w", IoTYPE_WRONLY);
 
 	errors_of(handle_file(handle))->plugin = plugin;
 	return newRV_inc((SV *)handle);
@@ -167,7 +167,7 @@ void errors_release(pTHX_ struct plugin *plugin)
 		errors->plugin = NULL;
 	}
 	if (plugin->errors && SvREFCNT(plugin->errors) != 1)
-		handle_release(aTHX_ &plugin->errors);
+		handle_release(aTHX_ & plugin->errors);
 	file = plugin->standard_error;
 	if (PerlIOValid(file) && PerlIOBase(file)->tab == &errors_layer)
 		finish(errors_of(file));

@@ -22,7 +22,8 @@ XS(log_message)
 	static const struct {
 		const char *word;
 		int level;
-	} levels[] = {{"debug", LP_NOTICE}, {"info", LP_NOTICE}, {"warn", LP_WARNING}, {"error", LP_ERROR}, {"fatal", LP_ERROR}};
+	} levels[] = {{"debug", LP_NOTICE}, {"info", LP_NOTICE}, {"warn", LP_WARNING}, {"error", LP_ERROR},
+		{"fatal", LP_ERROR}};
 	dXSARGS;
 	struct plugin *plugin = function_plugin(cv);
 	struct request *request = running(aTHX_ plugin);

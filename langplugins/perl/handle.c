@@ -1,7 +1,8 @@
 /*
- * The handles in a request's environment are real ones, so that read(), readline(), print() and the methods of IO::Handle
- * work on them: globs without a name in any package, whose PerlIO layer calls the host. Making one costs as much as the
- * rest of the environment; so each is used again by the next request, unless the application has kept, changed or closed it.
+ * The handles in a request's environment are real ones, so that read(), readline(), print() and the methods of
+ * IO::Handle work on them: globs without a name in any package, whose PerlIO layer calls the host. Making one costs as
+ * much as the rest of the environment; so each is used again by the next request, unless the application has kept,
+ * changed or closed it.
  */
 #include "plugin.h"
 
@@ -12,8 +13,8 @@ PerlIO *handle_file(GV *handle)
 
 static bool untouched(GV *handle, const PerlIO_funcs *layer)
 {
-	if (SvREFCNT(handle) != 1 || SvOBJECT(handle) || SvMAGICAL(handle) || GvREFCNT(handle) != 1 ||
-		GvHV(handle) || GvAV(handle) || GvCV(handle))
+	if (SvREFCNT(handle) != 1 || SvOBJECT(handle) || SvMAGICAL(handle) || GvREFCNT(handle) != 1 || GvHV(handle) ||
+		GvAV(handle) || GvCV(handle))
 		return false;
 	IO *io = GvIOp(handle);
 	if (!io || SvREFCNT(io) != 1 || SvMAGICAL(io) || !IoIFP(io) || !PerlIOValid(IoIFP(io)))

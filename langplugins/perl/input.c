@@ -2,8 +2,8 @@
  * psgi.input: the request's body, asked for when it is first read. Three kinds:
  *
  *   kept     its length is known and no more than INPUT_KEPT: what has been read stays in the buffer, and seek() works
- *   spooled  its length was not known, and the application has asked for CONTENT_LENGTH: all of it is in a file (spool.c)
- *   stream   every other: a buffer that is filled again and again; large reads do not go through it
+ *   spooled  its length was not known, and the application has asked for CONTENT_LENGTH: all of it is in a file
+ * (spool.c) stream   every other: a buffer that is filled again and again; large reads do not go through it
  *
  * The layer inherits perl's buffer layer (perliol.h): buf to end is what is there, ptr the place in it, posn the offset
  * of buf in the body.
@@ -14,6 +14,7 @@
 
 #define BUFFER 16384
 
+#ifdef HOST_WAITS
 /* Signal handlers of the application run while it waits; one of them may close the handle. */
 static ssize_t wait_for_body(pTHX_ PerlIO *file, struct langplugin_call *call, const struct langplugin_host *host)
 {
@@ -26,6 +27,7 @@ static ssize_t wait_for_body(pTHX_ PerlIO *file, struct langplugin_call *call, c
 	}
 	return result < 0 ? result : 0;
 }
+#endif
 
 ssize_t input_fetch(pTHX_ PerlIO *file, char *to, size_t size)
 {
@@ -39,11 +41,14 @@ ssize_t input_fetch(pTHX_ PerlIO *file, char *to, size_t size)
 	}
 	const struct langplugin_host *host = input->plugin->host;
 	struct langplugin_call *call = input->plugin->request->call;
-	bool waits = HOST_HAS(host, wait);
 	ssize_t got;
-	while ((got = host->read(call, to, size, waits ? LP_NOWAIT : 0)) == LP_AGAIN)
+#ifdef HOST_WAITS
+	while ((got = host->read(call, to, size, LP_NOWAIT)) == LP_AGAIN)
 		if ((got = wait_for_body(aTHX_ file, call, host)) < 0)
 			break;
+#else
+	got = host->read(call, to, size, 0);
+#endif
 	/* LP_INVALID: the answer is complete, and what is left of the body is nobody's. */
 	if (got == 0 || got == LP_INVALID) {
 		input->ended = true;
@@ -255,7 +260,7 @@ static void prepare(PerlIO *file, struct request *request)
 SV *input_take(pTHX_ struct request *request)
 {
 	struct plugin *plugin = request->plugin;
-	GV *handle = handle_take(aTHX_ &plugin->input, "psgi.input", &input_layer, "r", IoTYPE_RDONLY);
+	GV *handle = handle_take(aTHX_ & plugin->input, "psgi.input", &input_layer, "r", IoTYPE_RDONLY);
 
 	prepare(handle_file(handle), request);
 	return newRV_inc((SV *)handle);
@@ -278,5 +283,5 @@ void input_release(pTHX_ struct plugin *plugin)
 		input_of(file)->ended = false;
 	}
 	if (plugin->input && SvREFCNT(plugin->input) != 1)
-		handle_release(aTHX_ &plugin->input);
+		handle_release(aTHX_ & plugin->input);
 }

@@ -1,6 +1,6 @@
 /*
- * The one interpreter. It is started in the manager, forked with it, and ended in the worker: END blocks and destructors
- * of what was preloaded are each worker's, never the manager's.
+ * The one interpreter. It is started in the manager, forked with it, and ended in the worker: END blocks and
+ * destructors of what was preloaded are each worker's, never the manager's.
  *
  * exit() in application code ends the request and not the process: perl unwinds all of its stacks and jumps to the
  * innermost JMPENV, and the one here is where perl_run() would have its own. In a child that application code has
@@ -48,7 +48,8 @@ int interpreter_start(struct plugin *plugin, char *message, size_t size)
 	return 0;
 }
 
-/* END blocks, destructors, buffers. A destructor that calls exit() ends that, and only that. Returns the exit status. */
+/* END blocks, destructors, buffers. A destructor that calls exit() ends that, and only that. Returns the exit status.
+ */
 static int destruct(struct plugin *plugin)
 {
 	dTHXa(plugin->perl);

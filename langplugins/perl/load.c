@@ -203,11 +203,11 @@ SV *load_requested(struct plugin *plugin, struct langplugin_call *call, int *sta
 	dTHXa(plugin->perl);
 	struct langplugin_text path = plugin->host->request(call)->script_filename;
 	struct stat st;
-	int error = path.size == 0		? ENOENT
-		    : stat(path.data, &st)	? errno
-		    : !S_ISREG(st.st_mode)	? ENOENT
+	int error = path.size == 0	      ? ENOENT
+		    : stat(path.data, &st)    ? errno
+		    : !S_ISREG(st.st_mode)    ? ENOENT
 		    : access(path.data, R_OK) ? errno
-						: enter(path);
+					      : enter(path);
 
 	if (error) {
 		*status = status_of(error);

@@ -80,17 +80,17 @@ struct plugin {
 	const struct langplugin_setting *settings; /* the host keeps them */
 	size_t setting_count;
 	PerlInterpreter *perl;
-	const char *application;	     /* the setting; NULL: the requested file */
-	SV *callable;			     /* the application's code reference; NULL: the requested file's */
-	HV *scripts;			     /* requested files: path -> [mark, code reference] */
-	CV *serve;			     /* request.c's function, as perl calls it */
-	pid_t pid;			     /* the worker's: a child that application code forks is another process */
-	SV *keys[KEY_COUNT];		     /* with their hashes */
-	SV **names;			     /* CGI names by the host's numbers, with their hashes */
-	unsigned char *manner;		     /* enum manner, by the same numbers */
-	SV **last;			     /* by enum remembered */
+	const char *application; /* the setting; NULL: the requested file */
+	SV *callable;		 /* the application's code reference; NULL: the requested file's */
+	HV *scripts;		 /* requested files: path -> [mark, code reference] */
+	CV *serve;		 /* request.c's function, as perl calls it */
+	pid_t pid;		 /* the worker's: a child that application code forks is another process */
+	SV *keys[KEY_COUNT];	 /* with their hashes */
+	SV **names;		 /* CGI names by the host's numbers, with their hashes */
+	unsigned char *manner;	 /* enum manner, by the same numbers */
+	SV **last;		 /* by enum remembered */
 	SV *software, *empty;
-	AV *version;		   /* psgi.version */
+	AV *version; /* psgi.version */
 	CV *logger, *informational, *cancelled;
 	SV *word_getline, *word_close, *word_path;
 	GV *input, *errors, *connection; /* the last request's handles; each is used again if nobody has kept it */
@@ -119,17 +119,17 @@ struct request {
 	HV *environ;	 /* referenced here from PHASE_SERVE to PHASE_DROP */
 	AV *handlers;	 /* psgix.cleanup.handlers, the same */
 	enum phase phase;
-	int64_t left;	    /* of the answer's Content-Length; -1: not known, or no body follows */
+	int64_t left;			   /* of the answer's Content-Length; -1: not known, or no body follows */
 	struct dechunk *decoder, decoding; /* NULL, or the application has chunked its answer itself */
-	bool answered;	    /* an answer has been taken from the application */
-	bool begun;	    /* the host has its head */
-	bool bodiless;	    /* HEAD, 204, 304: nothing follows the head */
-	bool ended;	    /* the host has all of it */
-	bool gone;	    /* nobody waits for it any more */
-	bool surplus;	    /* the application has been told that it said too much */
-	bool streams;	    /* a writer has been given out and not been closed */
-	bool taken;	    /* the application has the connection itself (psgix.io) */
-	bool failed;	    /* with an exception or by exit() */
+	bool answered;			   /* an answer has been taken from the application */
+	bool begun;			   /* the host has its head */
+	bool bodiless;			   /* HEAD, 204, 304: nothing follows the head */
+	bool ended;			   /* the host has all of it */
+	bool gone;			   /* nobody waits for it any more */
+	bool surplus;			   /* the application has been told that it said too much */
+	bool streams;			   /* a writer has been given out and not been closed */
+	bool taken;			   /* the application has the connection itself (psgix.io) */
+	bool failed;			   /* with an exception or by exit() */
 };
 
 /* ---- interpreter.c */

@@ -1,6 +1,6 @@
 /*
- * One request, in phases. Each of them runs application code, which may die, or call exit() and leave everything at once;
- * the next phase follows all the same.
+ * One request, in phases. Each of them runs application code, which may die, or call exit() and leave everything at
+ * once; the next phase follows all the same.
  */
 #include "plugin.h"
 
@@ -123,10 +123,11 @@ static void clean(pTHX_ struct request *request)
 	}
 	HE *commit = hv_fetch_ent(request->environ, key, 0, SvSHARED_HASH(key));
 	if (commit && SvTRUE(HeVAL(commit))) {
-		if (HOST_HAS(plugin->host, give_up))
-			plugin->host->give_up("the application asked for it (psgix.harakiri)");
-		else
-			raise(SIGTERM);
+#ifdef HOST_WAITS
+		plugin->host->give_up("the application asked for it (psgix.harakiri)");
+#else
+		raise(SIGTERM); /* which the host takes for a wish to end in order */
+#endif
 	}
 }
 

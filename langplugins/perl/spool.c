@@ -118,9 +118,9 @@ static int length_set(pTHX_ SV *value, MAGIC *magic)
 static const MGVTBL length_magic = {.svt_get = length_get, .svt_set = length_set};
 
 /*
- * Applications read as much as CONTENT_LENGTH says, and a chunked body has none. So it gets one when it is looked at: the
- * body is received first, as servers of Perl applications do. One that is never looked at, or that is read to its end
- * without it, is not.
+ * Applications read as much as CONTENT_LENGTH says, and a chunked body has none. So it gets one when it is looked at:
+ * the body is received first, as servers of Perl applications do. One that is never looked at, or that is read to its
+ * end without it, is not.
  */
 SV *input_length(pTHX_ struct request *request)
 {

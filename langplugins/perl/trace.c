@@ -1,8 +1,8 @@
 /*
- * Where a stuck request is: written from a thread that is not perl's, in a process that is about to be ended. Perl itself
- * is running, or hangs, and changes what is read here; so everything is read by process_vm_readv(2) from this very
- * process, which says EFAULT where a pointer would be followed into nothing, and what does not look right is left out.
- * Perl's own functions (caller, Carp) would need the interpreter, which the stuck request has.
+ * Where a stuck request is: written from a thread that is not perl's, in a process that is about to be ended. Perl
+ * itself is running, or hangs, and changes what is read here; so everything is read by process_vm_readv(2) from this
+ * very process, which says EFAULT where a pointer would be followed into nothing, and what does not look right is left
+ * out. Perl's own functions (caller, Carp) would need the interpreter, which the stuck request has.
  */
 #include "plugin.h"
 

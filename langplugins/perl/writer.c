@@ -1,10 +1,10 @@
 /*
- * Delayed answers: the application returns a code reference, which is called with a responder. The responder takes a whole
- * answer, or status and headers alone, and then gives back a writer.
+ * Delayed answers: the application returns a code reference, which is called with a responder. The responder takes a
+ * whole answer, or status and headers alone, and then gives back a writer.
  *
- * Responder and writer belong to one request; kept longer, they die instead of writing into somebody else's answer. Once
- * the application's function has returned, nothing calls it again: a stream whose writer it has not closed by then would
- * be cut short without anybody noticing, so its connection is cut.
+ * Responder and writer belong to one request; kept longer, they die instead of writing into somebody else's answer.
+ * Once the application's function has returned, nothing calls it again: a stream whose writer it has not closed by then
+ * would be cut short without anybody noticing, so its connection is cut.
  */
 #include "plugin.h"
 

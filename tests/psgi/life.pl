@@ -117,8 +117,7 @@ package Stuck;
 sub outer { my ($how) = @_; return inner($how) }
 sub inner {
     my ($how) = @_;
-    eval { Time::HiRes::sleep(30); 1 } if $how eq 'sleep';
     while ($how eq 'loop') { my $x = 1; $x++ }
-    my @sorted = $how eq 'sort' ? sort { Time::HiRes::sleep(30); $a <=> $b } 2, 1 : ();
+    my @sorted = $how eq 'sort' ? sort { eval { Time::HiRes::sleep(30); 1 }; $a <=> $b } 2, 1 : ();
     return [200, [@plain], ["late"]];
 }

@@ -1,4 +1,4 @@
-# make run | test | test-long | test-pypi | bench | check | build | clean
+# make run | test | test-long | test-pypi | bench | check | build | install-header | clean
 #
 # make run serves on http://127.0.0.1:8080/; PORT=9000 moves it, STATE=/some/where keeps its data there instead of in
 # build/demo.
@@ -7,19 +7,20 @@
 # this tree is changed but packages.
 
 PORT ?= 8080
+PREFIX ?= /usr/local
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
-PLUGINS := echo python php perl
+PLUGINS := echo python php perl lua
 
 ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.c webserver/wire/*.h) webserver/engine/build.py
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h webserver/wire/*.c webserver/wire/*.h) \
 	langplugins/include/langplugin.h
 
-.PHONY: all build built run test test-long test-pypi bench check clean setup-build setup-test setup-pypi \
+.PHONY: all build built run test test-long test-pypi bench check clean install-header setup-build setup-test setup-pypi \
 	setup-demo setup-bench
 
 all: build
@@ -71,6 +72,16 @@ $(LIB)/perl.so: $(wildcard langplugins/perl/*.c langplugins/perl/*.h) langplugin
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) \
 		$$(perl -MExtUtils::Embed -e ccopts | sed 's:-I\(/[^ ]*/CORE\):-isystem \1:') langplugins/perl/*.c -o $@.new -lperl && mv $@.new $@
+
+# langplugin.h is all of this tree that it includes.
+$(LIB)/lua.so: $(wildcard langplugins/lua/*.c langplugins/lua/*.h) langplugins/lua/serve.lua langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -Ilangplugins/include $$(pkg-config --cflags lua5.4) -Wa,-Ilangplugins/lua \
+		langplugins/lua/*.c -o $@.new $$(pkg-config --libs lua5.4) && mv $@.new $@
+
+# What the author of a plugin needs: #include "langplugin.h" with -I$(PREFIX)/include/webserver
+install-header:
+	install -D -m 644 langplugins/include/langplugin.h $(DESTDIR)$(PREFIX)/include/webserver/langplugin.h
 
 run: setup-demo build
 	@exec tools/demo --port "$(PORT)" $(if $(STATE),--state "$(STATE)")

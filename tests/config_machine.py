@@ -92,11 +92,19 @@ def adjusted(text: str, root: str) -> str:
 
 def lay_out(root: Path) -> None:
     """What the samples and the examples of the manual pages take for granted."""
-    for name in ("srv/www", "srv/blog", "srv/shop/public", "srv/shop/venv/bin", "etc/webserver", "var/log/webserver"):
+    for name in (
+        "srv/www",
+        "srv/blog",
+        "srv/wiki",
+        "srv/shop/public",
+        "srv/shop/venv/bin",
+        "etc/webserver",
+        "var/log/webserver",
+    ):
         (root / name).mkdir(parents=True)
     for name in ("sites-enabled", "groups-enabled"):
         (root / "etc/webserver" / name).mkdir()
     (root / "run").mkdir()
-    for name in ("srv/shop/app.wsgi", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
+    for name in ("srv/shop/app.wsgi", "srv/wiki/app.lua", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
         (root / name).write_text("")
         (root / name).chmod(0o600)

@@ -68,6 +68,13 @@ run = run
   plugin = plugin.so
     [[[ini]]]
     memory_limit = 64M
+  [[scheme]]
+  language = scheme
+  plugin = plugin.so
+  application = app.wsgi
+    [[[settings]]]
+    heap = 64M
+    trace.calls = no
 [sites]
   [[shop]]
   hosts = *
@@ -104,7 +111,8 @@ def test_a_site_of_four_lines(tree: Path) -> None:
 def test_all_sections(tree: Path) -> None:
     config = load(write(tree / "w.conf", FULL), MACHINE)
     assert config.server.listen[2] == Listen("unix", str(tree / "web.sock"), 0)
-    blog, shop = config.groups
+    blog, scheme, shop = config.groups
+    assert (scheme.language, scheme.settings) == ("scheme", (("heap", "64M"), ("trace.calls", "no")))
     assert (blog.name, blog.application, blog.ini) == ("blog", "", (("memory_limit", "64M"),))
     assert (shop.application, shop.directory, shop.threads) == (str(tree / "app.wsgi"), str(tree), 8)
     assert shop.arguments == ("a, b", "c")

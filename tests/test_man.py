@@ -20,15 +20,16 @@ from webserver.config.options import OPTIONS, SUBSECTIONS
 from webserver.supervisor.plan import FIXED_SERVER
 
 MAN = Path(__file__).resolve().parent.parent / "man"
-PAGES = sorted(MAN.glob("*.[58]"))
+PAGES = sorted(MAN.glob("*.[358]"))
 PAGE_OF = {"server": "webserver.conf.5", "logs": "webserver.conf.5", "group": "webserver-groups.5",
            "site": "webserver-sites.5"}  # fmt: skip
 BLOCK = re.compile(r'(?:^\.\\" example: (.+)\n)?^\.Bd -literal.*\n((?:.*\n)*?)^\.Ed$', re.MULTILINE)
 EXAMPLES = [
-    pytest.param(page.name, kind, text.replace(r"\&", ""), id=f"{page.name}-{number}")
+    pytest.param(page.name, kind, text.replace(r"\&", "").replace(r"\e", "\\"), id=f"{page.name}-{number}")
     for page in PAGES
     for number, (kind, text) in enumerate(BLOCK.findall(page.read_text()), 1)
 ]
+INCLUDE = MAN.parent / "langplugins/include"
 GROUPS = "[groups]\n[[shop]]\nlanguage = echo\nuser = shop\n[[blog]]\nlanguage = php\nuser = blog\n"
 
 
@@ -52,6 +53,7 @@ def test_all_pages_are_here() -> None:
     assert [page.name for page in PAGES] == [
         "webserver-build-plugin.8",
         "webserver-groups.5",
+        "webserver-plugin.3",
         "webserver-sites.5",
         "webserver.conf.5",
         "webserverctl.8",
@@ -130,6 +132,21 @@ def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
     elif what == "site":
         main.write_text("include = sites-enabled/*.conf\n[server]\nuser = www-data\n" + GROUPS)
         assert [site.name for site in loaded(place, text, f"sites-enabled/{name}.conf").sites] == [name]
+    elif what == "plugin":
+        (place / "plugin.c").write_text(text)
+        command = [
+            "gcc",
+            "-fsyntax-only",
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{INCLUDE}",
+            place / "plugin.c",
+        ]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+    elif what == "build":
+        assert text.startswith("cc ")  # test_man_served.py runs it
     else:
         assert what == "commands", f"{page} has an example that no test runs"
         for line in text.splitlines():

@@ -12,13 +12,32 @@ from pathlib import Path
 
 import pytest
 from config_machine import adjusted, lay_out
-from serving import GROUP_USER, ROOT, SERVER_USER, SLOWNESS, Server, directory, program, tree
+from serving import (
+    GROUP_USER,
+    ROOT,
+    SANITIZE_FLAGS,
+    SERVER_USER,
+    SLOWNESS,
+    TREE,
+    Server,
+    directory,
+    program,
+    tree,
+)
 from test_man import EXAMPLES
 
 APPLICATION = (
     "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'from a group']\n"
 )
-CONFIGURATIONS = [example for example in EXAMPLES if example.values[1].partition(" ")[0] != "commands"]
+PLUGIN = {  # the page about plugins: source, how it is built, its group
+    str(example.values[1]).partition(" ")[0]: str(example.values[2])
+    for example in EXAMPLES
+    if str(example.values[1]).endswith(" capitals")
+}
+CONFIGURATIONS = [
+    example for example in EXAMPLES if str(example.values[1]).partition(" ")[0] in ("file", "group", "site")
+    and not str(example.values[1]).endswith(" capitals")
+]  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)
     for example in EXAMPLES
@@ -39,6 +58,8 @@ class Example(Server):
         interpreter.symlink_to(tree() / ".venv/bin/python")
         self.file("srv/shop/app.wsgi", APPLICATION)
         self.file("srv/shop/shop/wsgi.py", APPLICATION)
+        self.file("srv/wiki/app.lua", "local pages = require('pages') return function() return 200, {}, pages[1] end")
+        self.file("srv/wiki/pages.lua", "return {'from a group'}")
         self.file("srv/blog/index.php", "<?php echo 'from a group';")
         for name in ("srv/www", "srv/shop/public", "public"):
             self.file(f"{name}/index.html", "from a file")
@@ -109,6 +130,22 @@ def test_a_configuration_is_served(example: Example, page: str, kind: str, text:
     if ".php = " in text:
         host = next(host for host in hosts if host.startswith(("blog", "*")))
         assert example.get("/index.php", Host=host.replace("*", "any")).status in (200, 404)
+
+
+def test_the_plugin_of_the_page_about_plugins_works(example: Example) -> None:
+    """Built by its command, with the header where `make install-header` puts it, and named in its group's file."""
+    place = example.directory / "srv/capitals"
+    place.mkdir()
+    prefix = example.directory / "usr/local"
+    subprocess.run(["make", "-s", "-C", TREE, "install-header", f"PREFIX={prefix}"], check=True)
+    (place / "capitals.c").write_text(PLUGIN["plugin"])
+    command = PLUGIN["build"].replace("/usr/local", str(prefix)).replace("cc ", "cc -Wall -Wextra -Werror ")
+    subprocess.run(["/bin/sh", "-ec", " ".join([command, *SANITIZE_FLAGS])], cwd=place, check=True)
+    here = example.directory / "etc/webserver"
+    (here / "groups-enabled/capitals.conf").write_text(example.adapt(PLUGIN["group"]))
+    example.main(MAIN.format("groups") + SITES + "/ = group:capitals\n")
+    example.start()
+    assert example.request("POST", "/", b"in small letters").body == b"IN SMALL LETTERS"
 
 
 @pytest.mark.parametrize("line", COMMANDS)

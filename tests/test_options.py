@@ -70,6 +70,7 @@ SHOWN: dict[str, str] = {
     "group.environment_file": "test_environment",
     "group.environment": "test_environment",
     "group.ini": "test_php.py::test_ini_values_of_the_group_and_of_the_directory",
+    "group.settings": "test_plugin_kit.py::test_settings_reach_the_plugin",
     "group.processes": "test_architecture.py::test_one_manager_for_each_group_and_workers_are_its_children",
     "group.threads": "test_architecture.py::test_threads_and_processes_are_as_configured",
     "group.start_timeout": "test_start_timeout",

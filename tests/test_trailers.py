@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
 
 import pytest
-from serving import Server
+from serving import Server, directory
 from tunnels import write
 
 CHUNKS = b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n"
@@ -17,28 +18,35 @@ def post(path: str, trailers: bytes, *fields: str, chunks: bytes = CHUNKS, versi
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + chunks + trailers + b"\r\n"
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Server]:
+    """One server for all that changes nothing of it."""
+    with directory() as path:
+        one = Server(path)
+        write(one, "frontends = 1")
+        one.start()
+        yield one
+        one.stop()
+
+
 @pytest.mark.parametrize("place", ["/echo", "/gather"])
-def test_there_and_back(server: Server, place: str) -> None:
+def test_there_and_back(shared: Server, place: str) -> None:
     """Of a body that is streamed to the worker, and of one that is gathered before."""
-    write(server)
-    server.start()
     trailers = b"X-Sum: 12\r\nx-empty:\r\nX-Spaces: \t a b \t\r\nX-Sum: 13\r\n"
-    answer = server.raw(post(f"{place}/trailers", trailers, "TE: trailers"))
+    answer = shared.raw(post(f"{place}/trailers", trailers, "TE: trailers"))
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert b"\r\nTransfer-Encoding: chunked" in head
     assert b"\r\nTrailer: X-Sum, x-empty, X-Spaces, X-Sum\r\n" in head
     assert rest == b"1\r\n7\r\n0\r\nX-Sum: 12\r\nx-empty: \r\nX-Spaces: a b\r\nX-Sum: 13\r\n\r\n"
 
 
-def test_of_a_large_body(server: Server) -> None:
+def test_of_a_large_body(shared: Server) -> None:
     """Gathered in a file, or longer than a window; in pieces of one byte at the end."""
-    write(server)
-    server.start()
     size = 3_000_000
     chunks = b"%x\r\n" % size + b"z" * size + b"\r\n0\r\n"
     for place in ("/echo", "/gather"):
         request = post(f"{place}/trailers", b"X-Sum: 12\r\n", "TE: trailers", chunks=chunks)
-        with server.connect() as sock:
+        with shared.connect() as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(request[:-20])
             for byte in request[-20:]:
@@ -50,39 +58,31 @@ def test_of_a_large_body(server: Server) -> None:
 
 
 @pytest.mark.parametrize("fields", [(), ("TE: gzip",), ("TE: trailersx",)])
-def test_nobody_gets_them_unasked(server: Server, fields: tuple[str, ...]) -> None:
-    write(server)
-    server.start()
-    answer = server.raw(post("/echo/trailers", b"X-Sum: 12\r\n", *fields))
+def test_nobody_gets_them_unasked(shared: Server, fields: tuple[str, ...]) -> None:
+    answer = shared.raw(post("/echo/trailers", b"X-Sum: 12\r\n", *fields))
     assert b"X-Sum" not in answer
     assert b"Trailer" not in answer
     assert answer.endswith(b"\r\n7") or answer.endswith(b"\r\n7\r\n0\r\n\r\n")
 
 
-def test_the_last_word_of_te_counts(server: Server) -> None:
-    write(server)
-    server.start()
-    answer = server.raw(post("/echo/trailers", b"X-Sum: 12\r\n", "TE: deflate;q=0.5, Trailers"))
+def test_the_last_word_of_te_counts(shared: Server) -> None:
+    answer = shared.raw(post("/echo/trailers", b"X-Sum: 12\r\n", "TE: deflate;q=0.5, Trailers"))
     assert answer.endswith(b"\r\n0\r\nX-Sum: 12\r\n\r\n")
 
 
-def test_fields_that_are_no_trailers(server: Server) -> None:
+def test_fields_that_are_no_trailers(shared: Server) -> None:
     """What frames, routes, authenticates ... is left out, and what nobody sees of a head either."""
-    write(server)
-    server.start()
     refused = (
         b"Content-Length: 3\r\nHost: evil\r\nTransfer-Encoding: chunked\r\nAuthorization: Basic x\r\nCookie: a=b\r\n"
         b"Content-Type: text/html\r\nProxy: evil\r\nX_Under: evil\r\nTrailer: x\r\nConnection: close\r\n"
     )
-    answer = server.raw(post("/echo/trailers", refused + b"X-Fine: yes\r\n" + refused, "TE: trailers"))
+    answer = shared.raw(post("/echo/trailers", refused + b"X-Fine: yes\r\n" + refused, "TE: trailers"))
     assert answer.partition(b"\r\n\r\n")[2] == b"1\r\n7\r\n0\r\nX-Fine: yes\r\n\r\n"
 
 
-def test_the_connection_goes_on(server: Server) -> None:
-    write(server)
-    server.start()
+def test_the_connection_goes_on(shared: Server) -> None:
     one = post("/echo/trailers", b"X-Sum: 12\r\n", "TE: trailers").replace(b"Connection: close\r\n", b"")
-    answers = server.raw(one * 3 + b"GET /echo/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answers = shared.raw(one * 3 + b"GET /echo/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert answers.count(b"\r\n0\r\nX-Sum: 12\r\n\r\nHTTP/1.1 200 OK") == 3
     assert answers.endswith(b"hello, world")
 

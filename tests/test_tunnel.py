@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import KEPT_KB, SLOWNESS, Server, read_all, wait_until
+from serving import KEPT_KB, SLOWNESS, Server, directory, read_all, wait_until
 from tunnels import Tunnel, read_head, tunnels, upgrade, write
 
 CLIENT = """
@@ -37,10 +38,19 @@ def idle(server: Server) -> bool:
     return tunnels(server) == 0 and all(group["busy"] == 0 for group in server.status()["groups"])
 
 
-def test_upgrade(server: Server) -> None:
-    write(server)
-    server.start()
-    with Tunnel(server, "/echo/upgrade", protocol="Chat/2") as tunnel:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Server]:
+    """One server for all that changes nothing of it."""
+    with directory() as path:
+        one = Server(path)
+        write(one, "frontends = 1")
+        one.start()
+        yield one
+        one.stop()
+
+
+def test_upgrade(shared: Server) -> None:
+    with Tunnel(shared, "/echo/upgrade", protocol="Chat/2") as tunnel:
         assert tunnel.head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         lines = tunnel.head.split(b"\r\n")[1:]
         assert [line for line in lines if line.startswith((b"Connection", b"Upgrade"))] == [
@@ -52,29 +62,25 @@ def test_upgrade(server: Server) -> None:
             data = random.Random(size).randbytes(size)
             tunnel.say(data)
             assert tunnel.hear(size) == data
-        assert tunnels(server) == 1
-        assert "tunnel" in server.ctl("status", "--json").stdout
+        wait_until(lambda: tunnels(shared) == 1, "it is not counted")
+        assert "tunnel" in shared.ctl("status", "--json").stdout
         tunnel.end()
         assert tunnel.rest() == b""
-    wait_until(lambda: idle(server), "its slot is not free")
+    wait_until(lambda: idle(shared), "its slot is not free")
     # One line, when it is over, with what came back.
-    wait_until(lambda: "/echo/upgrade" in server.access_log.read_text(), "it is not in the access log")
-    assert re.search(r'"GET /echo/upgrade HTTP/1\.1" 101 73006 ', server.access_log.read_text())
+    wait_until(lambda: "/echo/upgrade" in shared.access_log.read_text(), "it is not in the access log")
+    assert re.search(r'"GET /echo/upgrade HTTP/1\.1" 101 73006 ', shared.access_log.read_text())
 
 
-def test_what_the_client_says_at_once_is_not_lost(server: Server) -> None:
+def test_what_the_client_says_at_once_is_not_lost(shared: Server) -> None:
     """It should wait for the 101, and need not: bytes behind the head are the tunnel's, and no next request."""
-    write(server)
-    server.start()
     early = b"GET /echo/x HTTP/1.1\r\n\r\n" * 2000
-    with Tunnel(server, "/echo/upgrade", early=early) as tunnel:
+    with Tunnel(shared, "/echo/upgrade", early=early) as tunnel:
         assert tunnel.hear(len(early)) == early
 
 
-def test_byte_by_byte(server: Server) -> None:
-    write(server)
-    server.start()
-    with server.connect() as sock:
+def test_byte_by_byte(shared: Server) -> None:
+    with shared.connect() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in upgrade("/echo/upgrade"):
             sock.sendall(bytes([byte]))
@@ -89,42 +95,36 @@ def test_byte_by_byte(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/echo/upgrade", "/hand/inline", "/hand/thread"])
-def test_the_client_ends_first(server: Server, path: str) -> None:
+def test_the_client_ends_first(shared: Server, path: str) -> None:
     """What it said before is answered in full."""
-    write(server)
-    server.start()
     data = random.Random(1).randbytes(300_000)
-    with Tunnel(server, path) as tunnel:
+    with Tunnel(shared, path) as tunnel:
         assert tunnel.status == 101
         sender = threading.Thread(target=lambda: (tunnel.say(data), tunnel.end()))
         sender.start()
         assert tunnel.rest() == data
         sender.join()
-    wait_until(lambda: idle(server), "its slot is not free")
+    wait_until(lambda: idle(shared), "its slot is not free")
 
 
-def test_the_application_ends_first(server: Server) -> None:
+def test_the_application_ends_first(shared: Server) -> None:
     """The client sees the end, and what it says after that still comes through."""
-    write(server)
-    server.start()
-    with Tunnel(server, "/hand/shut") as tunnel:
+    with Tunnel(shared, "/hand/shut") as tunnel:
         assert tunnel.rest() == b"bye"
         for _ in range(20):
             tunnel.say(b"y" * 50_000)
         tunnel.end()
-    wait_until(lambda: "counted 1000000" in server.log(), f"it did not get all:\n{server.log()}")
-    wait_until(lambda: idle(server), "its slot is not free")
+    wait_until(lambda: "counted 1000000" in shared.log(), f"it did not get all:\n{shared.log()}")
+    wait_until(lambda: idle(shared), "its slot is not free")
 
 
 @pytest.mark.parametrize("path", ["/echo/upgrade", "/hand/thread"])
-def test_a_megabyte_each_way_at_once(server: Server, path: str) -> None:
-    write(server)
-    server.start()
+def test_a_megabyte_each_way_at_once(shared: Server, path: str) -> None:
     found: list[bool] = []
 
     def talk(seed: int) -> None:
         data = random.Random(seed).randbytes(1 << 20)
-        with Tunnel(server, path) as tunnel:
+        with Tunnel(shared, path) as tunnel:
             sender = threading.Thread(target=lambda: tunnel.say(data))
             sender.start()
             found.append(tunnel.hear(len(data)) == data)
@@ -136,16 +136,14 @@ def test_a_megabyte_each_way_at_once(server: Server, path: str) -> None:
     for thread in threads:
         thread.join()
     assert found == [True] * 3
-    wait_until(lambda: idle(server), "their slots are not free")
+    wait_until(lambda: idle(shared), "their slots are not free")
 
 
-def test_who_reads_slowly_makes_nobody_s_memory_grow(server: Server) -> None:
+def test_who_reads_slowly_makes_nobody_s_memory_grow(shared: Server) -> None:
     """A client that takes nothing, of an application that never stops, and of one that sends back what it gets."""
-    write(server, "frontends = 1")
-    server.start()
-    pids = [*server.pids("front end"), *server.pids("worker", "echo"), *server.pids("worker", "hand")]
+    pids = [*shared.pids("front end"), *shared.pids("worker", "echo"), *shared.pids("worker", "hand")]
     before = {pid: resident_kb(pid) for pid in pids}
-    with Tunnel(server, "/hand/flood") as flood, Tunnel(server, "/echo/upgrade") as echo:
+    with Tunnel(shared, "/hand/flood") as flood, Tunnel(shared, "/echo/upgrade") as echo:
         echo.sock.setblocking(False)
         sent, quiet = 0, 0
         while quiet < 20:
@@ -156,39 +154,35 @@ def test_who_reads_slowly_makes_nobody_s_memory_grow(server: Server) -> None:
                 quiet += 1
                 time.sleep(0.02)
         assert sent < 40 << 20
-        assert tunnels(server) == 2
+        wait_until(lambda: tunnels(shared) == 2, "they are not counted")
         for pid in pids:
             assert resident_kb(pid) - before[pid] < 8192 + KEPT_KB, pid
         # And nothing of it is lost.
         echo.sock.setblocking(True)
         assert echo.hear(sent) == b"z" * sent
         assert flood.hear(1 << 20) == b"x" * (1 << 20)
-    wait_until(lambda: "the flood is over" in server.log(), "the application does not hear that its client is gone")
-    wait_until(lambda: idle(server), "their slots are not free")
+    wait_until(lambda: "the flood is over" in shared.log(), "the application does not hear that its client is gone")
+    wait_until(lambda: idle(shared), "their slots are not free")
 
 
-def test_kill_of_a_client(server: Server) -> None:
-    write(server)
-    server.start()
+def test_kill_of_a_client(shared: Server) -> None:
     for _ in range(10):
         client = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, str(server.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", CLIENT, str(shared.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert client.stdout is not None
         assert client.stdout.readline() == b"there\n"
         client.kill()
         client.communicate()
-    wait_until(lambda: idle(server), "a slot is not free")
-    assert server.get("/echo/x").body == b"hello, world"
+    wait_until(lambda: idle(shared), "a slot is not free")
+    assert shared.get("/echo/x").body == b"hello, world"
 
 
-def test_reset_by_a_client(server: Server) -> None:
-    write(server)
-    server.start()
+def test_reset_by_a_client(shared: Server) -> None:
     for path in ("/echo/upgrade", "/hand/inline", "/hand/thread", "/hand/flood"):
-        with Tunnel(server, path) as tunnel:
+        with Tunnel(shared, path) as tunnel:
             tunnel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    wait_until(lambda: idle(server), "a slot is not free")
+    wait_until(lambda: idle(shared), "a slot is not free")
 
 
 @pytest.mark.parametrize("group", ["echo", "hand"])
@@ -307,16 +301,14 @@ def test_a_tunnel_outlives_the_time_limits_of_requests(server: Server) -> None:
     assert server.pids("worker", "echo") == workers
 
 
-def test_nothing_waits_behind_a_tunnel(server: Server) -> None:
+def test_nothing_waits_behind_a_tunnel(shared: Server) -> None:
     """Its slot is taken: other requests go to the others, at once."""
-    write(server, "frontends = 1")
-    server.start()
-    held = [Tunnel(server, "/echo/upgrade") for _ in range(3)]
+    held = [Tunnel(shared, "/echo/upgrade") for _ in range(3)]
     for _ in range(300):
-        assert server.get("/echo/x").body == b"hello, world"
+        assert shared.get("/echo/x").body == b"hello, world"
     begin = time.monotonic()
     for _ in range(20):
-        assert server.get("/echo/x").status == 200
+        assert shared.get("/echo/x").status == 200
     assert time.monotonic() - begin < 5 * SLOWNESS
     for tunnel in held:
         tunnel.say(b"x")
@@ -324,10 +316,8 @@ def test_nothing_waits_behind_a_tunnel(server: Server) -> None:
         tunnel.close()
 
 
-def test_what_is_no_upgrade(server: Server) -> None:
+def test_what_is_no_upgrade(shared: Server) -> None:
     """An ordinary answer, and the connection goes on."""
-    write(server)
-    server.start()
     ordinary = [
         (upgrade("/echo/status/404"), 404),
         (upgrade("/index.html"), 200),
@@ -338,7 +328,7 @@ def test_what_is_no_upgrade(server: Server) -> None:
         (b"GET /echo/upgrade HTTP/1.1\r\nHost: a\r\nUpgrade: chat\r\n\r\n", 426),
         (b"GET /echo/upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\r\n", 426),
     ]
-    with server.connect() as sock:
+    with shared.connect() as sock:
         for request, status in ordinary:
             sock.sendall(request)
             head, rest = read_head(sock)
@@ -349,22 +339,18 @@ def test_what_is_no_upgrade(server: Server) -> None:
         # What came behind it is the next request.
         sock.sendall(upgrade("/echo/x") + b"GET /echo/y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert read_all(sock).count(b"hello, world") == 2
-    assert server.raw(upgrade("/echo/upgrade", version="1.0")).startswith(b"HTTP/1.1 426 ")
-    assert server.raw(upgrade("/echo/upgrade", "Connection: close", method="HEAD")).startswith(b"HTTP/1.1 426 ")
+    assert shared.raw(upgrade("/echo/upgrade", version="1.0")).startswith(b"HTTP/1.1 426 ")
+    assert shared.raw(upgrade("/echo/upgrade", "Connection: close", method="HEAD")).startswith(b"HTTP/1.1 426 ")
 
 
-def test_variables(server: Server) -> None:
+def test_variables(shared: Server) -> None:
     """An application that looks itself finds what CGI has."""
-    write(server)
-    server.start()
-    variables = server.raw(upgrade("/echo/variables", "Connection: close", protocol="chat, other"))
+    variables = shared.raw(upgrade("/echo/variables", "Connection: close", protocol="chat, other"))
     assert b"\nHTTP_UPGRADE: chat, other\n" in variables
     assert b"HTTP_CONNECTION: Upgrade, close\n" in variables
 
 
-def test_what_a_plugin_may_not_say(server: Server) -> None:
-    write(server)
-    server.start()
-    answer = server.raw(upgrade("/hand/wrong", "Connection: close", "TE: trailers"))
+def test_what_a_plugin_may_not_say(shared: Server) -> None:
+    answer = shared.raw(upgrade("/hand/wrong", "Connection: close", "TE: trailers"))
     assert b"refused" in answer
     assert answer.endswith(b"\r\n0\r\nX-Fine: yes\r\n\r\n")

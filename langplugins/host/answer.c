@@ -381,6 +381,8 @@ void answer_go_on(struct langplugin_call *call)
 {
 	if (call->answer.ending)
 		send_end(call);
+	else if (tunnel_waits(call))
+		answer_flush(call, LP_NOWAIT);
 }
 
 void answer_conclude(struct langplugin_call *call)

@@ -82,7 +82,7 @@ static void list(struct slot *slot)
 /* Something is to leave that could not: what lets it is to be read. */
 static bool waits_to_send(const struct slot *slot)
 {
-	return slot->wants_credit || slot->call.answer.ending;
+	return slot->wants_credit || slot->call.answer.ending || tunnel_waits(&slot->call);
 }
 
 /* A part of the body has not been read, and nobody waits for anything else. */

@@ -130,6 +130,9 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 			return 0;
 		if (flags & LP_NOWAIT)
 			return LP_AGAIN;
+		/* Again: what has just been taken in may have been the cancel, and with it what would end the sleep. */
+		if (call_over(call))
+			return LP_GONE;
 		call_phase(call, WIRE_READING);
 		slot->wants_body = true;
 		slot_sleep(slot, -1);

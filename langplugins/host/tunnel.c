@@ -32,7 +32,7 @@ int tunnel_begin(struct langplugin_call *call)
 	/* It may last as long as it likes. */
 	call->block.deadline_ns = 0;
 	call_phase(call, WIRE_TUNNEL);
-	/* What is not sent yet goes with the first bytes. */
+	/* An event loop's goes when there is room: see tunnel_waits. */
 	int result = answer_flush(call, call->slot->nowait);
 	return result == LP_AGAIN ? LP_OK : result;
 }

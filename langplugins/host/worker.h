@@ -266,7 +266,7 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);
 int answer_end(struct langplugin_call *call);
-void answer_go_on(struct langplugin_call *call);	  /* what end() had to leave behind */
+void answer_go_on(struct langplugin_call *call);	  /* what end(), or a 101, had to leave behind */
 int answer_shut(struct langplugin_call *call, int flags); /* a tunnel's last byte; what comes goes on */
 
 int answer_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
@@ -276,6 +276,12 @@ void trailers_end(struct langplugin_call *call);
 /* True if an answer with these fields may be a 101. */
 bool tunnel_offered(const struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
 int tunnel_begin(struct langplugin_call *call); /* after respond(); as respond() */
+
+/* The 101 itself has not left yet: LANGPLUGIN_ASYNC only. */
+static inline bool tunnel_waits(const struct langplugin_call *call)
+{
+	return call->answer.tunnel && call->answer.state == ANSWER_HELD;
+}
 
 /* takeover.c */
 int call_take_over(struct langplugin_call *call);

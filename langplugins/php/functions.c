@@ -73,6 +73,15 @@ static const zend_function_entry functions[] = {
 };
 /* clang-format on */
 
+/* After the script's own last functions. PHP would now read what is left of the body, and ask the client for it. */
+static PHP_RSHUTDOWN_FUNCTION(webserver)
+{
+	(void)type;
+	(void)module_number;
+	SG(post_read) = 1;
+	return SUCCESS;
+}
+
 zend_module_entry webserver_php_module = {
 	STANDARD_MODULE_HEADER,
 	"webserver",
@@ -80,7 +89,7 @@ zend_module_entry webserver_php_module = {
 	NULL,
 	NULL,
 	NULL,
-	NULL,
+	PHP_RSHUTDOWN(webserver),
 	NULL,
 	"1.0",
 	STANDARD_MODULE_PROPERTIES,

@@ -121,13 +121,13 @@ def _value(document: Document, result: Values, option: Option, entry: Entry) -> 
         document.error(entry.place, subject, f"found a list of {len(entry.value)}, expected {described(option)}",
                        "a comma inside a value needs quotes around the value")  # fmt: skip
     else:
-        value = _item(document, subject, option, entry, entry.value)
+        value = _item(document, subject, option, entry, entry.value, option.opened_by in result.block.entries)
     if value is None:
         result.bad.add(option.name)
     return value
 
 
-def _item(document: Document, subject: str, option: Option, entry: Entry, text: str) -> Any:
+def _item(document: Document, subject: str, option: Option, entry: Entry, text: str, opened: bool = False) -> Any:
     try:
         value = option.kind.read(text, entry.base)
     except ValueError as error:
@@ -135,7 +135,7 @@ def _item(document: Document, subject: str, option: Option, entry: Entry, text: 
         problem = f'found "{text}", expected {described(option)}'
         document.error(entry.place, subject, problem, reason if reason != text else "")
         return None
-    if option.choices and value not in option.choices:
+    if option.choices and value not in option.choices and not opened:
         document.error(entry.place, subject, f'found "{text}", expected {described(option)}',
                        suggestion(text, option.choices))  # fmt: skip
         return None

@@ -13,20 +13,20 @@ from webserver.config import files
 from webserver.config.check import Values
 from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
-from webserver.config.languages import LANGUAGES, Language
+from webserver.config.languages import Language, find
 from webserver.config.machine import READ, SEARCH, Machine, User
 from webserver.config.reader import Document, Entry
 from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 
-_INI_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_SETTING_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _PATHS = {"python_path": "python", "perl_path": "perl"}  # option: the language whose modules are looked for there
 
 
 def check_group(document: Document, group: Values, machine: Machine) -> User | None:
     """Returns the group's user, as root."""
     user = check_identity(document, group, machine, "a group's processes")
-    language = LANGUAGES[group["language"]] if group.good("language") else None
+    language = find(group["language"]) if group.good("language") else None
     if language is not None:
         if not language.threads and group.good("threads") and group["threads"] > 1:
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
@@ -43,6 +43,9 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
         if "ini" in group.block.blocks and not language.ini:
             document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
                            f" language is {language.name}")  # fmt: skip
+        if "settings" in group.block.blocks and not language.settings:
+            document.error(group.block.blocks["settings"].place, group.block.title, "[settings] is for plugins that did"
+                           f" not come with the server, and the group's language is {language.name}")  # fmt: skip
     _check_paths(document, group, machine, user)
     if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
         document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
@@ -92,11 +95,11 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
     there = True
 
     application = group["application"]
-    if group.good("language") and LANGUAGES[group["language"]].plain:
+    if group.good("language") and find(group["language"]).plain:
         if group.given("application") and group.good("application"):
             group.values["application"] = str(group.block.entries["application"].value)
     elif MODULE.fullmatch(application):
-        if group.good("language", "application") and not LANGUAGES[group["language"]].callables:
+        if group.good("language", "application") and not find(group["language"]).callables:
             document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
                            f" a file: {group['language']} has no module:callable")  # fmt: skip
     elif application:
@@ -152,12 +155,18 @@ def environment(document: Document, group: Values) -> tuple[dict[str, str], dict
 def ini(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
     """The directives of [[[ini]]], and where each is given."""
     block = group.block.blocks.get("ini")
-    entries = pairs(document, block, _INI_NAME, "a directive's name, such as memory_limit")
+    entries = pairs(document, block, _SETTING_NAME, "a directive's name, such as memory_limit")
     for name, entry in entries.items():
         if block is not None and set(str(entry.value)) & set('"\n'):
             # php.ini has no way to write these inside a quoted value.
             document.error(entry.place, f"{block.title}: {name}", 'found " or a line end, which PHP cannot read here')
     return _texts(entries)
+
+
+def settings(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
+    """The entries of [[[settings]]], which the plugin alone understands, and where each is given."""
+    block = group.block.blocks.get("settings")
+    return _texts(pairs(document, block, _SETTING_NAME, "a setting's name, such as cache_size"))
 
 
 def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]:

@@ -93,6 +93,7 @@ TIME_OR_NONE = Kind(
 SWITCH = Kind("switch", "yes or no", _alone(units.switch), units.switch_text, bool)
 MODE = Kind("mask", "a file mode mask in octal, such as 022", _alone(units.mode), units.mode_text, int)
 CHOICE = Kind("word", "one of the words", _matching(".*"), str, str)  # its words are the option's
+LANGUAGE = Kind("word", "one of the words", _matching(r"[A-Za-z][A-Za-z0-9_+.#-]{0,31}"), str, str)
 TEXT = Kind("text", "text", _matching(r".*"), str, str)
 USER = Kind("user", "the name of a user", _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?"), str, str)
 USER_GROUP = Kind("user group", "the name of a user group", _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?"), str, str)

@@ -16,6 +16,7 @@ class Language:
     preload: str  # what can be loaded before workers are forked: "module", "file", "module or file", or ""
     arguments: bool  # an application has a command line
     plain: bool = False  # `application` is a text that only the plugin understands
+    settings: bool = False  # has [[[settings]]]
 
 
 LANGUAGES = {
@@ -29,6 +30,14 @@ LANGUAGES = {
         Language("ruby", True, False, True, False, preload="module or file", arguments=True),
     )
 }
+
+
+def find(name: str) -> Language:
+    """One of ours, or one that came with a plugin of its own, which says itself what it does not take."""
+    return LANGUAGES.get(name) or Language(
+        name, True, True, True, False, preload="module or file", arguments=True, settings=True
+    )
+
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLUGIN_PLACES = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from webserver.config import files
 from webserver.config.check import Values, check
 from webserver.config.errors import ConfigErrors, Place
-from webserver.config.group_rules import check_group, check_writers, environment, ini
+from webserver.config.group_rules import check_group, check_writers, environment, ini, settings
 from webserver.config.machine import SEARCH, Machine
 from webserver.config.model import Config, Group, Logs, Server, Site
 from webserver.config.reader import Document, nothing_read, read
@@ -24,7 +24,7 @@ class Loaded:
     logs: Values
     groups: dict[str, Values]
     sites: dict[str, Values]
-    # of group and variable, group and directive, site and pattern; None: by default
+    # of group and variable, directive or setting, of site and pattern; None: by default
     inner: dict[tuple[str, str, str], Place | None] = field(default_factory=dict)
 
 
@@ -52,8 +52,16 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
         inner |= {("environment", name, variable): place for variable, place in places.items()}
         directives, places = ini(document, group)
         inner |= {("ini", name, directive): place for directive, place in places.items()}
+        own, places = settings(document, group)
+        inner |= {("settings", name, setting): place for setting, place in places.items()}
         built_groups.append(
-            Group(name=name, environment=tuple(variables.items()), ini=tuple(directives.items()), **group.values)
+            Group(
+                name=name,
+                environment=tuple(variables.items()),
+                ini=tuple(directives.items()),
+                settings=tuple(own.items()),
+                **group.values,
+            )
         )
     built_sites = []
     for name, site in sites.items():

@@ -79,6 +79,7 @@ class Group:
     environment_file: str  # absolute, or ""; its variables are in environment already
     environment: tuple[tuple[str, str], ...]
     ini: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

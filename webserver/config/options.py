@@ -49,6 +49,7 @@ class Option:
     least: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    opened_by: str = ""  # an option; where it is given, this one takes more than its choices
     many: bool = False
     root: str = ""  # how running as root, or not, matters
     may_be_zero: bool = False  # 0 or its word stands for "none" though least is above it
@@ -79,7 +80,7 @@ def _user_group(context: Context) -> str:
 
 def _directory(context: Context) -> str:
     application: str = context.values["application"]
-    if languages.LANGUAGES[context.values["language"]].plain:
+    if languages.find(context.values["language"]).plain:
         return "/"
     return application.rpartition("/")[0] or "/" if application.startswith("/") else "/"
 
@@ -154,8 +155,8 @@ OPTIONS = (
     Option("logs", "access_format", kinds.CHOICE, "Form of the lines in access_log.", "combined",
            choices=("combined", "json")),
     # group: what it runs
-    Option("group", "language", kinds.CHOICE, "The language of the application.", None,
-           choices=tuple(languages.LANGUAGES)),
+    Option("group", "language", kinds.LANGUAGE, "The language of the application; any other word where plugin is"
+           " given.", None, choices=tuple(languages.LANGUAGES), opened_by="plugin"),
     Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
            " requested file below the site's root is run."),
     Option("group", "interface", kinds.CHOICE, "How Python applications are called: wsgi, one at a time in each thread;"
@@ -222,6 +223,6 @@ for _option in OPTIONS:
 SUBSECTIONS: dict[str, tuple[str, ...]] = {
     "server": (),
     "logs": (),
-    "group": ("environment", "ini"),
+    "group": ("environment", "ini", "settings"),
     "site": ("routes",),
 }

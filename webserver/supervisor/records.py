@@ -82,6 +82,7 @@ def public(config: Config) -> dict[str, Any]:
     for group in record["groups"]:
         group["environment"] = []
         group["ini"] = []
+        group["settings"] = []
         group["arguments"] = []
     return record
 
@@ -129,5 +130,6 @@ def settings(group: Group) -> list[list[str]]:
     ):
         entries += [(name, value) for value in values]
     entries += [(f"ini.{name}", value) for name, value in group.ini]
+    entries += [(f"settings.{name}", value) for name, value in group.settings]
     entries += [(f"environment.{name}", value) for name, value in group.environment]
     return [list(entry) for entry in entries]

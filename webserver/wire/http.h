@@ -57,7 +57,8 @@ static inline bool wire_is_value(const char *data, size_t size)
 
 static inline bool wire_is_word(const char *data, size_t size, const char *lower)
 {
-	return strlen(lower) == size && strncasecmp(data, lower, size) == 0;
+	/* Nearly always the first letter decides. */
+	return size > 0 && (data[0] | 0x20) == lower[0] && strlen(lower) == size && strncasecmp(data, lower, size) == 0;
 }
 
 static inline bool wire_is_one_of(const char *data, size_t size, const char *const *words, size_t count)

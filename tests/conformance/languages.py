@@ -1,0 +1,62 @@
+"""The languages that the suite runs for, one row each, and what is left out for which reason: two tables.
+
+A clause is a word with which tests are marked: `@clause("trailers")`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+APPLICATIONS = Path(__file__).resolve().parent / "applications"
+
+
+@dataclass(frozen=True)
+class Language:
+    """How a group runs the conformance application."""
+
+    name: str  # in test ids
+    language: str  # of the group
+    application: str  # a file in applications/, or an absolute path
+    threads: int = 1  # of the group that runs several requests in one process; 1: it has several processes instead
+    plugin: str = ""  # absolute path; "": the server's own
+    lines: str = ""  # more lines of the group
+
+    @property
+    def path(self) -> Path:
+        return APPLICATIONS / self.application
+
+
+LANGUAGES = (
+    Language("python", "python", "conformance.wsgi", threads=4),
+    Language("php", "php", "conformance.php"),
+    Language("lua", "lua", "conformance.lua"),
+)
+
+# (language, clause): why the interface cannot express it.
+CANNOT = {
+    ("python", "trailers"): "PEP 3333 has no trailers",
+    ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
+    ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
+    ("php", "trailers"): "PHP has no trailers",
+    ("php", "upgrade"): "PHP has no way to change the protocol",
+}
+
+# (language, clause): what is still to be built.
+NOT_YET = {
+    ("python", "early"): "early hints",
+    ("python", "deadline"): "the deadline in environ",
+    ("python", "cancelled"): "asking whether the client has gone",
+    ("php", "early"): "early hints",
+    ("php", "deadline"): "the deadline as a function",
+    ("php", "file"): "a file as an answer, without reading it",
+}
+
+
+def left_out(language: str, clause: str, without: frozenset[str] = frozenset()) -> str:
+    """Why a clause is not tried for a language, or ""."""
+    if (language, clause) in CANNOT:
+        return CANNOT[language, clause]
+    if (language, clause) in NOT_YET:
+        return f"not built yet: {NOT_YET[language, clause]}"
+    return "left out by --without" if clause in without else ""

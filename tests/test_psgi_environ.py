@@ -215,8 +215,9 @@ def test_a_client_that_goes_in_the_middle_of_its_body(app: Server) -> None:
     path = app.directory / "work/gone"
     with app.connect() as sock:
         sock.sendall(b"POST /gone HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
-    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "the application was not told")
-    assert path.read_text() == "error reset\n"
+        wait_until(path.exists, "it is not run")
+    wait_until(lambda: path.read_text().count("\n") == 2, "the application was not told")
+    assert path.read_text() == "begun\nerror reset\n"
     assert app.get("/hello").body == b"hello, world"
 
 

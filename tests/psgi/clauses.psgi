@@ -153,6 +153,7 @@ $clause{count} = sub {
 $clause{gone} = sub {
     my ($env) = @_;
     my ($size, $piece, $got) = (0);
+    note('gone', 'begun');
     $size += $got while $got = $env->{'psgi.input'}->read($piece, 1000);
     note('gone', defined $got ? "end $size" : 'error ' . ($!{ECONNRESET} ? 'reset' : $!));
     return text('nobody reads this');

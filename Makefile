@@ -14,7 +14,8 @@ LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
-PLUGINS := echo python php perl lua
+PLUGINS := echo exec python php perl lua
+LLHTTP := /usr/share/llhttp
 
 ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.c webserver/wire/*.h) webserver/engine/build.py
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h webserver/wire/*.c webserver/wire/*.h) \
@@ -55,6 +56,14 @@ $(LIB)/libwebserver_host.so: $(HOST)
 $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.h
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) langplugins/echo/*.c -o $@.new && mv $@.new $@
+
+# Strict as the engine's. What is llhttp's is not ours to mend.
+$(LIB)/exec.so: $(wildcard langplugins/exec/*.c langplugins/exec/*.h) langplugins/include/langplugin.h
+	mkdir -p $(LIB)/exec.d
+	for part in api http llhttp; do $(CC) -std=gnu11 -fvisibility=hidden $(CFLAGS) -fPIC -DLLHTTP_STRICT_MODE=1 -w \
+		-I/usr/share/include/llhttp -c $(LLHTTP)/$$part.c -o $(LIB)/exec.d/$$part.o || exit 1; done
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) -isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1 \
+		langplugins/exec/*.c $(LIB)/exec.d/*.o -o $@.new && mv $@.new $@
 
 # The command that builds the plugin for other Pythons too.
 $(LIB)/python.so: $(wildcard langplugins/python/*.c langplugins/python/*.h langplugins/python/*.py) \

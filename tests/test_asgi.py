@@ -227,6 +227,8 @@ def test_extensions(app: Server) -> None:
     assert app.get("/pathsend").body == DATA
     assert app.get("/zerocopysend").body == DATA[10:30] + DATA[100:]
     assert app.get("/trailers").body == b"body "
+    whole = app.raw(b"GET /trailers HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n")
+    assert whole.endswith(b"body \r\n0\r\nx-first: 1\r\nx-second: 2\r\n\r\n"), whole
 
 
 def test_many_slow_requests_in_one_worker(server: Server) -> None:
@@ -334,7 +336,7 @@ def test_a_startup_that_fails_fails_the_group(server: Server, case: str) -> None
     server.file("work/app.py", APPLICATION.format(lifespan=lifespan))
     server.start()
     wait_until(lambda: words in server.log(), f"{words} is not in the log")
-    assert server.pids("worker", "app") == []
+    wait_until(lambda: server.pids("worker", "app") == [], "it is there all the same")
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def each() -> list[object]:
     ]
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("one", each())
 def test_the_application_runs_in_it(server: Server, workshop: Path, one: Python) -> None:
     plugin = built(one, workshop)
@@ -225,6 +226,7 @@ def environment(server: Server, name: str, python: str, version: str) -> Path:
     return venv
 
 
+@pytest.mark.unsanitized
 def test_two_versions_two_environments_and_php_at_once(server: Server, workshop: Path) -> None:
     other = another_version()
     built(other, workshop)
@@ -273,6 +275,35 @@ def test_two_versions_two_environments_and_php_at_once(server: Server, workshop:
     }
 
 
+def test_variables_that_python_reads_and_names_that_are_the_application_s(server: Server) -> None:
+    """PYTHON... of the group counts as on a command line; nothing of ours is in the way of the application's modules."""
+    server.file(
+        "work/webserver.py",
+        "import importlib.util, json, os, sys, elsewhere\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'application/json')])\n"
+        "    found = [n for n in ('pool', 'policy', 'host', 'plugins', 'left') if importlib.util.find_spec(n)]\n"
+        "    return [json.dumps([__file__, elsewhere.WORD, hash('the same'), sys.flags.dont_write_bytecode,\n"
+        "                        sys.flags.no_user_site, found, sys.modules['webserver'].__file__]).encode()]\n",
+    )
+    server.file("elsewhere/elsewhere.py", "WORD = 'from PYTHONPATH'\n")
+    secret = server.file("secret", "PYTHONHASHSEED=7\n")
+    secret.chmod(0o600)
+    server.write(
+        f"[groups]\n[[app]]\nlanguage = python\napplication = webserver:application\ndirectory = work\n"
+        f"environment_file = secret\n[[[environment]]]\nPYTHONPATH = {server.directory}/elsewhere\n"
+        f"PYTHONDONTWRITEBYTECODE = 1\n{SITES}/ = group:app\n"
+    )
+    server.start()
+    file, word, number, bytecode, no_user_site, found, ours = json.loads(server.get("/").body)
+    assert (file, ours) == (f"{server.directory}/work/webserver.py",) * 2
+    assert (word, bytecode, no_user_site, found) == ("from PYTHONPATH", 1, 1, [])
+    command = [interpreter(), "-c", "print(hash('the same'))"]
+    said = subprocess.run(command, capture_output=True, text=True, env={"PYTHONHASHSEED": "7"}, check=True)
+    assert number == int(said.stdout)
+
+
+@pytest.mark.unsanitized
 def test_a_missing_plugin_is_named_with_the_command_that_builds_it(server: Server, workshop: Path) -> None:
     other = another_version()
     chosen = startable(other, workshop)

@@ -30,7 +30,10 @@ EXAMPLES = [
     for number, (kind, text) in enumerate(BLOCK.findall(page.read_text()), 1)
 ]
 INCLUDE = MAN.parent / "langplugins/include"
-GROUPS = "[groups]\n[[shop]]\nlanguage = echo\nuser = shop\n[[blog]]\nlanguage = php\nuser = blog\n"
+GROUPS = (
+    "[groups]\n[[shop]]\nlanguage = echo\nuser = shop\n[[blog]]\nlanguage = php\nuser = blog\n"
+    "[[pages]]\nlanguage = python\nuser = shop\n"
+)
 
 
 @pytest.fixture

@@ -61,6 +61,8 @@ class Example(Server):
         self.file("srv/wiki/app.lua", "local pages = require('pages') return function() return 200, {}, pages[1] end")
         self.file("srv/wiki/pages.lua", "return {'from a group'}")
         self.file("srv/blog/index.php", "<?php echo 'from a group';")
+        self.file("srv/blog/public/index.php", "<?php echo 'from a group';")
+        self.file("srv/blog/programs/calendar.wsgi", APPLICATION)
         for name in ("srv/www", "srv/shop/public", "public"):
             self.file(f"{name}/index.html", "from a file")
         logs = path / "var/log/webserver"
@@ -98,7 +100,7 @@ def example() -> Iterator[Example]:
 MAIN = "include = {}-enabled/*.conf\n[server]\nlisten = *:80\nuser = www-data\n"
 GROUPS = (
     "[groups]\n[[shop]]\nlanguage = python\napplication = /srv/shop/app.wsgi\nuser = shop\n"
-    "[[blog]]\nlanguage = php\nuser = blog\n"
+    "[[blog]]\nlanguage = php\nuser = blog\n[[pages]]\nlanguage = python\nuser = shop\n"
 )
 SITES = "[sites]\n[[all]]\nhosts = *\nroot = /srv/blog\nindex = index.php,\n[[[routes]]]\n"
 
@@ -125,7 +127,7 @@ def test_a_configuration_is_served(example: Example, page: str, kind: str, text:
     assert answers
     for answer in answers:
         assert (answer.status, answer.body[:5]) == (200, b"from "), answer
-    for prefix in re.findall(r"^(/[a-z/]+) = group:", text, re.M):
+    for prefix in re.findall(r"^(/[a-z/]+) = (?:group|script):", text, re.M):
         assert example.get(prefix).body == b"from a group"
     if ".php = " in text:
         host = next(host for host in hosts if host.startswith(("blog", "*")))

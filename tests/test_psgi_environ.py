@@ -72,6 +72,19 @@ def test_environ_at_a_mount_and_of_a_post(server: Server) -> None:
     assert "SERVER_NAME=\n" not in joined
 
 
+@pytest.mark.parametrize(
+    ("target", "info"),
+    [("//env//x", "//env//x"), ("/env//%2Fx?a//b", "/env///x"), ("/env/x?a//b", "/env/x"), ("/a/..//env", "/env"),
+     ("/mount/point//env", "//env"), ("//mount/point/env", "/env")],
+)  # fmt: skip
+def test_slashes(app: Server, target: str, info: str) -> None:
+    answer = app.raw(f"GET {target} HTTP/1.0\r\n\r\n".encode()).decode("latin-1")
+    if info.startswith("//"):
+        assert answer.endswith("no such clause: ")
+    else:
+        assert f"\nPATH_INFO={info}\n" in answer
+
+
 def test_what_one_request_changes_no_other_sees(app: Server) -> None:
     before = table(app.get("/env"))
     for _ in range(3):

@@ -229,6 +229,14 @@ def test_the_connection_itself(server: Server) -> None:
     assert server.get("/hello").body == b"hello, world"
 
 
+def test_signals_of_the_application_while_it_waits_for_the_body(server: Server) -> None:
+    prepare(server).start()
+    with server.connect() as sock:
+        sock.sendall(b"POST /alarm HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n")
+        sock.sendall(b"x" * 200_000)
+        assert read_all(sock).endswith(b"died of alarm\n")
+
+
 def test_term_is_the_orderly_end(server: Server) -> None:
     prepare(server).start()
     assert re.match("USR2 local", server.get("/signals").text)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -252,10 +253,12 @@ def test_an_application_that_does_not_end_is_cut_off(server: Server) -> None:
 def test_the_end_of_the_server(server: Server) -> None:
     write(server, "tunnel_grace = 0.3s")
     server.start()
-    with Tunnel(server, "/echo/upgrade") as one, Tunnel(server, "/hand/inline") as two:
-        server.stop()
-        assert one.rest() == b""
-        assert two.rest() == b""
+    with Tunnel(server, "/echo/upgrade") as one, Tunnel(server, "/hand/inline") as two, ThreadPoolExecutor() as pool:
+        stopped = pool.submit(server.stop)
+        for tunnel in (one, two):
+            assert tunnel.rest() == b""
+            tunnel.close()
+        stopped.result()
 
 
 def test_tunnel_grace(server: Server) -> None:

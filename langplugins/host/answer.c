@@ -2,7 +2,6 @@
  * A call's answer. What respond() and small writes bring is held back until it is large enough, flushed or over, so
  * that an ordinary answer is one message. Body bytes leave only within the credit of the front end.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,135 +74,9 @@ int answer_unrespond(struct langplugin_call *call)
 	return LP_OK;
 }
 
-/* ---- sending */
+/* ---- its body */
 
-/* One message, once the front end has taken what was sent before. */
-static int send_message(struct langplugin_call *call, const struct iovec *parts, unsigned count, int flags)
-{
-	struct slot *slot = call->slot;
-	int result;
-
-	while ((result = link_send(&slot->link, call->from, parts, count)) == LP_AGAIN) {
-		if (call_over(call))
-			result = LP_GONE;
-		else if (flags & LP_NOWAIT)
-			break;
-		if (result == LP_GONE)
-			break;
-		slot_sleep(slot, -1);
-	}
-	if (result == LP_GONE)
-		call->answer.gone = true;
-	return result;
-}
-
-/* The head says which trailers will follow, if that is known by now. */
-static int announce(struct langplugin_call *call)
-{
-	const struct wire_response *head = (const struct wire_response *)(const void *)call->answer.head;
-
-	if (!call->trailers.names || head->head.flags & WIRE_TRAILERS)
-		return LP_OK;
-	return head_announce(&call->answer, call->trailers.names, call->trailers.names_size);
-}
-
-/* Send what is gathered and `size` bytes more as one message; credit has been seen to. end: 0, WIRE_LAST, WIRE_SHUT. */
-static int send_part(struct langplugin_call *call, const char *data, size_t size, unsigned end, int flags)
-{
-	struct answer *answer = &call->answer;
-	size_t body = answer->gathered_size + size;
-	bool head = answer->state == ANSWER_HELD;
-	if (head && announce(call) != LP_OK)
-		return LP_FAILED;
-	size_t before = head ? answer->head_size : sizeof(struct wire_body);
-	struct wire_body piece;
-	struct iovec parts[] = {
-		{head ? (void *)answer->head : (void *)&piece, before},
-		{answer->gathered, answer->gathered_size},
-		{(void *)(uintptr_t)data, size},
-	};
-
-	if (head) {
-		struct wire_response *response = (struct wire_response *)(void *)answer->head;
-		response->head.size = (uint32_t)(before + body);
-		response->head.flags = (uint16_t)(end | (answer->tunnel ? WIRE_UPGRADE : 0) |
-						  (call->trailers.names ? WIRE_TRAILERS : 0));
-		response->body = (struct wire_span){(uint32_t)before, (uint32_t)body};
-	} else {
-		piece = (struct wire_body){.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
-		piece.head.serial = call->head.serial;
-		piece.head.request = call->head.request;
-		piece.head.slot = (uint16_t)call->slot->number;
-		piece.head.flags = (uint16_t)end;
-		piece.offset = answer->sent;
-		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
-	}
-	int result = send_message(call, parts, 3, flags);
-	if (result != LP_OK)
-		return result;
-	answer->sent += body;
-	answer->gathered_size = 0;
-	answer->state = end & WIRE_LAST ? ANSWER_ENDED : ANSWER_SENT;
-	return LP_OK;
-}
-
-/* The answer's last message. */
-static int send_last(struct langplugin_call *call, int flags)
-{
-	struct answer *answer = &call->answer;
-	const struct trailers *trailers = &call->trailers;
-	int result;
-
-	if (trailers->laid_count == 0)
-		return send_part(call, NULL, 0, WIRE_LAST, flags);
-	if ((answer->state == ANSWER_HELD || answer->gathered_size > 0) &&
-		(result = send_part(call, NULL, 0, 0, flags)) != LP_OK)
-		return result;
-	size_t size = sizeof(struct wire_body) + trailers->laid_size;
-	const struct wire_body piece = {
-		.head = {.kind = WIRE_BODY,
-			.size = (uint32_t)size,
-			.serial = call->head.serial,
-			.request = call->head.request,
-			.slot = (uint16_t)call->slot->number,
-			.flags = WIRE_LAST},
-		.offset = answer->sent,
-		.data = {(uint32_t)size, 0},
-		.fields = sizeof(piece),
-		.field_count = trailers->laid_count,
-	};
-	const struct iovec parts[] = {
-		{(void *)(uintptr_t)&piece, sizeof(piece)}, {trailers->laid, trailers->laid_size}};
-	result = send_message(call, parts, 2, flags);
-	if (result == LP_OK)
-		answer->state = ANSWER_ENDED;
-	return result;
-}
-
-/* Wait until at least `size` more body bytes may leave. */
-static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
-{
-	struct answer *answer = &call->answer;
-	struct slot *slot = call->slot;
-
-	if (answer->limit - answer->sent >= size)
-		return LP_OK;
-	slot_drain(slot);
-	while (answer->limit - answer->sent < size) {
-		if (call_over(call)) {
-			answer->gone = true;
-			return LP_GONE;
-		}
-		if (flags & LP_NOWAIT)
-			return LP_AGAIN;
-		call_phase(call, WIRE_WRITING);
-		slot_sleep(slot, -1);
-		call_phase(call, WIRE_RUNNING);
-	}
-	return LP_OK;
-}
-
-static int ready(struct langplugin_call *call)
+int answer_ready(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
@@ -217,7 +90,7 @@ static int ready(struct langplugin_call *call)
 }
 
 /* Of size bytes, those that the declared length leaves room for. */
-static size_t within_length(struct langplugin_call *call, size_t size)
+size_t answer_within_length(struct langplugin_call *call, size_t size)
 {
 	struct answer *answer = &call->answer;
 
@@ -234,11 +107,11 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 {
 	struct answer *answer = &call->answer;
 	const char *at = data;
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result != LP_OK)
 		return result;
-	size = within_length(call, size);
+	size = answer_within_length(call, size);
 	if (answer->no_body || size == 0) {
 		answer->given += size;
 		return LP_OK;
@@ -253,9 +126,9 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		/* All or nothing. */
 		if (answer->gathered_size + size > WIRE_PIECE)
 			return LP_AGAIN;
-		if ((result = wait_for_credit(call, answer->gathered_size + size, flags)) != LP_OK)
+		if ((result = part_wait(call, answer->gathered_size + size, flags)) != LP_OK)
 			return result;
-		result = send_part(call, at, size, 0, flags);
+		result = part_send(call, at, size, 0, flags);
 		if (result == LP_OK)
 			answer->given += size;
 		return result;
@@ -265,8 +138,8 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		size_t part = WIRE_PIECE - answer->gathered_size;
 		if (part > size)
 			part = size;
-		if ((result = wait_for_credit(call, answer->gathered_size + part, flags)) != LP_OK ||
-			(result = send_part(call, at, part, 0, flags)) != LP_OK)
+		if ((result = part_wait(call, answer->gathered_size + part, flags)) != LP_OK ||
+			(result = part_send(call, at, part, 0, flags)) != LP_OK)
 			return result;
 		at += part;
 		size -= part;
@@ -276,15 +149,23 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 
 int answer_flush(struct langplugin_call *call, int flags)
 {
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result != LP_OK)
 		return result;
 	if (call->answer.state == ANSWER_SENT && call->answer.gathered_size == 0)
 		return LP_OK;
-	if ((result = wait_for_credit(call, call->answer.gathered_size, flags)) != LP_OK)
+	if ((result = part_wait(call, call->answer.gathered_size, flags)) != LP_OK)
 		return result;
-	return send_part(call, NULL, 0, 0, flags);
+	return part_send(call, NULL, 0, 0, flags);
+}
+
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn)
+{
+	const struct tail tail = {fd, offset, size, torn};
+	int result = part_wait(call, call->answer.gathered_size + size, 0);
+
+	return result == LP_OK ? part_send_with(call, NULL, 0, &tail, 0, 0) : result;
 }
 
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
@@ -300,16 +181,16 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 	if (result != LP_OK)
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
-	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, call->slot->nowait);
+	return part_message(call, &(struct iovec){answer->head, answer->head_size}, 1, NULL, call->slot->nowait);
 }
 
 int answer_shut(struct langplugin_call *call, int flags)
 {
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result == LP_OK)
-		result = wait_for_credit(call, call->answer.gathered_size, flags);
-	return result == LP_OK ? send_part(call, NULL, 0, WIRE_SHUT, flags) : result;
+		result = part_wait(call, call->answer.gathered_size, flags);
+	return result == LP_OK ? part_send(call, NULL, 0, WIRE_SHUT, flags) : result;
 }
 
 static void send_abort(struct langplugin_call *call)
@@ -342,10 +223,10 @@ static int send_end(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 	const int flags = call->slot->nowait;
-	int result = wait_for_credit(call, answer->gathered_size, flags);
+	int result = part_wait(call, answer->gathered_size, flags);
 
 	if (result == LP_OK)
-		result = send_last(call, flags);
+		result = part_send_last(call, flags);
 	answer->ending = result == LP_AGAIN;
 	if (answer->ending)
 		return LP_OK;

@@ -96,13 +96,13 @@ static void settle(struct slot *slot)
 {
 	bool full = is_full(slot);
 
+	/* What has been read already and not looked at is announced by nobody. */
+	if (!full && slot->link.at < slot->link.end)
+		list(slot);
 	if (!slot->link.changed && full == slot->paused)
 		return;
 	/* Its front end was found dead by sending: those who wait for something else are to hear of it. */
 	if (slot->stage == SLOT_RUNNING && !slot->told && !link_knows(&slot->link, slot->call.from))
-		list(slot);
-	/* What has been read already and not looked at is announced by nobody. */
-	if (slot->paused && !full && slot->link.at < slot->link.end)
 		list(slot);
 	slot->paused = full;
 	link_watch(&slot->link, !full);
@@ -350,7 +350,7 @@ static void async_finish(struct langplugin_call *call)
 	if (slot->stage != SLOT_RUNNING)
 		return;
 	/* Another call may begin only when nobody is in this one: in a turn. */
-	if (finish(slot) && (slot->queue.count || slot->leaving || slot->link.at < slot->link.end))
+	if (finish(slot) && (slot->queue.count || slot->leaving))
 		list(slot);
 	settle(slot);
 }

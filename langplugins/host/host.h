@@ -23,7 +23,8 @@ enum host_exit {
 	HOST_EXIT_DONE = 0,    /* orderly end */
 	HOST_EXIT_LOAD = 40,   /* the application did not load: HOST_FAILED has been sent */
 	HOST_EXIT_SYSTEM = 41, /* no page, no thread, no socket: HOST_FAILED has been sent */
-	HOST_EXIT_ORPHAN = 42  /* the manager is gone */
+	HOST_EXIT_ORPHAN = 42, /* the manager is gone */
+	HOST_EXIT_GAVE_UP = 43 /* the plugin has said so, and why: HOST_FAILED has been sent */
 };
 
 struct host_frontend {

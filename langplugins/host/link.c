@@ -2,6 +2,7 @@
 #include "link.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +96,9 @@ static int connect_to(const char *path)
 		memcpy(address.sun_path, path, size);
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-		if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+		/* Waiting is for the connection alone; sendfile(2) has no flag for not waiting. */
+		if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+			fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0)
 			return fd;
 	}
 	int number = errno;

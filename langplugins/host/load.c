@@ -19,7 +19,8 @@ static int call_cancelled(struct langplugin_call *call)
 
 static uint64_t call_deadline(struct langplugin_call *call)
 {
-	return call->block.deadline_ns;
+	/* Another thread may end it: tunnel.c, takeover.c. */
+	return __atomic_load_n(&call->block.deadline_ns, __ATOMIC_RELAXED);
 }
 
 static void call_finish(struct langplugin_call *call)
@@ -129,6 +130,8 @@ static const struct langplugin_host functions = {
 	.slot = worker_slot,
 	.descriptor = worker_descriptor,
 	.turn = worker_turn,
+	.wait = call_wait,
+	.give_up = worker_give_up,
 };
 
 /* NULL: it is what it says it is. */

@@ -140,6 +140,8 @@ static void take_frame(
 {
 	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
 
+	slot->news |= ours;
+
 	switch (head->kind) {
 	case WIRE_REQUEST:
 		take_request(slot, from, head, message);
@@ -199,9 +201,24 @@ void slot_sleep(struct slot *slot, int milliseconds)
 	/* An event loop's: what comes is taken in by turn(), which tells the plugin of it. */
 	if (slot->nowait)
 		return;
-	if (link_wait(&slot->link, milliseconds))
+	if (link_wait(&slot->link, milliseconds) & 1)
 		wake_over(slot->wake);
 	slot_take_in(slot);
+}
+
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds)
+{
+	struct slot *slot = call->slot;
+	struct pollfd *other = &slot->link.poll[1]; /* see slot_open */
+
+	if (call_over(call))
+		return LP_GONE;
+	*other = (struct pollfd){fd, events, 0};
+	slot_sleep(slot, slot->news ? 0 : milliseconds);
+	slot->news = false;
+	int seen = other->revents;
+	*other = (struct pollfd){-1, 0, 0};
+	return call_over(call) ? LP_GONE : seen;
 }
 
 void slot_drain(struct slot *slot)
@@ -331,6 +348,9 @@ void slot_run(struct slot *slot)
 	struct entry entry;
 
 	for (;;) {
+		/* No goodbye: it would say that all of the queue has been seen to. */
+		if (atomic_load(&slot->worker->gave_up))
+			return;
 		slot_update_frontends(slot);
 		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
 			slot_leave(slot);
@@ -345,7 +365,7 @@ void slot_run(struct slot *slot)
 			slot->unlooked = 0;
 			slot_drain(slot);
 		}
-		if (queue_take(&slot->queue, &entry)) {
+		if (!atomic_load(&slot->worker->gave_up) && queue_take(&slot->queue, &entry)) {
 			tell_queue(slot);
 			/* Application code may keep the thread for long; what is left of an answer goes first. A front
 			   end that hangs is waited for once. */

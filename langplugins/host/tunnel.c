@@ -30,7 +30,7 @@ int tunnel_begin(struct langplugin_call *call)
 	call->answer.tunnel = true;
 	body_tunnel(call);
 	/* It may last as long as it likes. */
-	call->block.deadline_ns = 0;
+	__atomic_store_n(&call->block.deadline_ns, 0, __ATOMIC_RELAXED);
 	call_phase(call, WIRE_TUNNEL);
 	/* An event loop's goes when there is room: see tunnel_waits. */
 	int result = answer_flush(call, call->slot->nowait);

@@ -114,7 +114,7 @@ static void on_other(int number)
  * hands ignoring on, and a program that the application starts could then not be interrupted. A handler that the
  * application has set while it was loaded stays, but for TERM.
  */
-static void set_signals(struct worker *worker)
+static void set_signals(void)
 {
 	static const int unwanted[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
 	struct sigaction action = {.sa_handler = on_other, .sa_flags = SA_RESTART}, before;
@@ -123,7 +123,6 @@ static void set_signals(struct worker *worker)
 		if (sigaction(unwanted[i], NULL, &before) == 0 &&
 			(before.sa_handler == SIG_IGN || before.sa_handler == SIG_DFL))
 			sigaction(unwanted[i], &action, NULL);
-	the_worker = worker;
 	pthread_atfork(NULL, NULL, in_child);
 	/* A program whose reader has gone must be able to die of it, too. */
 	sigaction(SIGPIPE, &action, NULL);
@@ -248,6 +247,22 @@ static void ready(const struct worker *worker)
 	worker_report(worker, HOST_READY, "");
 }
 
+/*
+ * Begun requests end, others stay in their queues: the front ends run them elsewhere, once this process is gone and its
+ * page says that they were not begun.
+ */
+void worker_give_up(const char *why)
+{
+	struct worker *worker = the_worker;
+
+	if (!worker || atomic_exchange(&worker->gave_up, true))
+		return;
+	worker_report(worker, HOST_FAILED, why);
+	if (atomic_load(&worker->serving))
+		for (unsigned i = 0; i < worker->slots; i++)
+			wake_up(worker->slot[i].wake);
+}
+
 /* Threads of ours, one for each slot; the first is this one. */
 static int run_slots(struct worker *worker)
 {
@@ -291,6 +306,8 @@ static int serve(struct worker *worker)
 {
 	const struct host *host = worker->host;
 
+	/* Whoever gives up before this is seen by the slots before they sleep. */
+	atomic_store(&worker->serving, true);
 	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {
@@ -306,7 +323,7 @@ static int serve(struct worker *worker)
 	wake_up(worker->keeper.wake);
 	pthread_join(worker->keeper.thread, NULL);
 	__atomic_store_n(&worker->page->state, WIRE_GONE, __ATOMIC_RELEASE);
-	return HOST_EXIT_DONE;
+	return atomic_load(&worker->gave_up) ? HOST_EXIT_GAVE_UP : HOST_EXIT_DONE;
 }
 
 int host_worker(struct host *host, const struct host_options *options)
@@ -316,6 +333,7 @@ int host_worker(struct host *host, const struct host_options *options)
 
 	if (options->size != sizeof(*options) || options->count > WIRE_FRONTENDS)
 		return HOST_EXIT_SYSTEM;
+	the_worker = &worker;
 	worker.host = host;
 	worker.generation = options->generation;
 	worker.incarnation = options->worker;
@@ -339,9 +357,9 @@ int host_worker(struct host *host, const struct host_options *options)
 	if (open_sockets(&worker))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the sockets to the front ends");
 	/* After the application was loaded, which may have set its own. */
-	set_signals(&worker);
+	set_signals();
 	int code = serve(&worker);
-	if (code == HOST_EXIT_DONE && host->plugin->close)
+	if ((code == HOST_EXIT_DONE || code == HOST_EXIT_GAVE_UP) && host->plugin->close)
 		host->plugin->close(host->state);
 	return code;
 }

@@ -8,7 +8,7 @@
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
- *   answer.c  a call's answer; sendfile.c its body from a file; head.c its head
+ *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
  *   tunnel.c  what a 101 changes; takeover.c connections that the application has; written.c heads that it writes
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
@@ -161,6 +161,7 @@ struct slot {
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
+	bool news;	   /* something of the call was taken in since call_wait() returned: it must not sleep on it */
 	struct langplugin_call call;
 	/* async.c's */
 	int nowait; /* LP_NOWAIT: the thread is an event loop's, nothing may wait; else 0 */
@@ -204,7 +205,9 @@ struct worker {
 	atomic_uint frontends_version;
 	atomic_bool retiring;
 	atomic_bool finished; /* every slot has said goodbye */
-	bool forked;	      /* this process is a child that application code made: it has no connection */
+	atomic_bool serving;  /* slots may be woken */
+	atomic_bool gave_up;
+	bool forked; /* this process is a child that application code made: it has no connection */
 };
 
 /* worker.c */
@@ -218,6 +221,7 @@ bool worker_has(struct worker *worker, struct wire_frontend name);
 int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
 int worker_descriptor(void);
 int worker_turn(void);
+void worker_give_up(const char *why);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
@@ -244,6 +248,7 @@ void async_functions(struct langplugin_host *functions);
 int async_turn(struct worker *worker);
 void async_close(struct worker *worker);   /* what is left to be sent is waited for */
 void async_abandon(struct worker *worker); /* after a fork */
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what
@@ -262,6 +267,30 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 int answer_unrespond(struct langplugin_call *call);
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
 int answer_flush(struct langplugin_call *call, int flags);
+/* part.c: 0, or what send functions return */
+/* Bytes of a file at the end of a message. */
+struct tail {
+	int fd;
+	int64_t offset;
+	size_t size;
+	bool *torn;
+};
+/* One message, once the front end has taken what was sent before. */
+int part_message(
+	struct langplugin_call *call, const struct iovec *parts, unsigned count, const struct tail *tail, int flags);
+/* What is gathered and size bytes more, or those of a file, as one message; credit has been seen to. end: 0, WIRE_LAST,
+   WIRE_SHUT. */
+int part_send_with(
+	struct langplugin_call *call, const char *data, size_t size, const struct tail *tail, unsigned end, int flags);
+int part_send(struct langplugin_call *call, const char *data, size_t size, unsigned end, int flags);
+int part_send_last(struct langplugin_call *call, int flags);
+/* Wait until at least size more body bytes may leave. */
+int part_wait(struct langplugin_call *call, size_t size, int flags);
+int answer_ready(struct langplugin_call *call);				/* LP_OK: body bytes may be given */
+size_t answer_within_length(struct langplugin_call *call, size_t size); /* of size bytes, those that may be given */
+/* What is gathered and size bytes of a file as one message. May wait. torn: as link_send_file. */
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);
+/* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);

@@ -16,7 +16,7 @@
  * History:
  *   1.0  first version
  *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
- *        respond() with 101; upgrade, expects_continue, takes_trailers of a request; choose()
+ *        wait(), give_up(); respond() with 101; upgrade, expects_continue, takes_trailers of a request; choose()
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -181,8 +181,9 @@ struct langplugin_host {
 	 * the caller's to close, or -1 and errno. What is written to it is an HTTP/1.1 answer: a head, which the host
 	 * reads and checks (101 only where respond() would take it), then its body to the end of the stream. What is
 	 * read from it is what is left of the request's body, or the tunnel. Before respond() only; afterwards
-	 * everything but cancelled, deadline and log is LP_INVALID. The slot is taken until both directions have ended,
-	 * which may be long after handle() has returned LP_DONE. Not with LANGPLUGIN_ASYNC (ENOTSUP).
+	 * everything but cancelled, deadline and log is LP_INVALID. It works at once: handle() may talk to the client
+	 * before it returns. The slot is taken until both directions have ended, which may be long after handle() has
+	 * returned LP_DONE, and until handle() has. Not with LANGPLUGIN_ASYNC (ENOTSUP).
 	 */
 	int (*take_over)(struct langplugin_call *call);
 
@@ -205,6 +206,21 @@ struct langplugin_host {
 	 */
 	int (*descriptor)(void);
 	int (*turn)(void);
+
+	/*
+	 * For a plugin that has two sides to listen to: sleep until fd (-1: none) is ready for `events` (poll(2)), or
+	 * something of this call has changed: body has come, more of the answer may leave, the client is gone. Call it
+	 * when read() and write() have said LP_AGAIN, and try them again afterwards. fd's events (above 0); 0, also
+	 * once `milliseconds` are over (-1: no limit); or LP_GONE. Not with LANGPLUGIN_ASYNC.
+	 */
+	int (*wait)(struct langplugin_call *call, int fd, short events, int milliseconds);
+
+	/*
+	 * This process can do no more, and why, in one sentence without a name for itself. It takes nothing new, ends
+	 * what it runs, and is replaced; what it has not begun is run elsewhere. From any thread, from after_fork()
+	 * on; the first one counts.
+	 */
+	void (*give_up)(const char *why);
 };
 
 enum langplugin_handled {

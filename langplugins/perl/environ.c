@@ -71,6 +71,52 @@ static SV *text_of(pTHX_ const struct plugin *plugin, struct langplugin_text tex
 	return text.size ? newSVpvn(text.data, text.size) : same(aTHX_ plugin->empty);
 }
 
+static int digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
+}
+
+/* The target's path, decoded; with `once`, of slashes that follow each other there is one. Bytes written. */
+static size_t decode(struct langplugin_text target, char *to, bool once)
+{
+	size_t size = 0;
+
+	for (size_t i = 0; i < target.size && target.data[i] != '?' && target.data[i] != '#'; i++) {
+		char c = target.data[i];
+		if (c == '%' && i + 2 < target.size && digit(target.data[i + 1]) >= 0 &&
+			digit(target.data[i + 2]) >= 0) {
+			c = (char)(digit(target.data[i + 1]) << 4 | digit(target.data[i + 2]));
+			i += 2;
+		}
+		if (!(once && c == '/' && size > 0 && to[size - 1] == '/'))
+			to[size++] = c;
+	}
+	return size;
+}
+
+/*
+ * Slashes that follow each other are one where requests are routed. PSGI applications see them as they came, unless the
+ * path would then not be the one that was routed.
+ */
+static SV *path_info(pTHX_ const struct plugin *plugin, const struct langplugin_request *about)
+{
+	const struct langplugin_text target = about->target, path = about->path, script = about->script_name;
+
+	if (target.size == 0 || target.data[0] != '/' || !memmem(target.data, target.size, "//", 2))
+		return text_of(aTHX_ plugin, about->path_info);
+	SV *whole = newSV(target.size + 1);
+	char *at = SvPVX(whole);
+	bool same_path = decode(target, at, true) == path.size && memcmp(at, path.data, path.size) == 0;
+	size_t size = decode(target, at, false);
+	if (!same_path || size < script.size || memcmp(at, script.data, script.size) != 0) {
+		SvREFCNT_dec(whole);
+		return text_of(aTHX_ plugin, about->path_info);
+	}
+	SV *rest = newSVpvn(at + script.size, size - script.size);
+	SvREFCNT_dec(whole);
+	return rest;
+}
+
 static SV *remembered(pTHX_ const struct plugin *plugin, unsigned which, struct langplugin_text text)
 {
 	SV *last = plugin->last[which];
@@ -127,7 +173,7 @@ static void put_request(pTHX_ const struct plugin *plugin, HV *environ, const st
 	for (size_t i = 0; i < C_ARRAY_LENGTH(steady); i++)
 		put(aTHX_ environ, keys[steady[i].key], remembered(aTHX_ plugin, steady[i].as, *steady[i].text));
 	put(aTHX_ environ, keys[KEY_REQUEST_URI], text_of(aTHX_ plugin, about->target));
-	put(aTHX_ environ, keys[KEY_PATH_INFO], text_of(aTHX_ plugin, about->path_info));
+	put(aTHX_ environ, keys[KEY_PATH_INFO], path_info(aTHX_ plugin, about));
 	put(aTHX_ environ, keys[KEY_QUERY_STRING], text_of(aTHX_ plugin, about->query));
 	put(aTHX_ environ, keys[KEY_REMOTE_PORT], text_of(aTHX_ plugin, about->remote_port));
 	put(aTHX_ environ, keys[KEY_SERVER_SOFTWARE], same(aTHX_ plugin->software));

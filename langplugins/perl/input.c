@@ -14,7 +14,6 @@
 
 #define BUFFER 16384
 
-#ifdef HOST_WAITS
 /* Signal handlers of the application run while it waits; one of them may close the handle. */
 static ssize_t wait_for_body(pTHX_ PerlIO *file, struct langplugin_call *call, const struct langplugin_host *host)
 {
@@ -27,7 +26,6 @@ static ssize_t wait_for_body(pTHX_ PerlIO *file, struct langplugin_call *call, c
 	}
 	return result < 0 ? result : 0;
 }
-#endif
 
 ssize_t input_fetch(pTHX_ PerlIO *file, char *to, size_t size)
 {
@@ -42,13 +40,9 @@ ssize_t input_fetch(pTHX_ PerlIO *file, char *to, size_t size)
 	const struct langplugin_host *host = input->plugin->host;
 	struct langplugin_call *call = input->plugin->request->call;
 	ssize_t got;
-#ifdef HOST_WAITS
 	while ((got = host->read(call, to, size, LP_NOWAIT)) == LP_AGAIN)
 		if ((got = wait_for_body(aTHX_ file, call, host)) < 0)
 			break;
-#else
-	got = host->read(call, to, size, 0);
-#endif
 	/* LP_INVALID: the answer is complete, and what is left of the body is nobody's. */
 	if (got == 0 || got == LP_INVALID) {
 		input->ended = true;

@@ -122,13 +122,8 @@ static void clean(pTHX_ struct request *request)
 			report(aTHX_ request, exception);
 	}
 	HE *commit = hv_fetch_ent(request->environ, key, 0, SvSHARED_HASH(key));
-	if (commit && SvTRUE(HeVAL(commit))) {
-#ifdef HOST_WAITS
-		plugin->host->give_up("the application asked for it (psgix.harakiri)");
-#else
-		raise(SIGTERM); /* which the host takes for a wish to end in order */
-#endif
-	}
+	if (commit && SvTRUE(HeVAL(commit)))
+		raise(SIGTERM); /* the host's orderly end; give_up() is for what has failed */
 }
 
 static void drop(pTHX_ struct request *request)

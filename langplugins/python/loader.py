@@ -1,15 +1,20 @@
 """Finding and loading applications. Compiled into the plugin; runs in the group's own interpreter."""
 
 import _thread
+import errno
+import gc
 import importlib
 import os
+import stat
 import sys
+import time
 import traceback
 import types
 
 _NAMES = ("application",)  # of a callable that is not named
-_scripts = {}
-_loading = _thread.RLock()
+_scripts = {}  # of requested files, by path: what the file was, its application, its text while it is young
+_turns = {}
+_YOUNG_NS = 2_000_000_000
 _looked_in = 0  # entries of sys.path that are the group's
 _preloaded = {}  # the application, by the group's word for it, if it was loaded before the fork
 
@@ -29,16 +34,17 @@ def begin(directory, python_path, arguments, application):
         reconfigure(line_buffering=True)
 
 
-def script(path):
+def script(path, source=None):
     """The callable `application` of a file, which is run as a module of its own."""
-    return _checked(*_unnamed(_run(path)), path)
+    return _checked(*_unnamed(_run(path, source)), path)
 
 
-def _run(path):
+def _run(path, source=None):
     # The same in each process and after each start: what is pickled names its module.
     name = "_webserver_" + "".join(c if c.isalnum() else "_%x_" % ord(c) for c in path)
-    with open(path, "rb") as file:
-        source = file.read()
+    if source is None:
+        with open(path, "rb") as file:
+            source = file.read()
     module = types.ModuleType(name)
     module.__file__ = path
     sys.modules[name] = module
@@ -107,21 +113,78 @@ def load(application):
 
 
 def requested(path):
-    """The application of a requested file; loaded again when the file has changed."""
-    mark = _mark(path)
+    """The application of a requested file, loaded again when the file has changed; or 404 or 403, and why."""
+    try:
+        mark = _mark(os.stat(path))
+        known = _scripts.get(path)
+        if known is not None and known[0] == mark and known[2] is None:
+            return known[1]
+        with _turns.setdefault(path, _thread.RLock()):  # two threads that ask at once run it once
+            return _current(path)
+    except _Absent as absent:
+        _scripts.pop(path, None)
+        return absent.args
+    except OSError as error:
+        # Of the file itself: what its own code raises comes as it is, in _Broken.
+        _scripts.pop(path, None)
+        if isinstance(error, PermissionError):
+            return 403, error.strerror
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
+            return 404, error.strerror
+        raise
+    except _Broken as broken:
+        error = broken.error
+    # What was there before must not go on answering: its author would look for the mistake elsewhere.
+    _scripts.pop(path, None)
+    raise error
+
+
+class _Absent(Exception):
+    pass
+
+
+class _Broken(Exception):
+    def __init__(self, error):
+        self.error = error
+
+
+def _mark(state):
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _read(path):
+    """A script's text, what its file was while it was read, and whether it may change without that showing."""
+    for _ in range(10):
+        # Not waiting for whoever writes into a pipe of this name.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise _Absent(404, "Not a regular file")
+            with open(fd, "rb", closefd=False) as file:
+                source = file.read()
+            mark = _mark(os.fstat(fd))
+        finally:
+            os.close(fd)
+        if mark == _mark(before):
+            return source, mark, time.time_ns() - before.st_mtime_ns < _YOUNG_NS
+    return source, None, True  # somebody goes on writing: this is what it is now
+
+
+def _current(path):
+    source, mark, young = _read(path)
     known = _scripts.get(path)
-    if known is None or known[0] != mark:
-        with _loading:  # two threads that ask at once run it once
-            known = _scripts.get(path)
-            if known is None or known[0] != mark:
-                known = _scripts[path] = (mark, script(path))
+    replaced = known is not None and (known[0] != mark or known[2] not in (None, source))
+    if known is None or replaced:
+        try:
+            known = mark, script(path, source), source
+        except BaseException as error:
+            raise _Broken(error) from None
+    # Two writes within one tick of the file system's clock leave the same times: a young file's text is compared.
+    _scripts[path] = known[0], known[1], source if young else None
+    if replaced:
+        gc.collect()  # a module and its functions hold each other; Python might look for them much later
     return known[1]
-
-
-def _mark(path):
-    """What tells that a file has changed."""
-    state = os.stat(path)
-    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def preload(names, application):
@@ -130,10 +193,10 @@ def preload(names, application):
         if name == application:
             _preloaded[name] = load(name)
         elif name.startswith("/"):
-            mark = _mark(name)
-            value, _ = _unnamed(_run(name))
+            source, mark, young = _read(name)
+            value, _ = _unnamed(_run(name, source))
             if callable(value):
-                _scripts[name] = mark, value
+                _scripts[name] = mark, value, source if young else None
         else:
             importlib.import_module(name)
 

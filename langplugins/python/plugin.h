@@ -6,7 +6,7 @@
  *   load.c        applications: loader.py, which is compiled into the plugin, and what calls it
  *   environ.c     the WSGI environment of a request
  *   request.c     one request: call the application, send what it returns, clean up
- *   response.c    start_response and write
+ *   response.c    start_response and write; extras.c  early hints, trailers, cancelled
  *   input.c       wsgi.input        errors.c  wsgi.errors        filewrapper.c  wsgi.file_wrapper
  *   compat.h      one text for every CPython from 3.9 on
  *
@@ -94,6 +94,8 @@ struct response {
 	struct langplugin_call *call; /* NULL: the request is over */
 	PyObject *status, *fields;    /* as start_response was given them; NULL: not called yet */
 	PyObject *start, *write;      /* start_response and write, bound to this */
+	PyObject *hints, *cancelled;  /* wsgi.early_hints, webserver.cancelled */
+	PyObject *trailers;	      /* webserver.trailers; NULL: the host has none */
 	int64_t left;		      /* of the answer's Content-Length; -1: not known, or no body follows */
 	bool sent;		      /* the head has been given to the host */
 	bool gone;		      /* the client is */
@@ -105,6 +107,19 @@ struct response *response_take(struct thread *thread, struct langplugin_call *ca
 int response_send_head(struct response *response, int64_t length);
 /* Bytes of the body; sends the head first. 0, 1: the client is gone, -1: exception. */
 int response_write(struct response *response, const char *data, size_t size, bool flush);
+
+/* A list of header tuples, as start_response takes it: 0, or -1 with an exception. */
+int response_check_fields(PyObject *fields);
+/* The list's fields, which must have been checked; freed with PyMem_Free. NULL with an exception. */
+struct langplugin_field *response_fields(PyObject *fields);
+
+/* ---- extras.c */
+/* The callables beyond PEP 3333, bound to the response. 0, or -1 with an exception. */
+int extras_make(struct response *response);
+void extras_clear(struct response *response);
+/* No reference to one of them is anywhere but in the response. */
+bool extras_unused(const struct response *response);
+int extras_count(const struct response *response);
 
 /* ---- input.c, errors.c, filewrapper.c */
 struct input {

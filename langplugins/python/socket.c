@@ -226,11 +226,11 @@ static int pump(struct exchange *exchange)
 				return -1;
 			continue;
 		}
-		/* Its side is over without a close frame. */
+		/* Its side is over without a close frame: it is gone, or the front end says so when tunnel_grace is
+		   over, and then it hears why. */
 		disconnected(socket, WEBSOCKET_ABNORMAL, NULL, 0);
+		put_close(socket, WEBSOCKET_GOING_AWAY, NULL, 0);
 		other_closed(exchange);
-		socket->closing = true;
-		socket->control_size = 0;
 	}
 	push(exchange);
 	return 0;

@@ -25,6 +25,7 @@ enum websocket_opcode {
 /* 7.4.1 */
 enum websocket_code {
 	WEBSOCKET_NORMAL = 1000,
+	WEBSOCKET_GOING_AWAY = 1001,
 	WEBSOCKET_PROTOCOL_ERROR = 1002,
 	WEBSOCKET_NO_CODE = 1005,  /* never sent: the close frame had none */
 	WEBSOCKET_ABNORMAL = 1006, /* never sent: there was no close frame */

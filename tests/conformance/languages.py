@@ -35,7 +35,6 @@ LANGUAGES = (
 
 # (language, clause): why the interface cannot express it.
 CANNOT = {
-    ("python", "trailers"): "PEP 3333 has no trailers",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
@@ -43,14 +42,7 @@ CANNOT = {
 }
 
 # (language, clause): what is still to be built.
-NOT_YET = {
-    ("python", "early"): "early hints",
-    ("python", "deadline"): "the deadline in environ",
-    ("python", "cancelled"): "asking whether the client has gone",
-    ("php", "early"): "early hints",
-    ("php", "deadline"): "the deadline as a function",
-    ("php", "file"): "a file as an answer, without reading it",
-}
+NOT_YET: dict[tuple[str, str], str] = {}
 
 
 def left_out(language: str, clause: str, without: frozenset[str] = frozenset()) -> str:

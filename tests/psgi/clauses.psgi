@@ -164,7 +164,7 @@ $clause{alarm} = sub {
     my $got = eval {
         local $SIG{ALRM} = sub { die "alarm\n" };
         Time::HiRes::alarm(0.05);
-        my $read = $env->{'psgi.input'}->read(my $piece, 1000);
+        my $read = $env->{'psgi.input'}->read(my $piece, 1_000_000);
         Time::HiRes::alarm(0);
         $read;
     };

@@ -113,9 +113,9 @@ def _value(document: Document, result: Values, option: Option, entry: Entry) -> 
             result.bad.add(option.name)
             return None
         for number, item in enumerate(items):
-            if item in items[:number]:
+            if item in items[:number] and not option.repeats:
                 document.error(entry.place, subject, f"found {option.kind.write(item)} twice")
-        return tuple(dict.fromkeys(items))
+        return tuple(items if option.repeats else dict.fromkeys(items))
     if isinstance(entry.value, list):
         value = None
         document.error(entry.place, subject, f"found a list of {len(entry.value)}, expected {described(option)}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from typing import Any
 
 from webserver.config import files
 from webserver.config.check import Values
@@ -15,12 +16,20 @@ from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
 from webserver.config.languages import Language, find
 from webserver.config.machine import READ, SEARCH, Machine, User
+from webserver.config.options import TABLE
 from webserver.config.reader import Document, Entry
 from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 
 _SETTING_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_PATHS = {"python_path": "python", "perl_path": "perl"}  # option: the language whose modules are looked for there
+_ONLY = {
+    "python_path": "python",
+    "perl_path": "perl",
+    **dict.fromkeys(
+        ("listens_on", "strip_prefix", "forwarded", "keepalive", "continue_timeout", "stop_timeout"), "exec"
+    ),
+}  # option: the language that it is for
+_PLACEHOLDERS = {"socket": "{socket}", "descriptor": "{descriptor}", "port": "{port}"}  # listens_on: what names it
 
 
 def check_group(document: Document, group: Values, machine: Machine) -> User | None:
@@ -31,8 +40,9 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
         if not language.threads and group.good("threads") and group["threads"] > 1:
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
                            f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
-        for name, only in _PATHS.items():
-            if group[name] and language.name != only:
+        for name, only in _ONLY.items():
+            # What is as by default anyhow may be written down all the same, as -T does.
+            if language.name != only and group.good(name) and group[name] != _by_default(name):
                 document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
                                f" {language.name}")  # fmt: skip
         if group["arguments"] and not language.arguments:
@@ -40,6 +50,7 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
                            " no command line")  # fmt: skip
         _check_interface(document, group, language)
         _check_preload(document, group, language)
+        _check_program(document, group, language)
         if "ini" in group.block.blocks and not language.ini:
             document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
                            f" language is {language.name}")  # fmt: skip
@@ -66,6 +77,12 @@ def _check_interface(document: Document, group: Values, language: Language) -> N
                        " requested files are run by wsgi", "application = module:callable, or a file")  # fmt: skip
 
 
+def _by_default(name: str) -> Any:
+    option = TABLE["group"][name]
+    text = str(option.default)
+    return () if option.many and not text else option.kind.read(text, "/")
+
+
 def _check_preload(document: Document, group: Values, language: Language) -> None:
     if group["preload"] and not language.preload:
         document.error(group.place("preload"), group.subject("preload"), f"{language.name} has nothing to load before"
@@ -83,6 +100,26 @@ def _check_preload(document: Document, group: Values, language: Language) -> Non
         if kind not in language.preload:
             document.error(group.place("preload"), group.subject("preload"), f'found the {kind} "{name}", expected a'
                            f" {language.preload}: the group's language is {language.name}")  # fmt: skip
+
+
+def _check_program(document: Document, group: Values, language: Language) -> None:
+    """A program must be named, and the placeholders in what it is told must be those of what it listens on."""
+    if not language.program:
+        return
+    if not group["application"] and group.good("application"):
+        document.error(group.block.place, group.block.title, '"application" is missing, expected the program to run')
+    if not group.good("arguments", "listens_on"):
+        return
+    block = group.block.blocks.get("environment")
+    told = [("arguments", group.place("arguments"), text) for text in group["arguments"]]
+    told += [(f"environment: {name}", entry.place, str(entry.value)) for name, entry in
+             (block.entries.items() if block is not None else ())]  # fmt: skip
+    for name, place, text in told:
+        for listens_on, placeholder in _PLACEHOLDERS.items():
+            if placeholder in text and not (listens_on == group["listens_on"] or
+                                            (listens_on, group["listens_on"]) == ("socket", "descriptor")):  # fmt: skip
+                document.error(place, group.subject(name), f"found {placeholder}, which is for listens_on ="
+                               f" {listens_on}, and the group's is {group['listens_on']}")  # fmt: skip
 
 
 def _check_paths(document: Document, group: Values, machine: Machine, user: User | None) -> None:
@@ -103,7 +140,9 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
             document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
                            f" a file: {group['language']} has no module:callable")  # fmt: skip
     elif application:
-        there = need("application", application, "file", READ, _application_advice(group, application))
+        program = group.good("language") and find(group["language"]).program
+        bits = SEARCH if program else READ
+        there = need("application", application, "file", bits, _application_advice(group, application))
     need("interpreter", group["interpreter"], "file", SEARCH)
     if group.good("language"):
         advice = "" if group.given("plugin") else f"the plugin for {group['language']} is not built or not installed"
@@ -111,7 +150,7 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
     # By default it follows from the application, and so does what is wrong with it.
     if group.good("application") and (there or group.given("directory")):
         need("directory", group["directory"], "directory", SEARCH)
-    for name in _PATHS:
+    for name in ("python_path", "perl_path"):
         for path in group[name]:
             need(name, path, "directory", SEARCH)
     for path in group["preload"]:

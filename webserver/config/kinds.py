@@ -71,6 +71,8 @@ def _host(text: str, base: str) -> str:
 # module:callable, or module:factory(), which no file name in use looks like
 MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?")
 SCRIPTS = (".php", ".py", ".wsgi", ".pl", ".pm", ".psgi", ".rb", ".ru", ".lua")
+# Names of programs: a file that ends in one of these is run, or not answered, unless its site says that it is a file.
+PROGRAMS = (*SCRIPTS, ".php3", ".php4", ".php5", ".php7", ".php8", ".phtml", ".phar", ".cgi", ".fcgi")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")  # of groups and sites: in process titles, logs and file names
 
 WHOLE = Kind("number", "a whole number", _alone(units.whole), str, int)

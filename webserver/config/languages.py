@@ -16,6 +16,7 @@ class Language:
     preload: str  # what can be loaded before workers are forked: "module", "file", "module or file", or ""
     arguments: bool  # an application has a command line
     plain: bool = False  # `application` is a text that only the plugin understands
+    program: bool = False  # `application` is a program, which is run
     settings: bool = False  # has [[[settings]]]
 
 
@@ -23,6 +24,7 @@ LANGUAGES = {
     language.name: language
     for language in (
         Language("echo", True, False, False, False, preload="", arguments=False, plain=True),
+        Language("exec", True, False, False, False, preload="", arguments=True, program=True),
         Language("lua", False, False, True, False, preload="module or file", arguments=True),
         Language("perl", False, False, True, False, preload="module or file", arguments=True),
         Language("php", False, False, True, True, preload="file", arguments=False),

@@ -69,8 +69,16 @@ class Group:
     python_path: tuple[str, ...]
     perl_path: tuple[str, ...]
     arguments: tuple[str, ...]
+    listens_on: str  # socket, descriptor, port
+    strip_prefix: bool
+    forwarded: str  # overwrite, append
+    keepalive: bool
+    continue_timeout: float  # 0: none
+    stop_timeout: float  # 0: none
     processes: int
     threads: int
+    websocket_message: int
+    websocket_ping: float  # 0: none
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none
@@ -87,7 +95,7 @@ class Route:
     """`pattern` is a path prefix ("/", "/shop/") or an extension (".php"); `targets` are tried in order."""
 
     pattern: str
-    targets: tuple[str, ...]  # "files", "group:NAME", "/internal/path", "=404"
+    targets: tuple[str, ...]  # "files", "group:NAME", "script:/path", "/internal/path", "=404"
     upload: str  # "stream", "gather"
 
 
@@ -99,6 +107,7 @@ class Site:
     index: tuple[str, ...]
     symlinks: str  # deny, owner, allow
     dotfiles: str  # deny, allow
+    sendfile: tuple[str, ...]  # absolute
     max_body: int
     gather: tuple[str, ...]  # patterns of routes; what Route.upload was made of
     routes: tuple[Route, ...]

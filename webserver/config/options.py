@@ -51,6 +51,7 @@ class Option:
     choices: tuple[str, ...] = ()
     opened_by: str = ""  # an option; where it is given, this one takes more than its choices
     many: bool = False
+    repeats: bool = False  # an item may be given twice
     root: str = ""  # how running as root, or not, matters
     may_be_zero: bool = False  # 0 or its word stands for "none" though least is above it
 
@@ -139,12 +140,12 @@ OPTIONS = (
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
-    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client; the files in it"
-           " have no name and vanish with their request.", "/var/tmp"),
+    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
+           " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
     Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
-           " wait for the client.", "1g", 0, 1 << 44),
+           " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),
     Option("server", "mime_types", kinds.PATH, "File of media types: a type and the file name extensions it belongs to"
            " on each line.", Computed("the table that comes with the server", lambda context: MIME_TYPES)),
     # logs
@@ -169,7 +170,24 @@ OPTIONS = (
            many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
     Option("group", "perl_path", kinds.PATH, "Directories where Perl looks for modules first.", many=True),
-    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
+    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True,
+           repeats=True),
+    # group: a program that is an HTTP server itself
+    Option("group", "listens_on", kinds.CHOICE, "What a program of language exec listens on: a unix socket that it"
+           " makes where it is told to, a listening socket that it inherits as a descriptor, or a port of 127.0.0.1,"
+           " where other users of the machine reach it too.", "socket", choices=("socket", "descriptor", "port")),
+    Option("group", "strip_prefix", kinds.SWITCH, "Whether a program of language exec sees paths without the pattern of"
+           " the route that chose the group.", "no"),
+    Option("group", "forwarded", kinds.CHOICE, "What a program of language exec is told of where a request comes from:"
+           " only what this server knows, or that added to what the request says, for a server behind a proxy of one's"
+           " own.", "overwrite", choices=("overwrite", "append")),
+    Option("group", "keepalive", kinds.SWITCH, "Connections to a program of language exec are kept for the next"
+           " request; one that serves a single connection at a time needs no, or threads = 1.", "yes"),
+    Option("group", "continue_timeout", kinds.TIME_OR_NONE, "A client that waits to be asked for its body is asked when"
+           " a program of language exec does so, or after this time if it says nothing.", "5s", 0.1, 3600,
+           may_be_zero=True),
+    Option("group", "stop_timeout", kinds.TIME_OR_NONE, "A program of language exec that has been asked to end is"
+           " killed after this time.", "30s", 0.1, 86400, may_be_zero=True),
     Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with, 3.9 or"
            " newer; a virtual environment's bin/python makes its packages available.", "/usr/bin/python3"),
     Option("group", "plugin", kinds.PATH, "The language's plugin; where one for the interpreter's version lies beside"
@@ -187,6 +205,10 @@ OPTIONS = (
     Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
            " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
            " and nobody else may read it."),
+    Option("group", "websocket_message", kinds.SIZE, "Largest WebSocket message that an ASGI application gets; a client"
+           " that sends a larger one is disconnected with code 1009.", "16m", 1, 1 << 30),
+    Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
+           " if it has not answered when the next ping is due.", "20s", 0.1, 86400, may_be_zero=True),
     # group: how many, how long
     Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
     Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"
@@ -210,6 +232,9 @@ OPTIONS = (
            " also that of what they point to, or all.", "owner", choices=("deny", "owner", "allow")),
     Option("site", "dotfiles", kinds.CHOICE, "Whether files and directories whose name begins with a dot are served.",
            "deny", choices=("deny", "allow")),
+    Option("site", "sendfile", kinds.PATH, "Directories whose files a group may have sent by naming one in its answer:"
+           " in X-Sendfile by its path, in X-Accel-Redirect by its path below one of them. Without it an answer with"
+           " such a field becomes 500.", many=True),
     Option("site", "max_body", kinds.SIZE_OR_UNLIMITED, "Largest request body; a larger one is answered with 413.",
            "64m", 1),
     Option("site", "gather", kinds.ROUTE, "Routes whose request bodies arrive whole before a worker is taken, so that a"

@@ -31,6 +31,7 @@ static int take_fields(struct channel *c, const char *data, size_t size, uint32_
 
 	if (!wire_fields_ok(data, size, at, of))
 		return -1;
+	c->sendfile.kind = SENDFILE_NONE;
 	for (uint32_t i = 0; i < of; i++) {
 		struct wire_field field;
 		memcpy(&field, data + at + i * sizeof(field), sizeof(field));
@@ -42,7 +43,9 @@ static int take_fields(struct channel *c, const char *data, size_t size, uint32_
 		if (!allowed(name, allow))
 			continue;
 		/* Not by the worker's number for it, which is only the worker's word. */
-		c->fields[count++] = (struct field){.name = name, .value = value};
+		c->fields[count] = (struct field){.name = name, .value = value};
+		if (!sendfile_take(&c->sendfile, &c->fields[count]))
+			count++;
 	}
 	return count;
 }
@@ -231,7 +234,13 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 		x->answer.length = response.body.size;
 	x->answer.discard = r->is_head || response.status == 204 || response.status == 304;
 	x->answered_head = true;
+	bool bodiless = response.status == 204 || response.status == 304;
 	struct engine_text reason = {data + response.reason.at, response.reason.size};
+	if (c->sendfile.kind != SENDFILE_NONE && !bodiless && !tunnel) {
+		group_sever(x); /* what it still says goes nowhere, and its slot is free */
+		sendfile_answer(r, &c->sendfile, response.status, reason, c->fields, (size_t)count);
+		return true;
+	}
 	if (tunnel)
 		tunnel_begin(x);
 	int result = reply_begin(

@@ -39,6 +39,9 @@ bool body_gathers(struct exchange *x)
 	/* Who waits for 100 is only let go on when the application reads. */
 	bool small = r->content_length != UINT64_MAX && !r->expect && r->content_length <= gather_limit(x);
 	x->upload = small || route ? UPLOAD_WHOLE : UPLOAD_STREAM;
+	if (route && !small && r->content_length != UINT64_MAX &&
+		r->content_length > exchange_engine(x)->limits.spool_limit)
+		x->failed = BODY_TOO_LARGE;
 	return x->upload != UPLOAD_STREAM;
 }
 
@@ -75,18 +78,21 @@ static bool reserve(struct exchange *x, size_t size)
 	return true;
 }
 
-static bool to_file(struct exchange *x, const char *data, size_t size)
+static void to_file(struct exchange *x, const char *data, size_t size)
 {
-	/* Its length was checked against the site's max_body. */
-	return spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX);
+	/* max_body may be unlimited, and disks are not. */
+	if (x->body.spool.end + size > exchange_engine(x)->limits.spool_limit)
+		x->failed = BODY_TOO_LARGE;
+	else if (!spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX))
+		x->failed = BODY_NOT_KEPT;
 }
 
 static void gather(struct exchange *x, const char *data, size_t size)
 {
 	if (x->upload == UPLOAD_WHOLE && x->body.size + size > gather_limit(x)) {
 		x->upload = UPLOAD_FILE;
-		if (x->body.size > 0 && !to_file(x, body_bytes(x), x->body.size))
-			x->failed = true;
+		if (x->body.size > 0)
+			to_file(x, body_bytes(x), x->body.size);
 		free(x->body.buffer);
 		x->body.buffer = NULL;
 		x->body.size = x->body.capacity = 0;
@@ -94,9 +100,9 @@ static void gather(struct exchange *x, const char *data, size_t size)
 	if (size == 0 || x->failed)
 		return;
 	if (x->upload == UPLOAD_FILE) {
-		x->failed = !to_file(x, data, size);
+		to_file(x, data, size);
 	} else if (!reserve(x, size)) {
-		x->failed = true;
+		x->failed = BODY_NOT_KEPT;
 	} else {
 		memcpy(body_bytes(x) + x->body.size, data, size);
 		x->body.size += size;
@@ -134,7 +140,7 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 		if (x->body.size >= WIRE_PIECE)
 			body_forward(x);
 		if (!reserve(x, size)) {
-			x->failed = true;
+			x->failed = BODY_NOT_KEPT;
 		} else {
 			memcpy(body_bytes(x) + x->body.size, data, size);
 			x->body.size += size;

@@ -63,7 +63,9 @@ static void due_run(struct exchange *x)
 	exchange_pin(x);
 	if (x->owes & (OWES_CANCEL | OWES_CANCEL_KEEPER))
 		group_cancel(x);
-	if (x->request != NULL && x->failed)
+	if (x->request != NULL && x->failed == BODY_TOO_LARGE)
+		exchange_fail(x, 413, 0, "group \"%s\": the gathered body is larger than spool_limit", x->group->name);
+	else if (x->request != NULL && x->failed)
 		exchange_fail(x, 503, 0,
 			"group \"%s\": the request's body could not be kept: the spool directory is full or missing",
 			x->group->name);

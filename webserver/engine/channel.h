@@ -35,6 +35,7 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "sendfile.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -100,6 +101,7 @@ enum exchange_state {
 };
 
 enum upload { UPLOAD_NONE = 0, UPLOAD_WHOLE, UPLOAD_FILE, UPLOAD_STREAM };
+enum body_failure { BODY_NOT_KEPT = 1, BODY_TOO_LARGE };
 enum owes { OWES_CANCEL = 1, OWES_CANCEL_KEEPER = 2, OWES_CREDIT = 4, OWES_PROBE = 8, OWES_CLOSED = 16 };
 
 /* Before body bytes in memory, so that they can become a message where they are. */
@@ -123,7 +125,7 @@ struct exchange {
 	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
 	bool answered_head; /* reply_begin was called */
-	bool failed;	    /* its body could not be kept: to be answered 503 */
+	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
 	bool tunnel;	    /* it was answered with 101 */
 	bool leaving;	    /* the tunnel is to end: its server or its generation does */
@@ -277,7 +279,8 @@ struct channel {
 	uint32_t spares;
 	uint64_t spooled;	/* in this turn */
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
-	struct field fields[WIRE_FIELDS];
+	struct field fields[WIRE_FIELDS + SENDFILE_FIELDS];
+	struct sendfile sendfile; /* what the answer at hand names */
 };
 
 struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "connection.h"
@@ -204,7 +205,8 @@ void connection_idle(struct connection *c)
 void connection_finish(struct connection *c)
 {
 	struct request *r = c->request;
-	bool body_done = r->body_done, keep = c->keep;
+	/* Of a tunnel that we ended, more may be on its way. */
+	bool body_done = r->body_done && (c->body != BODY_TUNNEL || c->ended), keep = c->keep;
 	timer_disarm(&c->timer);
 	request_end(r, true);
 	if (!keep) {
@@ -301,6 +303,16 @@ static void peer_has_shut(struct connection *c)
 		timer_arm(c->engine, c->engine->connections->probe_queue, &c->timer);
 }
 
+/* It has been waiting to be asked for its body, of which nothing is here, and will not send it any more. */
+static bool waits_no_more(struct connection *c)
+{
+	const struct request *r = c->request;
+	int unread = 1;
+
+	return r->expect && !r->continued && input_left(c) == 0 && ioctl(c->poll.fd, FIONREAD, &unread) == 0 &&
+	       unread == 0;
+}
+
 /*
  * A tunnel of which both sides are shut hangs up (EPOLLHUP), though the client's last bytes may still be here, for a
  * worker that is slow to take them. epoll would tell of nothing but that any more, again and again.
@@ -352,6 +364,10 @@ void connection_ready(struct engine *e, struct pollable *self, uint32_t events)
 	const struct request *r = c->request;
 	if (c->phase == PHASE_REQUEST && (r->body_done || r->body_room == 0)) {
 		/* Nobody wants it now; level-triggered, so stop listening, or the loop would spin. */
+		if ((events & EPOLLRDHUP) && waits_no_more(c)) {
+			connection_close(c);
+			return;
+		}
 		if (events & EPOLLRDHUP)
 			peer_has_shut(c);
 		connection_listen(c, false);

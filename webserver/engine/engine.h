@@ -7,7 +7,8 @@
  *   reply.c output.c         the answer's head and framing; bytes on their way to the client
  *   request.c green.c errors.c        the request's life; answers by Python; the engine's own answers
  *   route.c decisions.c      the decision table                      struct decision, struct site
- *   static.c files.c ranges.c conditions.c mime.c                    struct file, struct root
+ *   static.c files.c paths.c sources.c roots.c mime.c                struct file, struct root
+ *   represent.c parts.c ranges.c conditions.c sendfile.c             a file as an answer; files that groups name
  *   group.c queue.c slots.c place.c channel.c frames.c bodies.c spool.c pages.c zmqlib.c    struct group and below
  *   access.c log.c           access log in batches; error log lines
  *
@@ -236,9 +237,11 @@ struct site {
 	uint64_t generation; /* a decision with another one is forgotten */
 	char *name, *document_root;
 	uint64_t max_body;
+	uint32_t *sendfile; /* roots whose files its groups may have sent */
+	size_t sendfile_count;
 };
 struct choice {
-	uint32_t kind, target, strip;
+	uint32_t kind, target, strip, flags;
 	struct engine_text script;
 };
 /* Look the request up in the table; ask Python when it is not there. */

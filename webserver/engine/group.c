@@ -187,7 +187,10 @@ void group_start(struct request *r, uint32_t group, struct engine_text script_na
 		group_enqueue(x);
 	} else {
 		exchange_move(x, EXCHANGE_GATHERING);
-		body_want(x);
+		if (x->failed)
+			exchange_due(x); /* it will not be asked for */
+		else
+			body_want(x);
 	}
 	exchange_unpin(x);
 }

@@ -26,6 +26,9 @@ def main() -> int:
     from webserver.wire.control import Control
 
     sys.path.remove(tree)
+    # Nor does our package's name stand in the way of an application's `webserver`. What has been imported stays.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "webserver"]:
+        del sys.modules[name]
 
     # What an application prints goes to the log as it is printed, not when the interpreter ends.
     if isinstance(sys.stdout, io.TextIOWrapper):

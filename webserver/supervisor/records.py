@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from webserver.config import Config, Group, Logs
-from webserver.config.languages import plugin
+from webserver.config.languages import find, plugin
 from webserver.supervisor.confine import PATH
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.nursery import CONTROL_NUMBER
@@ -122,6 +122,7 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
 def settings(group: Group) -> list[list[str]]:
     """A group's settings as its plugin gets them: option names, a list as one entry for each value."""
     entries = [("application", group.application), ("directory", group.directory), ("interface", group.interface)]
+    entries += [("websocket_message", str(group.websocket_message)), ("websocket_ping", str(group.websocket_ping))]
     for name, values in (
         ("preload", group.preload),
         ("python_path", group.python_path),
@@ -129,6 +130,16 @@ def settings(group: Group) -> list[list[str]]:
         ("arguments", group.arguments),
     ):
         entries += [(name, value) for value in values]
+    if find(group.language).program:
+        entries += [
+            ("listens_on", group.listens_on),
+            ("strip_prefix", "yes" if group.strip_prefix else "no"),
+            ("forwarded", group.forwarded),
+            ("keepalive", "yes" if group.keepalive else "no"),
+            ("start_timeout", f"{group.start_timeout:g}"),
+            ("continue_timeout", f"{group.continue_timeout:g}"),
+            ("stop_timeout", f"{group.stop_timeout:g}"),
+        ]
     entries += [(f"ini.{name}", value) for name, value in group.ini]
     entries += [(f"settings.{name}", value) for name, value in group.settings]
     entries += [(f"environment.{name}", value) for name, value in group.environment]

@@ -167,6 +167,19 @@ switch ($words[0]) {
         header("Content-Length: $number");
         content($number);
         break;
+    case 'file':
+        readfile("$scratch/file");
+        break;
+    case 'early':
+        header('Link: </style.css>; rel=preload');
+        headers_send(103);
+        header_remove('Link');
+        echo 'early';
+        break;
+    case 'deadline':
+        $ends = $_SERVER['WEBSERVER_DEADLINE'] ?? null;
+        echo $ends === null ? 'none' : sprintf('%.3f', $ends - hrtime(true) / 1e9);
+        break;
     case 'empty':
         header('Content-Length: 0');
         break;

@@ -203,6 +203,31 @@ def pid(environ, start):
     return answer(start, b"%d" % os.getpid())
 
 
+def early(environ, start):
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    return answer(start, b"early")
+
+
+def trailers(environ, start):
+    start("200 OK", [PLAIN])
+    environ["webserver.trailers"]([("X-Checksum", "12")])
+    return [b"body"]
+
+
+def deadline(environ, start):
+    ends = environ["webserver.deadline"]
+    return answer(start, b"none" if ends is None else b"%.3f" % (ends - time.monotonic()))
+
+
+def cancelled(environ, start):
+    for _ in range(2000):
+        if environ["webserver.cancelled"]():
+            note("cancelled", token_of(environ))
+            break
+        time.sleep(0.01)
+    return answer(start, b"cancelled")
+
+
 class After:
     """The answer is complete with its Content-Length; close() comes afterwards."""
 
@@ -246,7 +271,8 @@ class Watched:
 PATHS = {
     name.replace("_", "-"): globals()[name]
     for name in """hello echo length half never first late hang hang_read sleep fields cookies status reason headers inject
-    stream steps large file empty nobody error error_late short long log pid after""".split()
+    stream steps large file empty nobody error error_late short long log pid after early trailers deadline
+    cancelled""".split()
 } | {"path_info": path_info}
 
 

@@ -13,7 +13,7 @@
  * sources: webserver/engine/group.c webserver/engine/queue.c webserver/engine/slots.c webserver/engine/place.c
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
  * sources: webserver/engine/block.c webserver/engine/spool.c webserver/engine/endings.c webserver/engine/exchange.c
- * sources: webserver/engine/generation.c webserver/engine/pages.c
+ * sources: webserver/engine/generation.c webserver/engine/pages.c webserver/engine/sendfile.c webserver/engine/dates.c
  * sources: webserver/engine/fuzz/_frames_zmq.c webserver/engine/fuzz/_frames_clients.c
  * sources: webserver/engine/fuzz/_frames_checks.c
  * sources: /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c
@@ -147,7 +147,13 @@ static void do_client(void)
 
 void route_start(struct request *r)
 {
-	static struct site site = {.id = 1, .name = "site", .document_root = "/nowhere", .max_body = 5000};
+	static uint32_t sendfile = 1;
+	static struct site site = {.id = 1,
+		.name = "site",
+		.document_root = "/nowhere",
+		.max_body = 5000,
+		.sendfile = &sendfile,
+		.sendfile_count = 1};
 
 	r->site = &site;
 	/* Only whether there is one is asked. */
@@ -310,11 +316,12 @@ static void put_upgrade(char *table, uint32_t texts, struct wire_response *r, bo
 static void draft_response(struct draft *d, struct placement *p, struct wire_head head)
 {
 	static const uint16_t statuses[] = {200, 204, 304, 500, 103, 101, 199, 65535};
-	static const char names[] = "X-A: b\0Content-Length: 3\0Date: c\0bad name: \r\0\0\0\0Upgrade: xy";
+	static const char names[] =
+		"X-A: b\0Content-Length: 3\0Date: c\0bad name: \r\0\0\0\0Upgrade: xy\0X-Sendfile: /x";
 	unsigned what = byte(), more = byte();
 	struct wire_response r = {.content_length = UINT64_MAX, .status = statuses[what % 8]};
-	static const struct wire_field fields[] = {
-		{0, 3, 0, 5, 1}, {7, 14, 0, 23, 1}, {25, 4, 0, 31, 1}, {33, 8, 0, 43, 1}, {0, 0, 0, 0, 0}};
+	static const struct wire_field fields[] = {{0, 3, 0, 5, 1}, {7, 14, 0, 23, 1}, {25, 4, 0, 31, 1},
+		{33, 8, 0, 43, 1}, {0, 0, 0, 0, 0}, {60, 10, 0, 72, 2}};
 
 	if (head.kind == WIRE_INFORM)
 		r.status = statuses[4 + what % 4];
@@ -324,6 +331,8 @@ static void draft_response(struct draft *d, struct placement *p, struct wire_hea
 	size_t texts = d->size + 7 * sizeof(struct wire_field);
 	for (unsigned i = 0; i < 7; i++) {
 		struct wire_field field = fields[what < 128 ? (what / 64 + i) % 3 : (what + i) % 5];
+		if ((more & 0xc0) == 0xc0 && i == 0)
+			field = fields[5];
 		field.name += (uint32_t)texts;
 		field.value += (uint32_t)texts;
 		put(d, &field, sizeof(field));

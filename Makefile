@@ -14,7 +14,7 @@ LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
-PLUGINS := echo exec python php perl lua
+PLUGINS := echo exec python php perl lua ruby
 LLHTTP := /usr/share/llhttp
 
 ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.c webserver/wire/*.h) webserver/engine/build.py
@@ -81,6 +81,12 @@ $(LIB)/perl.so: $(wildcard langplugins/perl/*.c langplugins/perl/*.h) langplugin
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) \
 		$$(perl -MExtUtils::Embed -e ccopts | sed 's:-I\(/[^ ]*/CORE\):-isystem \1:') langplugins/perl/*.c -o $@.new -lperl && mv $@.new $@
+
+$(LIB)/ruby.so: $(wildcard langplugins/ruby/*.c langplugins/ruby/*.h langplugins/ruby/*.rb) langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) -D_GNU_SOURCE $(CFLAGS) -shared -fPIC $(INCLUDE) \
+		$$(pkg-config --cflags-only-I ruby-3.1 | sed s:-I:-isystem:g) langplugins/ruby/*.c \
+		-o $@.new $$(pkg-config --libs-only-l ruby-3.1) && mv $@.new $@
 
 # langplugin.h is all of this tree that it includes.
 $(LIB)/lua.so: $(wildcard langplugins/lua/*.c langplugins/lua/*.h) langplugins/lua/serve.lua langplugins/include/langplugin.h

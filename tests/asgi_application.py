@@ -34,7 +34,9 @@ async def hello(scope, receive, send):
 async def scope_of(scope, receive, send):
     shown = {key: value for key, value in scope.items() if key != "extensions"}
     shown["extensions"] = sorted(scope["extensions"])
-    shown["webserver"] = scope["extensions"]["webserver"]
+    own = scope["extensions"]["webserver"]
+    own["log"]("a line of " + own["request_id"])
+    shown["webserver"] = {key: own[key] for key in ("request_id", "deadline")}
     await answer(send, repr(shown).encode())
 
 

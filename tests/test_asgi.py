@@ -81,6 +81,8 @@ def test_scope(app: Server) -> None:
     assert {"http.response.trailers", "http.response.early_hint", "http.response.pathsend"} <= set(seen["extensions"])
     assert re.fullmatch("[0-9a-f]{16}", seen["webserver"]["request_id"])
     assert isinstance(seen["webserver"]["deadline"], float)
+    request = seen["webserver"]["request_id"]
+    wait_until(lambda: f"request={request}: a line of {request}" in app.log(), "its line is not in the log")
     mounted = scope_of(app, "/mount/point/scope_of")
     # Frameworks take root_path off the path themselves.
     assert (mounted["root_path"], mounted["path"]) == ("/mount/point", "/mount/point/scope_of")
@@ -376,6 +378,27 @@ def test_another_interface_is_refused(server: Server, case: str) -> None:
     server.file("work/app.py", code + "\n")
     server.start()
     wait_until(lambda: words in server.log(), f"{words} is not in the log")
+
+
+def test_event_loops(server: Server) -> None:
+    """uvloop where the group's interpreter has it, asyncio's own where it has not."""
+    server.file("without/uvloop.py", "raise ImportError('there is none')\n")
+    text = CONFIG.format(processes=1, threads=16, more="")
+    group = text.partition("[[app]]")[2].partition("[sites]")[0]
+    other = f"[[other]]{group}python_path = without\n[sites]"
+    server.write(text.replace("[sites]", other) + "/other = group:other\n")
+    server.file("work/app.py", (TREE / "tests/asgi_application.py").read_text())
+    server.file("work/data", DATA)
+    server.start()
+    kinds = []
+    for at in ("", "/other"):
+        kinds.append(server.get(f"{at}/loop_kind").text)
+        assert server.get(f"{at}/large?5000003").body[-3:] == b"xxx"
+        assert server.get(f"{at}/pathsend").body == DATA
+        assert server.get(f"{at}/timeout").body == b"cancelled"
+        assert server.get(f"{at}/subprocess").body == b"from a program\n"
+        assert server.request("POST", f"{at}/echo", DATA).body == DATA
+    assert kinds == ["uvloop True", "asyncio.unix_events True"]
 
 
 def test_other_forms_of_applications(server: Server) -> None:

@@ -162,7 +162,7 @@ def test_every_value_is_shown_with_its_origin(tree: Path) -> None:
     values = [line for line in lines if " = " in line or line.startswith("# ")]
     assert all(line.endswith("  # default") or f"  # {path}:" in line for line in values)
     assert any(line.startswith("threads = 8 ") and line.endswith(f"# {path}:11") for line in lines)
-    assert any(line.startswith("/ = files, group:shop ") and line.endswith(f"# {path}:32") for line in lines)
+    assert any(line.startswith("/ = files, group:shop ") and line.endswith(f"# {path}:39") for line in lines)
     assert any(line.startswith("queue_timeout = 30s ") and line.endswith("# default") for line in lines)
 
 

@@ -65,7 +65,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
 def test_each_option_is_described(option: Option) -> None:
     assert re.fullmatch(r"[A-Z](.|\n)*\.", option.help)
     assert described(option)
-    assert (option.kind is kinds.CHOICE) == bool(option.choices)
+    assert (option.kind in (kinds.CHOICE, kinds.LANGUAGE)) == bool(option.choices)
     assert not isinstance(option.default, Computed) or option.default.sentence
 
 

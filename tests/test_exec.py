@@ -53,6 +53,7 @@ LIES = {
     "X-Forwarded-For": "1.2.3.4",
     "X-Forwarded-Proto": "https",
     "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Port": "443",
     "X-Forwarded-Prefix": "/evil",
     "X-Request-ID": "mine",
     "Forwarded": "for=1.2.3.4",
@@ -76,6 +77,7 @@ def test_what_the_program_sees(one: Server) -> None:
         "x-forwarded-for": "127.0.0.1",
         "x-forwarded-proto": "http",
         "x-forwarded-host": "example.org:8080",
+        "x-forwarded-port": str(one.port),
     }
 
 
@@ -90,6 +92,7 @@ def test_what_a_program_behind_a_trusted_proxy_sees(one: Server) -> None:
         "x-forwarded-for": "1.2.3.4, 127.0.0.1",
         "x-forwarded-proto": "https",
         "x-forwarded-host": "evil.example",
+        "x-forwarded-port": "443",
         "x-forwarded-prefix": "/trusting",
         "x-request-id": "mine",
         "x-real-ip": "1.2.3.4",
@@ -203,6 +206,14 @@ def test_interim_answers_and_trailers(one: Server) -> None:
     assert final.startswith(b"HTTP/1.1 200 OK\r\n")
     assert final.endswith(b"after hints")
     assert one.get("/plain/trailers").body == b"hello"
+    asked = b"GET /plain/trailers HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n"
+    assert one.raw(asked).endswith(b"hello\r\n0\r\nX-Sum: 42\r\n\r\n")
+    # And those of a request, but for what only a head may say.
+    answer = one.raw(
+        b"POST /plain/body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n0\r\nX-Sum: 42\r\nX-Forwarded-For: 1.2.3.4\r\nX-More: b\r\n\r\n"
+    )
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["trailers"] == ["X-Sum: 42", "X-More: b"]
 
 
 def test_answers_without_a_length_or_a_body(one: Server) -> None:

@@ -304,6 +304,23 @@ def test_a_tunnel_outlives_the_time_limits_of_requests(server: Server) -> None:
     assert server.pids("worker", "echo") == workers
 
 
+def test_a_request_that_hangs_beside_a_tunnel(server: Server) -> None:
+    """Its worker is to be replaced: the tunnel keeps it for tunnel_grace, and no longer."""
+    server.allow("502: ", "504: ", "request_timeout", "worker 0 of group hand")
+    write(server, "tunnel_grace = 1s\nfrontends = 1", hand="request_timeout = 0.5s")
+    server.start()
+    (worker,) = server.pids("worker", "hand")
+    with Tunnel(server, "/hand/thread") as tunnel:
+        assert server.get("/hand/hang").status == 504
+        tunnel.say(b"still")
+        assert tunnel.hear(5) == b"still"
+        with pytest.raises(ConnectionResetError):
+            tunnel.rest()
+    wait_until(lambda: server.pids("worker", "hand") not in ([], [worker]), "it is not replaced")
+    with Tunnel(server, "/hand/thread") as tunnel:
+        assert tunnel.status == 101
+
+
 def test_nothing_waits_behind_a_tunnel(shared: Server) -> None:
     """Its slot is taken: other requests go to the others, at once."""
     held = [Tunnel(shared, "/echo/upgrade") for _ in range(3)]

@@ -22,6 +22,7 @@ CONFIG = """
   plugin = {plugin}
   processes = 1
   threads = 4
+  {hand}
 [sites]
   [[all]]
   hosts = *
@@ -47,9 +48,10 @@ def build_plugin(directory: Path, name: str = "byhand") -> Path:
     return target
 
 
-def write(server: Server, lines: str = "", more: str = "", logs: str = "access_log = logs/access.log") -> None:
+def write(server: Server, lines: str = "", more: str = "", hand: str = "") -> None:
+    """`lines` for [server], `more` and `hand` for the two groups."""
     server.file("public/index.html", "static")
-    server.write(CONFIG.format(plugin=build_plugin(server.directory), more=more), lines, logs)
+    server.write(CONFIG.format(plugin=build_plugin(server.directory), more=more, hand=hand), lines)
 
 
 def upgrade(path: str, *fields: str, protocol: str = "chat", method: str = "GET", version: str = "1.1") -> bytes:

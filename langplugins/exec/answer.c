@@ -102,6 +102,17 @@ static enum step take_end(struct exchange *x)
 	return STEP_DONE;
 }
 
+/* What comes in chunks, and in more than one, is made while it is sent: so the client sees it, too. */
+static enum step begin_stream(struct exchange *x)
+{
+	int result = x->host->flush(x->call, LP_NOWAIT);
+
+	if (result == LP_GONE)
+		return STEP_GONE;
+	x->unflushed = result == LP_AGAIN;
+	return STEP_MOVED;
+}
+
 static enum step take(struct exchange *x, enum reply_event event)
 {
 	const struct reply *reply = &x->lane->reply;
@@ -117,7 +128,8 @@ static enum step take(struct exchange *x, enum reply_event event)
 		return take_head(x);
 	case REPLY_BODY:
 		x->left = (struct langplugin_text){reply->data, reply->size};
-		return STEP_MOVED;
+		return x->unflushed && ++x->pieces == 2 && (reply->parser.flags & F_CHUNKED) ? begin_stream(x)
+											     : STEP_MOVED;
 	case REPLY_END:
 		return take_end(x);
 	case REPLY_BAD:

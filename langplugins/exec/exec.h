@@ -172,8 +172,8 @@ struct exchange {
 	bool taken;		     /* of the client's body, something has been read */
 	bool deaf;		     /* the program takes nothing more */
 	bool unflushed, tunnel;
-	bool in_over; /* the program has closed its side */
-	unsigned interim;
+	bool in_over;		     /* the program has closed its side */
+	unsigned interim, pieces;    /* heads before the answer's; pieces of its body, so far */
 	struct langplugin_text left; /* of the answer's body: read, and not taken by the host yet */
 	uint64_t continue_at;	     /* when the body is sent without having been asked for; 0: never */
 };

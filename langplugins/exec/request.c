@@ -174,6 +174,8 @@ static void put_origin(struct head *head, const struct langplugin_request *reque
 		put_field(head, "X-Forwarded-Proto", request->scheme);
 	if (!settings->append || !has(request, "x-forwarded-host"))
 		put_field(head, "X-Forwarded-Host", host);
+	if (!settings->append || !has(request, "x-forwarded-port"))
+		put_field(head, "X-Forwarded-Port", request->server_port);
 	if (settings->strip_prefix && request->script_name.size)
 		put_prefix(head, request->script_name);
 	if (!settings->append || !has(request, "x-request-id"))

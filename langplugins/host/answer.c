@@ -139,10 +139,14 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		if (part > size)
 			part = size;
 		if ((result = part_wait(call, answer->gathered_size + part, flags)) != LP_OK ||
-			(result = part_send(call, at, part, 0, flags)) != LP_OK)
+			(result = part_send(call, at, part, 0, flags)) != LP_OK) {
+			if (result == LP_AGAIN)
+				answer->given -= size;
 			return result;
+		}
 		at += part;
 		size -= part;
+		flags |= GOES_ON;
 	}
 	return LP_OK;
 }
@@ -163,9 +167,9 @@ int answer_flush(struct langplugin_call *call, int flags)
 int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn)
 {
 	const struct tail tail = {fd, offset, size, torn};
-	int result = part_wait(call, call->answer.gathered_size + size, 0);
+	int result = part_wait(call, call->answer.gathered_size + size, GOES_ON);
 
-	return result == LP_OK ? part_send_with(call, NULL, 0, &tail, 0, 0) : result;
+	return result == LP_OK ? part_send_with(call, NULL, 0, &tail, 0, GOES_ON) : result;
 }
 
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
@@ -222,7 +226,7 @@ static void answer_nothing(struct langplugin_call *call)
 static int send_end(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
-	const int flags = call->slot->nowait;
+	const int flags = call->slot->nowait | GOES_ON;
 	int result = part_wait(call, answer->gathered_size, flags);
 
 	if (result == LP_OK)

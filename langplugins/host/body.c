@@ -128,7 +128,7 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 			continue;
 		if (body->whole)
 			return 0;
-		if (flags & LP_NOWAIT)
+		if (flags & LP_NOWAIT || call_interrupted(call))
 			return LP_AGAIN;
 		/* Again: what has just been taken in may have been the cancel, and with it what would end the sleep. */
 		if (call_over(call))

@@ -80,6 +80,9 @@ HOST_PUBLIC struct host *host_open(const char *plugin, const struct langplugin_s
 /* 0, or -1 and a message. */
 HOST_PUBLIC int host_preload(struct host *host, char *message, size_t size);
 
+/* As fork(2), by the plugin if it has to know. Whoever calls it holds the lock of the manager's Python. */
+HOST_PUBLIC int host_fork(struct host *host);
+
 /* "python", "3.11.2" */
 HOST_PUBLIC const char *host_language(const struct host *host);
 HOST_PUBLIC const char *host_language_version(const struct host *host);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "worker.h"
 
@@ -26,6 +27,12 @@ static uint64_t call_deadline(struct langplugin_call *call)
 static void call_finish(struct langplugin_call *call)
 {
 	answer_conclude(call);
+}
+
+static void call_interrupt(struct langplugin_call *call)
+{
+	atomic_store(&call->interrupted, 1);
+	wake_up(call->slot->wake);
 }
 
 static void **call_place(struct langplugin_call *call)
@@ -132,6 +139,7 @@ static const struct langplugin_host functions = {
 	.turn = worker_turn,
 	.wait = call_wait,
 	.give_up = worker_give_up,
+	.interrupt = call_interrupt,
 };
 
 /* NULL: it is what it says it is. */
@@ -146,7 +154,7 @@ static const char *objection(const struct langplugin *plugin)
 	if (!plugin->open || !plugin->handle || !plugin->name)
 		return "it has no open(), handle() or name";
 	if (plugin->traits & (LANGPLUGIN_OWN_THREADS | LANGPLUGIN_ASYNC) &&
-		(plugin->minor < 1 || plugin->size < sizeof(struct langplugin) || !plugin->run))
+		(plugin->minor < 1 || plugin->size < offsetof(struct langplugin, fork) || !plugin->run))
 		return "a trait of it asks for run(), which it does not have";
 	if (plugin->traits & LANGPLUGIN_ASYNC && !plugin->ready)
 		return "LANGPLUGIN_ASYNC asks for ready(), which it does not have";
@@ -158,7 +166,7 @@ static const struct langplugin *chosen(
 	const struct langplugin *plugin, const struct langplugin_setting *settings, size_t count)
 {
 	bool chooses = plugin->magic == LANGPLUGIN_MAGIC && plugin->major == LANGPLUGIN_MAJOR && plugin->minor >= 1 &&
-		       plugin->size >= sizeof(struct langplugin) && plugin->choose;
+		       plugin->size >= offsetof(struct langplugin, fork) && plugin->choose;
 
 	return chooses ? plugin->choose(settings, count) : plugin;
 }
@@ -208,6 +216,14 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 int host_preload(struct host *host, char *message, size_t size)
 {
 	return host->plugin->preload ? host->plugin->preload(host->state, message, size) : 0;
+}
+
+int host_fork(struct host *host)
+{
+	const struct langplugin *plugin = host->plugin;
+	bool has = plugin->size >= offsetof(struct langplugin, fork) + sizeof(plugin->fork) && plugin->fork;
+
+	return (int)(has ? plugin->fork(host->state) : fork());
 }
 
 const char *host_language(const struct host *host)

@@ -16,7 +16,7 @@ int part_message(
 			      : link_send(link, call->from, parts, count)) == LP_AGAIN) {
 		if (call_over(call))
 			result = LP_GONE;
-		else if (flags & LP_NOWAIT)
+		else if (flags & LP_NOWAIT || (!(flags & GOES_ON) && call_interrupted(call)))
 			break;
 		if (result == LP_GONE)
 			break;
@@ -127,7 +127,7 @@ int part_wait(struct langplugin_call *call, size_t size, int flags)
 			answer->gone = true;
 			return LP_GONE;
 		}
-		if (flags & LP_NOWAIT)
+		if (flags & LP_NOWAIT || (!(flags & GOES_ON) && call_interrupted(call)))
 			return LP_AGAIN;
 		call_phase(call, WIRE_WRITING);
 		slot_sleep(slot, -1);

@@ -73,6 +73,11 @@ bool call_over(struct langplugin_call *call)
 	return false;
 }
 
+bool call_interrupted(struct langplugin_call *call)
+{
+	return atomic_load_explicit(&call->interrupted, memory_order_relaxed) && atomic_exchange(&call->interrupted, 0);
+}
+
 /* ---- what front ends say */
 
 static void take_request(
@@ -243,6 +248,7 @@ bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now)
 	call->from = entry->from;
 	call->head = entry->head;
 	atomic_store(&call->cancelled, 0);
+	atomic_store(&call->interrupted, 0);
 	/* Nor for a front end that is gone: nobody would get the answer. */
 	if (!valid || entry->cancelled || !link_knows(&slot->link, entry->from)) {
 		slot->worker->page->protocol_errors += !valid;

@@ -10,7 +10,8 @@
  *   keeper.c  the thread that answers whatever application code does
  *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
- *   tunnel.c  what a 101 changes; takeover.c connections that the application has; written.c heads that it writes
+ *   tunnel.c  what a 101 changes; takeover.c connections that an application has
+ *   byhand.c  what it writes there; written.c the heads among that
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
  *   log.c     entries of the error log; title.c the process's title
  *
@@ -31,7 +32,8 @@
 
 #define QUEUE_ROOM  256 /* requests that have come and not begun; front ends place WIRE_PLACED at most */
 #define RECALL_ROOM 256
-#define GATHER	    65536 /* answer bytes that are gathered before they are sent */
+#define GATHER	    65536   /* answer bytes that are gathered before they are sent */
+#define GOES_ON	    0x10000 /* among enum langplugin_flags: a part has been taken, interrupt() comes too late */
 
 struct host {
 	void *library;
@@ -138,6 +140,7 @@ struct langplugin_call {
 	struct wire_frontend from;
 	struct wire_head head;
 	atomic_int cancelled;	 /* set by the keeper too */
+	atomic_int interrupted;	 /* what waits is to come back */
 	void *place;		 /* the plugin's */
 	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
@@ -231,6 +234,7 @@ void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
+bool call_interrupted(struct langplugin_call *call);  /* once for each interrupt() */
 /* The pieces of a slot's life, for async.c, which has no loop of its own. */
 void slot_take_in(struct slot *slot); /* what its connections have */
 /* True: entry is the slot's call now. False: it is not to be run, and has been thrown away. */

@@ -16,7 +16,8 @@
  * History:
  *   1.0  first version
  *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
- *        wait(), give_up(); respond() with 101; upgrade, expects_continue, takes_trailers of a request; choose()
+ *        wait(), give_up(), interrupt(); respond() with 101; upgrade, expects_continue, takes_trailers of a request;
+ *        choose(), fork()
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -221,6 +222,13 @@ struct langplugin_host {
 	 * on; the first one counts.
 	 */
 	void (*give_up)(const char *why);
+
+	/*
+	 * From any thread, while the call lives: what waits in read, write, flush or inform, or the next that would,
+	 * returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in which one
+	 * thread can interrupt another.
+	 */
+	void (*interrupt)(struct langplugin_call *call);
 };
 
 enum langplugin_handled {
@@ -303,6 +311,12 @@ struct langplugin {
 	 * different traits (Python: WSGI or ASGI). Never NULL. May be NULL: this one.
 	 */
 	const struct langplugin *(*choose)(const struct langplugin_setting *settings, size_t count);
+
+	/*
+	 * In the manager, for a language that must know of a fork before and after it: as fork(2). NULL: the manager
+	 * forks by itself.
+	 */
+	pid_t (*fork)(void *state);
 };
 
 extern const struct langplugin langplugin;

@@ -141,7 +141,8 @@ struct langplugin_field *fields_of(PyObject *pairs, struct langplugin_field *sma
 
 /* ---- scope.c */
 int scope_make(struct plugin *plugin);
-PyObject *scope_of(struct plugin *plugin, struct langplugin_call *call, PyObject *state);
+/* log: what the application gets for its own lines of the error log. */
+PyObject *scope_of(struct plugin *plugin, struct langplugin_call *call, PyObject *log);
 
 /* ---- asgi.c */
 const struct langplugin *asgi_plugin(void);

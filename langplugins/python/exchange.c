@@ -12,6 +12,17 @@ PyObject *exchange_send(PyObject *self, PyObject *event)
 	return step_make((struct exchange *)self, event);
 }
 
+/* An entry of the error log, with the request's id. */
+static PyObject *exchange_line(PyObject *self, PyObject *text)
+{
+	struct exchange *exchange = (struct exchange *)self;
+
+	if (!PyUnicode_Check(text))
+		return PyErr_Format(PyExc_TypeError, "log: a str is expected, not %.100s", Py_TYPE(text)->tp_name);
+	return load_log(exchange->plugin, exchange->call, LP_NOTICE, text);
+}
+
+static PyMethodDef log_method = {"log", exchange_line, METH_O, "log(text): an entry of the error log"};
 static PyMethodDef receive_method = {"receive", exchange_receive, METH_NOARGS, "receive() -> event"};
 static PyMethodDef send_method = {"send", exchange_send, METH_O, "send(event)"};
 
@@ -37,9 +48,11 @@ static bool is_websocket(struct langplugin_text upgrade)
 static int begin(struct plugin *plugin, struct exchange *exchange)
 {
 	struct asgi *asgi = &plugin->asgi;
-	PyObject *scope = scope_of(plugin, exchange->call, asgi->state);
+	PyObject *log = PyCFunction_New(&log_method, (PyObject *)exchange);
+	PyObject *scope = log ? scope_of(plugin, exchange->call, log) : NULL;
 	int shaken = 1;
 
+	Py_XDECREF(log);
 	if (scope && is_websocket(plugin->host->request(exchange->call)->upgrade))
 		shaken = shake_hands(plugin, exchange, scope);
 	if (!scope || shaken != 1) {

@@ -4,7 +4,7 @@
 /* clang-format off */
 #define KEYS(X) \
 	X(type) X(asgi) X(http_version) X(method) X(scheme) X(path) X(raw_path) X(query_string) X(root_path) X(headers) \
-	X(client) X(server) X(state) X(extensions) X(http) X(https) X(webserver) X(request_id) X(deadline)
+	X(client) X(server) X(state) X(extensions) X(http) X(https) X(webserver) X(request_id) X(deadline) X(log)
 /* clang-format on */
 
 enum key {
@@ -176,7 +176,7 @@ static PyObject *raw_path(struct langplugin_text target)
 	return PyBytes_FromStringAndSize(begin, end - begin);
 }
 
-static PyObject *own_extension(const struct langplugin_host *host, struct langplugin_call *call)
+static PyObject *own_extension(const struct langplugin_host *host, struct langplugin_call *call, PyObject *log)
 {
 	const struct langplugin_request *request = host->request(call);
 	uint64_t deadline = host->deadline(call);
@@ -184,7 +184,7 @@ static PyObject *own_extension(const struct langplugin_host *host, struct langpl
 	PyObject *until = deadline ? PyFloat_FromDouble((double)deadline / 1e9) : Py_NewRef(Py_None);
 
 	if (!dict || !id || !until || PyDict_SetItem(dict, keys[KEY_request_id], id) ||
-		PyDict_SetItem(dict, keys[KEY_deadline], until))
+		PyDict_SetItem(dict, keys[KEY_deadline], until) || PyDict_SetItem(dict, keys[KEY_log], log))
 		Py_CLEAR(dict);
 	Py_XDECREF(id);
 	Py_XDECREF(until);
@@ -200,13 +200,13 @@ static int put(PyObject *dict, enum key key, PyObject *value)
 	return result;
 }
 
-PyObject *scope_of(struct plugin *plugin, struct langplugin_call *call, PyObject *state)
+PyObject *scope_of(struct plugin *plugin, struct langplugin_call *call, PyObject *log)
 {
 	const struct langplugin_host *host = plugin->host;
 	const struct langplugin_request *r = host->request(call);
 	PyObject *scope = PyDict_New(), *extensions = PyDict_Copy(plugin->asgi.extensions);
 
-	if (!scope || !extensions || put(extensions, KEY_webserver, own_extension(host, call)) ||
+	if (!scope || !extensions || put(extensions, KEY_webserver, own_extension(host, call, log)) ||
 		put(scope, KEY_type, Py_NewRef(keys[KEY_http])) ||
 		put(scope, KEY_asgi, PyDict_Copy(plugin->asgi.version)) ||
 		put(scope, KEY_http_version, remembered(plugin, REMEMBER_PROTOCOL, version(r->protocol), latin1)) ||
@@ -218,7 +218,8 @@ PyObject *scope_of(struct plugin *plugin, struct langplugin_call *call, PyObject
 		put(scope, KEY_headers, headers_of(r)) ||
 		put(scope, KEY_client,
 			address(remembered(plugin, REMEMBER_REMOTE_ADDR, r->remote_addr, latin1), r->remote_port)) ||
-		put(scope, KEY_server, server_of(plugin, r)) || put(scope, KEY_state, PyDict_Copy(state)) ||
+		put(scope, KEY_server, server_of(plugin, r)) ||
+		put(scope, KEY_state, PyDict_Copy(plugin->asgi.state)) ||
 		put(scope, KEY_extensions, Py_NewRef(extensions)))
 		Py_CLEAR(scope);
 	Py_XDECREF(extensions);

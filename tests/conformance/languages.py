@@ -29,13 +29,21 @@ class Language:
 
 LANGUAGES = (
     Language("python", "python", "conformance.wsgi", threads=4),
+    Language("asgi", "python", "conformance_asgi.py", threads=4, lines="interface = asgi"),
     Language("php", "php", "conformance.php"),
+    Language("exec", "exec", "conformance.exec", threads=4, lines="strip_prefix = yes"),
     Language("lua", "lua", "conformance.lua"),
 )
 
 # (language, clause): why the interface cannot express it.
 CANNOT = {
+    ("exec", "deadline"): "HTTP has no field for the time that is left",
+    ("exec", "error-late"): "an answer that a program breaks off before any of it has left becomes 502",
+    ("exec", "pid"): "who answers is the worker's program, not the worker",
+    ("exec", "request-id"): "what a program prints belongs to no request; X-Request-ID tells it the id",
     ("python", "upgrade"): "PEP 3333 has no way to change the protocol",
+    ("asgi", "reason"): "ASGI gives a status without a reason",
+    ("asgi", "upgrade"): "ASGI changes to WebSocket alone",
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",

@@ -21,6 +21,7 @@ from .languages import Language
 ROOT = os.geteuid() == 0
 # As root the front ends are one user and the application another; both are on every Debian machine.
 SERVER_USER, GROUP_USER = "www-data", "nobody"
+AT_ONCE = 5  # requests that the group "brief" can run, at least
 BRIEF = 1.0  # seconds that a request of the group "brief" may take
 # Nothing here takes longer on a machine that works.
 SECONDS = float(os.environ.get("WEBSERVER_CONFORMANCE_SECONDS", "30"))
@@ -90,7 +91,7 @@ class Server:
         # A copy, since the application's own place may be closed to the group's user.
         self.application = self.directory / Path(language.application).name
         shutil.copy(language.path, self.application)
-        self.application.chmod(0o644)
+        self.application.chmod(0o644 | self.application.stat().st_mode & 0o111)
         self._configure()
 
     def _configure(self) -> None:
@@ -108,9 +109,9 @@ class Server:
             port=self.port,
             server_user=f"user = {SERVER_USER}" if ROOT else "",
             group="\n".join(filter(None, lines)),
-            processes=1 if one.threads > 1 else 4,
+            processes=1 if one.threads > 1 else 2,
             threads=one.threads,
-            brief_processes=12 // one.threads,
+            brief_processes=2 if one.threads > 1 else AT_ONCE,
             brief=BRIEF * self.slowness,
         )
         (self.directory / "webserver.conf").write_text(text)

@@ -209,6 +209,9 @@ static int handle(void *state, void *thread, struct langplugin_call *call)
 		taken(call);
 	else if (strcmp(word, "flood") == 0)
 		flood(call);
+	else if (strcmp(word, "hang") == 0)
+		for (;;)
+			pause();
 	else
 		answer(call, "by hand");
 	return LP_DONE;

@@ -135,7 +135,7 @@ def _item(document: Document, subject: str, option: Option, entry: Entry, text: 
         problem = f'found "{text}", expected {described(option)}'
         document.error(entry.place, subject, problem, reason if reason != text else "")
         return None
-    if option.choices and value not in option.choices and not opened:
+    if option.choices and value not in option.choices and (not opened or _misspelt(value, option.choices)):
         document.error(entry.place, subject, f'found "{text}", expected {described(option)}',
                        suggestion(text, option.choices))  # fmt: skip
         return None
@@ -143,6 +143,12 @@ def _item(document: Document, subject: str, option: Option, entry: Entry, text: 
         document.error(entry.place, subject, f"found {text}, expected {described(option)}")
         return None
     return value
+
+
+def _misspelt(word: str, choices: tuple[str, ...]) -> bool:
+    """One letter too many, too few or in the wrong place; "luajit" and "php8" are meant as they are."""
+    near = nearest(word, choices)
+    return bool(near) and word.isalpha() and abs(len(word) - len(near)) <= 1
 
 
 def _in_range(option: Option, value: Any) -> bool:

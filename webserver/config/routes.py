@@ -11,6 +11,7 @@ import re
 
 from webserver.config.check import Values
 from webserver.config.errors import Place, suggestion
+from webserver.config.languages import find
 from webserver.config.model import Route
 from webserver.config.reader import Block, Document, Entry
 
@@ -134,7 +135,10 @@ def _group_problem(
         if not document.whole:
             return "", ""  # it may be in the file that could not be read
         return f'there is no group "{name}"', suggestion(name, groups) or f"add it as [[{name}]] in [groups]"
-    named = group["application"] or group["language"] in ("echo", "exec") or not group.good("application", "language")
+    language = find(group["language"])
+    # Of a plugin that is not ours nobody knows whether it needs one.
+    free = language.plain or language.program or language.settings
+    named = group["application"] or free or not group.good("application", "language")
     if pattern.startswith("."):
         if not site["root"] and site.good("root"):
             return "an extension's files need a directory to be in", f'give "root" in {site.block.title}'

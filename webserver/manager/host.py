@@ -4,6 +4,7 @@ ctypes.CDLL gives the interpreter's lock away during each call, which host.h ask
 """
 
 import ctypes
+import errno
 import os
 from typing import NamedTuple, Sequence, Tuple
 
@@ -87,6 +88,9 @@ class Host:
         self._library.host_worker.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Options)]
         self._library.host_language_version.restype = ctypes.c_char_p
         self._library.host_language_version.argtypes = [ctypes.c_void_p]
+        # Not given away: fork copies the lock as it is.
+        self._fork = ctypes.PyDLL(library).host_fork
+        self._fork.argtypes = [ctypes.c_void_p]
         self._library.host_title.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
         self._library.host_title.restype = None
         self._library.host_log.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
@@ -121,6 +125,18 @@ class Host:
         message = ctypes.create_string_buffer(MESSAGE)
         if self._library.host_preload(self._host, message, MESSAGE) != 0:
             raise HostError(message.value.decode(errors="replace") or "preloading failed")
+
+    def fork(self) -> int:
+        """As os.fork(): by the plugin, whose language may have to know of it. Raises OSError."""
+        ctypes.pythonapi.PyOS_BeforeFork()
+        pid = int(self._fork(self._host))
+        if pid == 0:
+            ctypes.pythonapi.PyOS_AfterFork_Child()
+        else:
+            ctypes.pythonapi.PyOS_AfterFork_Parent()
+        if pid < 0:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return pid
 
     @property
     def version(self) -> str:

@@ -83,7 +83,7 @@ class Pool:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             manager = os.getpid()
             try:
-                pid = os.fork()
+                pid = self._host.fork()
             except OSError as error:
                 ours.close()
                 theirs.close()

@@ -65,6 +65,7 @@ static void never(struct run *run)
 	if (FAULT == ASKS_FOR_A_BODY_IT_DOES_NOT_NEED) {
 		char byte;
 		run->host->read(run->call, &byte, 1, LP_NOWAIT);
+		pause_for(50);
 	}
 	begin(run, 200, &plain, 1, 6);
 	say(run, "never\n");

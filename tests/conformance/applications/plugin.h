@@ -47,6 +47,7 @@ struct application {
 	const char *scratch;
 	int status;			  /* of the last answer of /status/N; only a fault looks at it */
 	struct langplugin_call *finished; /* the same */
+	char *kept;			  /* the same */
 };
 
 /* One request. */

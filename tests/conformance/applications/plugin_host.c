@@ -107,8 +107,11 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 		snprintf(run.token, sizeof(run.token), "%.*s", (int)strcspn(watch + 6, "&"), watch + 6);
 	if (FAULT == KEEPS_MEMORY) {
 		char *kept = malloc(4096);
-		if (kept)
+		if (kept) {
 			memset(kept, 1, 4096);
+			memcpy(kept, &application->kept, sizeof(application->kept));
+			application->kept = kept;
+		}
 	}
 	if (FAULT == KEEPS_A_DESCRIPTOR && open("/dev/null", O_RDONLY) < 0)
 		return LP_DONE;

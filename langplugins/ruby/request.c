@@ -210,11 +210,17 @@ static VALUE wants_close(VALUE argument)
 	return rb_respond_to((VALUE)argument, id_close) ? Qtrue : Qfalse;
 }
 
+/* Has no close(), and is what most applications return. */
+static bool is_plain_array(VALUE body)
+{
+	return RB_TYPE_P(body, T_ARRAY) && RBASIC_CLASS(body) == rb_cArray;
+}
+
 /* The application's own clean-up: nobody waits for it. */
 static void settle(struct thread *thread, VALUE error)
 {
 	int state;
-	bool closes = !NIL_P(thread->body) && rb_obj_class(thread->body) != rb_cArray &&
+	bool closes = !NIL_P(thread->body) && !is_plain_array(thread->body) &&
 		      rb_protect(wants_close, thread->body, &state) == Qtrue;
 	struct after reply = {thread, Qnil, {Qnil}, 0, 0}, finished = reply;
 

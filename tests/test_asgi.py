@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -288,6 +289,11 @@ def test_deadline_cancels_the_task(server: Server) -> None:
     wait_until(lambda: "sleep: cancelled" in happened(app), "it is not cancelled")
     wait_until(lambda: re.search(r"cancelled: it has run for longer[^$]*line \d+, in sleep", app.log()), "not logged")
     assert "went away" not in app.log()
+    # Of a client that has gone before nothing is heard any more: it is cancelled at its deadline all the same.
+    with app.connect() as sock:
+        sock.sendall(b"GET /sleep?3601 HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(lambda: int(app.get("/now").text) == 1, "it does not run")
+    wait_until(lambda: happened(app).count("sleep: cancelled") == 2, "it is not cancelled")
     assert app.pids("worker", "app") == [worker]
     deadline = scope_of(app, "/scope_of")["webserver"]["deadline"]
     assert isinstance(deadline, float)
@@ -314,6 +320,62 @@ def test_lifespan(server: Server) -> None:
         # What runs is finished first.
         assert read_all(sock).endswith(b"slept")
     wait_until(lambda: "shutdown: 0 requests run" in app.log(), "there was no lifespan.shutdown")
+
+
+def test_restarts_under_load_lose_nothing(server: Server) -> None:
+    app = prepare(server, processes=2, threads=8)
+    over = threading.Event()
+
+    def ask(number: int) -> list[int]:
+        seen = []
+        while not over.is_set():
+            target = ("/", "/sleep?0.02", "/pieces", "/large?300000")[number % 4]
+            seen.append(app.get(target).status)
+            seen.append(app.request("POST", "/echo", b"x" * 100_000).status)
+        return seen
+
+    with ThreadPoolExecutor(12) as pool:
+        results = [pool.submit(ask, number) for number in range(12)]
+        for _ in range(3):
+            app.ctl("restart", "app")
+        for worker in app.pids("worker", "app"):
+            os.kill(worker, signal.SIGTERM)
+        wait_until(lambda: len(app.pids("worker", "app")) == 2, "they are not replaced")
+        over.set()
+    statuses = [status for result in results for status in result.result()]
+    assert len(statuses) > 50
+    assert set(statuses) == {200}
+
+
+def private(pid: int) -> int:
+    """KB that are the process's own."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
+
+
+def test_no_memory_is_lost_per_request(app: Server) -> None:
+    """Three rounds, each request another one; a leak of 50 bytes a request would show."""
+    (worker,) = app.pids("worker", "app")
+
+    def run(count: int) -> None:
+        with app.connect() as sock, sock.makefile("rb") as answers:
+            for number in range(count):
+                lines = [
+                    b"POST /stream_back?%d-%d HTTP/1.1\r\nHost: h\r\nX-Own-%d: %d\r\nContent-Length: 3\r\n\r\nabc"
+                    % (number, one, one, number)
+                    for one in range(50)
+                ]
+                sock.sendall(b"".join(lines))
+                for _ in lines:
+                    assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+                    while answers.readline() != b"\r\n":
+                        pass
+                    assert answers.read(3) == b"abc"
+
+    run(60)
+    before = private(worker)
+    run(200)
+    assert private(worker) - before < 500 + KEPT_KB
 
 
 STARTS = {

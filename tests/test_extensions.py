@@ -24,6 +24,12 @@ CONFIG = """
   [[blog]]
   language = php
   processes = 1
+  [[lua]]
+  language = lua
+  processes = 1
+  [[ruby]]
+  language = ruby
+  processes = 1
   [[echo]]
   language = echo
   processes = 1
@@ -40,6 +46,8 @@ CONFIG = """
     .wsgi = group:first
     .py = group:second
     .php = group:blog
+    .lua = group:lua
+    .ru = group:ruby
     .shout = group:echo
 """
 
@@ -59,6 +67,27 @@ $seen = ['mark' => '{mark}'];
 foreach ($names as $name) $seen[$name] = $_SERVER[$name] ?? null;
 echo json_encode($seen);
 """
+LUA = """
+return function(env)
+  local names = {{ "SCRIPT_NAME", "PATH_INFO", "REQUEST_URI", "SCRIPT_FILENAME", "DOCUMENT_ROOT", "QUERY_STRING" }}
+  local parts = {{ '"mark":"{mark}"' }}
+  for _, name in ipairs(names) do
+    parts[#parts + 1] = ('"%s":"%s"'):format(name, env[name] or "")
+  end
+  return 200, {{ ["Content-Type"] = "application/json" }}, "{{" .. table.concat(parts, ",") .. "}}"
+end
+"""
+RACK = """
+require "json"
+
+run(lambda do |env|
+  names = %w[SCRIPT_NAME PATH_INFO REQUEST_URI SCRIPT_FILENAME DOCUMENT_ROOT QUERY_STRING]
+  seen = names.to_h {{ |name| [name, env[name]] }}.merge("mark" => "{mark}")
+  [200, {{ "content-type" => "application/json" }}, [JSON.generate(seen)]]
+end)
+"""
+# A script of each language that answers with what it was told, and its mark.
+LANGUAGES = {"a.wsgi": WSGI, "b.py": WSGI, "c.php": PHP, "e.lua": LUA, "f.ru": RACK}
 
 
 def wsgi(mark: str) -> str:
@@ -69,12 +98,15 @@ def php(mark: str) -> str:
     return PHP.replace("{mark}", mark)
 
 
+def text_of(name: str, mark: str) -> str:
+    return php(mark) if name.endswith(".php") else LANGUAGES[name].format(mark=mark)
+
+
 @pytest.fixture
 def site(server: Server) -> Server:
     server.write(CONFIG)
-    server.file("public/a.wsgi", wsgi("a"))
-    server.file("public/b.py", wsgi("b"))
-    server.file("public/c.php", php("c"))
+    for name in LANGUAGES:
+        server.file(f"public/{name}", text_of(name, name[0]))
     server.file("public/front.php", php("front"))
     server.file("public/page.html", "page")
     server.file("public/d.shout", "the source of d")
@@ -91,40 +123,44 @@ def seen(answer: Answer) -> dict[str, Any]:
 
 
 def test_each_extension_goes_to_its_own_group(site: Server) -> None:
-    a, b, c = (seen(site.get(path)) for path in ("/a.wsgi", "/b.py", "/c.php"))
-    assert (a["mark"], b["mark"], c["mark"]) == ("a", "b", "c")
+    all_of_them = [seen(site.get(f"/{name}")) for name in LANGUAGES]
+    assert "".join(answer["mark"] for answer in all_of_them) == "abcef"
+    a, b = all_of_them[:2]
     assert a["pid"] in site.pids("worker", "first")
     assert b["pid"] in site.pids("worker", "second")
     assert site.get("/d.shout").body.startswith(b"hello, world")
     assert site.get("/page.html").text == "page"
 
 
-@pytest.mark.parametrize(
-    ("path", "script", "info"),
-    [
-        ("/a.wsgi", "/a.wsgi", ""),
-        ("/a.wsgi/", "/a.wsgi", "/"),
-        ("/a.wsgi/more/path", "/a.wsgi", "/more/path"),
-        ("/a.wsgi/c.php", "/a.wsgi", "/c.php"),
-        ("/c.php/a.wsgi", "/c.php", "/a.wsgi"),
-        ("/a.wsgi/x%2Fy", "/a.wsgi", "/x/y"),
-        ("//a.wsgi//more///path", "/a.wsgi", "/more/path"),
-        ("/x/..//a.wsgi/./more", "/a.wsgi", "/more"),
-        ("/%61.wsgi", "/a.wsgi", ""),
-        ("/c.php/index.css", "/c.php", "/index.css"),
-    ],
+# A path, and what of it is SCRIPT_NAME and PATH_INFO.
+PLACES = (
+    ("/a.wsgi", "/a.wsgi", ""),
+    ("/a.wsgi/", "/a.wsgi", "/"),
+    ("/a.wsgi/more/path", "/a.wsgi", "/more/path"),
+    ("/a.wsgi/c.php", "/a.wsgi", "/c.php"),
+    ("/c.php/a.wsgi", "/c.php", "/a.wsgi"),
+    ("/b.py/a.wsgi", "/b.py", "/a.wsgi"),
+    ("/a.wsgi/x%2Fy", "/a.wsgi", "/x/y"),
+    ("//a.wsgi//more///path", "/a.wsgi", "/more/path"),
+    ("/x/..//a.wsgi/./more", "/a.wsgi", "/more"),
+    ("/%61.wsgi", "/a.wsgi", ""),
+    ("/c.php/index.css", "/c.php", "/index.css"),
+    ("/e.lua", "/e.lua", ""),
+    ("/f.ru/e.lua", "/f.ru", "/e.lua"),
+    ("/e.lua/a.wsgi/x", "/e.lua", "/a.wsgi/x"),
 )
-def test_script_name_and_path_info(site: Server, path: str, script: str, info: str) -> None:
-    # Asked twice, with another order before: what is remembered of one path may not be taken for another.
-    for target in (path + "?q=1", "/a.wsgi/b.py", "/b.py/a.wsgi", path + "?q=1"):
-        answer = seen(site.get(target))
-    assert (answer["SCRIPT_NAME"], answer["PATH_INFO"] or "") == (script, info)
-    assert answer["REQUEST_URI"] == path + "?q=1"
-    assert answer["SCRIPT_FILENAME"] == f"{site.directory}/public{script}"
-    assert answer["DOCUMENT_ROOT"] == f"{site.directory}/public"
-    assert answer["QUERY_STRING"] == "q=1"
-    if "PHP_SELF" in answer:
-        assert answer["PHP_SELF"] == script + info
+
+
+def test_script_name_and_path_info(site: Server) -> None:
+    # Asked twice, with another order between: what is remembered of one path may not be taken for another.
+    for path, script, info in (*PLACES, *reversed(PLACES)):
+        answer = seen(site.get(path + "?q=1"))
+        assert (answer["SCRIPT_NAME"], answer["PATH_INFO"] or "") == (script, info)
+        assert answer["REQUEST_URI"] == path + "?q=1"
+        assert answer["SCRIPT_FILENAME"] == f"{site.directory}/public{script}"
+        assert answer["DOCUMENT_ROOT"] == f"{site.directory}/public"
+        assert answer["QUERY_STRING"] == "q=1"
+        assert answer.get("PHP_SELF", script + info) == script + info
 
 
 def test_a_script_mounted_at_a_prefix(site: Server) -> None:
@@ -186,6 +222,30 @@ def test_a_changed_script_is_loaded_again(site: Server) -> None:
         beside.symlink_to(site.directory / f"releases/{name}.wsgi")
         beside.rename(link)
         assert seen(site.get("/now.wsgi"))["mark"] == name
+
+
+def test_each_language_loads_its_files_again(site: Server) -> None:
+    site.allow(r"\[error\] group")
+
+    def becomes(status: int, what: str) -> None:
+        """PHP believes what it saw of a file for a second."""
+        for name in LANGUAGES:
+            wait_until(lambda name=name: site.get(f"/{name}").status == status, f"{name}: {what}")
+
+    for mark in ("longer than before", "even longer than before"):
+        for name in LANGUAGES:
+            replace(site.directory / "public" / name, text_of(name, mark))
+        for name in LANGUAGES:
+            wait_until(lambda name=name, mark=mark: seen(site.get(f"/{name}"))["mark"] == mark, f"{name} is not loaded")
+    for name in LANGUAGES:
+        replace(site.directory / "public" / name, "<?php this is no program of any of them (")
+    becomes(500, "it goes on though it is broken")
+    for name in LANGUAGES:
+        replace(site.directory / "public" / name, text_of(name, "mended"))
+    becomes(200, "it is mended and not loaded")
+    for name in LANGUAGES:
+        (site.directory / "public" / name).unlink()
+    becomes(404, "it goes on though it is gone")
 
 
 def test_a_script_that_is_broken_removed_or_unreadable(site: Server) -> None:

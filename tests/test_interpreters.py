@@ -56,6 +56,14 @@ def application(environ, start_response):
         file.seek(10)
         start()
         return environ["wsgi.file_wrapper"](file)
+    if path == "fork":
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=threading.current_thread)
+        known = threading.current_thread()
+        child.start()
+        child.join()
+        start()
+        return [b"%d %d" % (child.exitcode, threading.current_thread() is known)]
     if path == "write":
         start()(b"written ")
         return [b"returned"]
@@ -179,6 +187,7 @@ def test_the_application_runs_in_it(server: Server, workshop: Path, one: Python)
     assert server.get("/stream").body == b"".join(b"line %d\n" % number for number in range(1000))
     assert server.get("/file").body == b"0123456789" * 9999
     assert server.get("/write").body == b"written returned"
+    assert server.get("/fork").body == b"0 1"
     assert (server.get("/changed").status, server.get("/changed").body) == (503, b"sorry")
     assert server.get("/errors").body == b"told"
     for sent in (b"", b"small", body):

@@ -148,6 +148,8 @@ def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
             place / "plugin.c",
         ]
         assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+    elif what == "ruby":
+        assert subprocess.run(["ruby", "-c"], input=text, capture_output=True, text=True).stdout == "Syntax OK\n"
     elif what == "build":
         assert text.startswith("cc ")  # test_man_served.py runs it
     else:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,22 @@ def test_the_whole_suite_finds_a_fault(tmp_path: Path, fault: int) -> None:
     assert result.returncode == 1, result.stdout + result.stderr
 
 
+def test_the_suite_runs_where_it_is_installed(tmp_path: Path) -> None:
+    """Beside the package, as setup.py maps it, and with nothing else of the tests."""
+    assert '{"webserver.conformance": "tests/conformance"}' in (TREE / "setup.py").read_text()
+    lib = tmp_path / "lib"
+    shutil.copytree(TREE / "webserver/cli", lib / "webserver/cli")
+    (lib / "webserver/__init__.py").touch()
+    shutil.copytree(
+        TREE / "tests/conformance", lib / "webserver/conformance", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    environment = {**os.environ, "PYTHONPATH": str(lib), "WEBSERVER_BIN": os.path.dirname(program("webserverd"))}
+    command = [sys.executable, "-m", "webserver.cli.plugin_test", "--only", "test_hello and lua"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert clauses(result.stdout, "ok") == ["answers: hello [lua]"], result.stdout + result.stderr
+    assert result.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -96,7 +113,9 @@ def test_mistakes_on_the_command_line(words: list[str], said: str) -> None:
 
 
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
-    result = run_suite(build(tmp_path / "good.so"), "--only", "upgrade or hello", "--without", "upgrade,trailers")
+    result = run_suite(
+        build(tmp_path / "good.so"), "--only", "test_upgrade or test_hello", "--without", "upgrade,trailers"
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert clauses(result.stdout, "ok") == ["answers: hello [kit]"]
     assert "conformance: upgrade: left out by --without" in result.stdout

@@ -243,3 +243,33 @@ def test_sums() -> None:
     )
     expected = {"rss": 100, "pss": 60, "private": 50, "shared": 50, "swap": 4}
     assert added(text) == {name: number * 1024 for name, number in expected.items()}
+
+
+CHILDREN = """
+import concurrent.futures, counting, multiprocessing
+
+def application(environ, start_response):
+    context = multiprocessing.get_context(environ["QUERY_STRING"])
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        squares = list(pool.map(counting.square, range(4)))
+    queue = context.Queue()
+    child = context.Process(target=counting.put, args=(queue,))
+    child.start()
+    got = queue.get(timeout=60)
+    child.join()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [repr((squares, got, child.exitcode)).encode()]
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_worker_has_child_processes_of_its_own(server: Server, method: str) -> None:
+    """multiprocessing was loaded, with its hooks, in another process than the one that uses it."""
+    server.file("work/app.wsgi", CHILDREN)
+    server.file("work/counting.py", "def square(x):\n    return x * x\ndef put(queue):\n    queue.put('put')\n")
+    line = "preload = multiprocessing, concurrent.futures, counting, work/app.wsgi"
+    server.write(CONFIG.format(application="work/app.wsgi", preload=line))
+    server.start()
+    for _ in range(2):
+        answer = server.get(f"/?{method}")
+        assert (answer.status, answer.text) == (200, "([0, 1, 4, 9], 'put', 0)"), server.log()

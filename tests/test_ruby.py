@@ -221,7 +221,7 @@ def test_a_request_that_does_not_end_has_its_stack_in_the_log(server: Server, ta
     server.start()
     assert server.get(target).status == 504
     logged(server, "slot 0")
-    line = STUCK[: STUCK.index(target)].count("\n") + 1
+    line = STUCK[: STUCK.index(f"'{target}'")].count("\n") + 1
     logged(server, f"config.ru:{line}")
 
 

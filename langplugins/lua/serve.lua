@@ -202,8 +202,11 @@ end
 local cleaning = {
   __close = function(what)
     local body, close = what.body, what.close
-    if type(body) == "thread" and coroutine.status(body) == "suspended" then
+    local state = type(body) == "thread" and coroutine.status(body)
+    if state == "suspended" then
       log_failure(coroutine.close(body))
+    elseif state == "dead" then
+      coroutine.close(body) -- after an error its variables are still open; the error has been told
     elseif io.type(body) == "file" then
       body:close()
     end

@@ -28,6 +28,8 @@ def begin(directory, python_path, arguments, application):
             sys.path.insert(0, entry)
             _looked_in += 1
     sys.argv[:] = [application or "webserver", *arguments]
+    if sys.version_info < (3, 12):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_forking.clear)
     # It is a pipe to the log: without this a line would be there when some eight thousand characters are.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure:
@@ -199,6 +201,25 @@ def preload(names, application):
                 _scripts[name] = mark, value, source if young else None
         else:
             importlib.import_module(name)
+
+
+_forking = {}  # by thread: what threading knows it as
+
+
+def _before_fork():
+    """The application forks: before 3.12, a thread of ours that `threading` has heard of would be the child's main
+    thread without the lock of one, and the child would fail at its end, in silence. An unknown one becomes a real one.
+    """
+    threading = sys.modules.get("threading")
+    known = threading and threading._active.get(_thread.get_ident())
+    if threading and isinstance(known, threading._DummyThread):
+        _forking[_thread.get_ident()] = threading._active.pop(_thread.get_ident())
+
+
+def _after_fork_in_parent():
+    known = _forking.pop(_thread.get_ident(), None)
+    if known is not None:
+        sys.modules["threading"]._active[_thread.get_ident()] = known
 
 
 def after_fork():

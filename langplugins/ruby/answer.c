@@ -204,13 +204,15 @@ static void respond(struct thread *thread, int status, size_t count, int64_t len
 		thread->left = -1;
 	if (result == LP_GONE)
 		thread->gone = true;
+	else if (!NIL_P(thread->trailers))
+		trailers_set(thread);
 }
 
 void answer_head(struct thread *thread, int status, size_t count, bool has_length, int64_t length)
 {
 	if (status < 200)
 		rb_raise(rb_eArgError, "%d is not a final status", status);
-	if (thread->chunked)
+	if (thread->chunked || !NIL_P(thread->trailers))
 		length = -1;
 	respond(thread, status, count, has_length || thread->host->request(thread->call)->head ? -1 : length);
 }

@@ -1,9 +1,10 @@
-/* What the environment has to call: rack.early_hints, and whether anybody still waits for the answer. */
+/* What the environment has to call: rack.early_hints, trailers, and whether anybody still waits for the answer. */
 #include "plugin.h"
 
 static const rb_data_type_t hints_type = TICKET_TYPE("Webserver::EarlyHints");
 static const rb_data_type_t cancelled_type = TICKET_TYPE("Webserver::Cancelled");
-static VALUE hints_class, cancelled_class;
+static const rb_data_type_t trailers_type = TICKET_TYPE("Webserver::Trailers");
+static VALUE hints_class, cancelled_class, trailers_class;
 
 struct hints {
 	size_t count;
@@ -45,6 +46,32 @@ static VALUE cancelled_call(VALUE self)
 	return !thread || thread->host->cancelled(thread->call) ? Qtrue : Qfalse;
 }
 
+void trailers_set(struct thread *thread)
+{
+	struct answer_special special;
+	int64_t left = thread->left;
+	bool has_length;
+	size_t count = answer_fields(thread, thread->trailers, false, &special, &has_length);
+
+	thread->left = left;
+	if (thread->host->trailers(thread->call, thread->fields, count) == LP_INVALID)
+		rb_raise(rb_eArgError, "not valid trailers: %+" PRIsVALUE, thread->trailers);
+}
+
+/* Headers to be sent behind the body; before the answer is returned, or while its body is made. */
+static VALUE trailers_call(VALUE self, VALUE headers)
+{
+	struct thread *thread = ticket_thread(self, &trailers_type);
+
+	if (!thread || thread->ended || thread->hijacked)
+		rb_raise(rb_eIOError, "webserver.trailers: the answer is over");
+	call_turn(thread);
+	thread->trailers = headers;
+	if (thread->responded)
+		trailers_set(thread);
+	return Qnil;
+}
+
 void callables_define(VALUE module)
 {
 	hints_class = rb_define_class_under(module, "EarlyHints", rb_cObject);
@@ -53,6 +80,9 @@ void callables_define(VALUE module)
 	cancelled_class = rb_define_class_under(module, "Cancelled", rb_cObject);
 	rb_undef_alloc_func(cancelled_class);
 	rb_define_method(cancelled_class, "call", cancelled_call, 0);
+	trailers_class = rb_define_class_under(module, "Trailers", rb_cObject);
+	rb_undef_alloc_func(trailers_class);
+	rb_define_method(trailers_class, "call", trailers_call, 1);
 }
 
 VALUE callable_early_hints(const struct thread *thread)
@@ -63,4 +93,9 @@ VALUE callable_early_hints(const struct thread *thread)
 VALUE callable_cancelled(const struct thread *thread)
 {
 	return ticket_new(cancelled_class, &cancelled_type, thread);
+}
+
+VALUE callable_trailers(const struct thread *thread)
+{
+	return ticket_new(trailers_class, &trailers_type, thread);
 }

@@ -14,7 +14,8 @@
 /* clang-format off */
 #define KEYS(X) \
 	X(REQUEST_METHOD) X(REQUEST_URI) X(SCRIPT_NAME) X(PATH_INFO) X(QUERY_STRING) X(SERVER_NAME) X(SERVER_PORT) \
-	X(SERVER_PROTOCOL) X(HTTP_VERSION) X(REMOTE_ADDR) X(REMOTE_PORT) X(DOCUMENT_ROOT) X(SCRIPT_FILENAME) X(HTTPS)
+	X(SERVER_PROTOCOL) X(HTTP_VERSION) X(REMOTE_ADDR) X(REMOTE_PORT) X(DOCUMENT_ROOT) X(SERVER_ADDR) X(REQUEST_SCHEME) \
+	X(SCRIPT_FILENAME) X(HTTPS)
 /* clang-format on */
 
 enum key {
@@ -29,7 +30,9 @@ enum key {
 	KEY_AFTER_REPLY,
 	KEY_RESPONSE_FINISHED,
 	KEY_REQUEST_ID,
+	KEY_SITE,
 	KEY_CANCELLED,
+	KEY_TRAILERS,
 	KEY_DEADLINE,
 	KEY_COUNT
 };
@@ -60,7 +63,9 @@ static void make_keys(void)
 		"rack.after_reply",
 		"rack.response_finished",
 		"webserver.request_id",
+		"webserver.site",
 		"webserver.cancelled",
+		"webserver.trailers",
 		"webserver.deadline",
 	};
 	for (int i = 0; i < KEY_COUNT; i++)
@@ -88,6 +93,14 @@ void environ_make(struct plugin *plugin)
 	set(common, "rack.errors", plugin->errors);
 	set(common, "SERVER_SOFTWARE", interned("webserver", 9));
 	set(common, "GATEWAY_INTERFACE", interned("CGI/1.1", 7));
+	/*
+	 * What each request sets, for its place: a table of more than 32 has room for 64, and grows in no request but
+	 * those with very many fields.
+	 */
+	for (int i = 0; i < KEY_COUNT; i++)
+		if (i != KEY_SCRIPT_FILENAME && i != KEY_HTTPS && i != KEY_PROTOCOL &&
+			(i != KEY_HIJACK || host->take_over))
+			rb_hash_aset(common, keys[i], Qnil);
 	plugin->names = ALLOC_N(VALUE, host->known_count);
 	for (unsigned i = 0; i < host->known_count; i++)
 		plugin->names[i] = interned(host->known[i].data, host->known[i].size);
@@ -174,9 +187,12 @@ static void remember_request(struct thread *thread, const struct langplugin_requ
 	remember(thread, REMEMBER_SERVER_PORT, KEY_SERVER_PORT, r->server_port);
 	remember(thread, REMEMBER_REMOTE_ADDR, KEY_REMOTE_ADDR, r->remote_addr);
 	remember(thread, REMEMBER_DOCUMENT_ROOT, KEY_DOCUMENT_ROOT, r->document_root);
+	remember(thread, REMEMBER_SERVER_ADDR, KEY_SERVER_ADDR, r->server_addr);
+	remember(thread, REMEMBER_SITE, KEY_SITE, r->site);
 	if (remember(thread, REMEMBER_PROTOCOL, KEY_SERVER_PROTOCOL, r->protocol))
 		rb_hash_aset(thread->common, keys[KEY_HTTP_VERSION], thread->last[REMEMBER_PROTOCOL]);
 	if (remember(thread, REMEMBER_SCHEME, KEY_URL_SCHEME, r->scheme)) {
+		rb_hash_aset(thread->common, keys[KEY_REQUEST_SCHEME], thread->last[REMEMBER_SCHEME]);
 		if (r->scheme.size == 5)
 			rb_hash_aset(thread->common, keys[KEY_HTTPS], rb_interned_str_cstr("on"));
 		else
@@ -202,6 +218,7 @@ static void put_request(struct thread *thread, VALUE env, const struct langplugi
 	rb_hash_aset(env, keys[KEY_RESPONSE_FINISHED], rb_ary_new());
 	rb_hash_aset(env, keys[KEY_REQUEST_ID], bytes(r->request_id));
 	rb_hash_aset(env, keys[KEY_CANCELLED], callable_cancelled(thread));
+	rb_hash_aset(env, keys[KEY_TRAILERS], callable_trailers(thread));
 	if (thread->host->take_over)
 		rb_hash_aset(env, keys[KEY_HIJACK], callable_hijack(thread));
 	if (deadline)

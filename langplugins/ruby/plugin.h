@@ -44,6 +44,8 @@ enum remembered {
 	REMEMBER_REMOTE_ADDR,
 	REMEMBER_SCRIPT_NAME,
 	REMEMBER_DOCUMENT_ROOT,
+	REMEMBER_SERVER_ADDR,
+	REMEMBER_SITE,
 	REMEMBERED
 };
 
@@ -112,9 +114,9 @@ struct thread {
 	bool ended_well;     /* the slot's life is over */
 
 	/* The request. */
-	struct langplugin_call *call; /* NULL: none */
-	uint64_t serial;	      /* tells it from those before and after it */
-	VALUE env, body, kept;	      /* Qnil: not there; kept: strings made for the answer's head */
+	struct langplugin_call *call;	 /* NULL: none */
+	uint64_t serial;		 /* tells it from those before and after it */
+	VALUE env, body, kept, trailers; /* Qnil: not there; kept: strings made for the answer's head */
 	VALUE status, headers;
 	struct input input;
 	VALUE partial; /* a line to rack.errors that has not ended */
@@ -210,6 +212,9 @@ VALUE stream_of(struct thread *thread);
 void callables_define(VALUE module);
 VALUE callable_early_hints(const struct thread *thread);
 VALUE callable_cancelled(const struct thread *thread);
+VALUE callable_trailers(const struct thread *thread);
+/* Tell the host of trailers that the application has set, once the answer has begun. */
+void trailers_set(struct thread *thread);
 void hijack_define(VALUE module);
 VALUE callable_hijack(const struct thread *thread);
 void hijack_answer(struct thread *thread, int status, VALUE hijack);

@@ -210,11 +210,17 @@ static VALUE wants_close(VALUE argument)
 	return rb_respond_to((VALUE)argument, id_close) ? Qtrue : Qfalse;
 }
 
+/* Has no close(), and is what most applications return. */
+static bool is_plain_array(VALUE body)
+{
+	return RB_TYPE_P(body, T_ARRAY) && RBASIC_CLASS(body) == rb_cArray;
+}
+
 /* The application's own clean-up: nobody waits for it. */
 static void settle(struct thread *thread, VALUE error)
 {
 	int state;
-	bool closes = !NIL_P(thread->body) && rb_obj_class(thread->body) != rb_cArray &&
+	bool closes = !NIL_P(thread->body) && !is_plain_array(thread->body) &&
 		      rb_protect(wants_close, thread->body, &state) == Qtrue;
 	struct after reply = {thread, Qnil, {Qnil}, 0, 0}, finished = reply;
 
@@ -247,7 +253,7 @@ static void begin(struct thread *thread, struct langplugin_call *call)
 	/* Before the call is there: a ticket of the last request must not be good for this one. */
 	thread->serial++;
 	thread->call = call;
-	thread->env = thread->body = thread->kept = thread->status = thread->headers = Qnil;
+	thread->env = thread->body = thread->kept = thread->trailers = thread->status = thread->headers = Qnil;
 	thread->left = -1;
 	thread->responded = thread->no_body = thread->gone = thread->ended = thread->hijacked = false;
 	thread->streaming = thread->told_gone = thread->chunked = false;
@@ -286,7 +292,8 @@ static void *run(void *call)
 			thread->host->abort(thread->call);
 	}
 	input_end(thread);
-	thread->env = thread->body = thread->kept = thread->status = thread->headers = thread->partial = Qnil;
+	thread->env = thread->body = thread->kept = thread->trailers = thread->status = thread->headers =
+		thread->partial = Qnil;
 	thread->call = NULL;
 	shake_off(thread);
 	return NULL;

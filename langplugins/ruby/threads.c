@@ -31,6 +31,7 @@ void thread_mark(struct thread *thread)
 	rb_gc_mark(thread->env);
 	rb_gc_mark(thread->body);
 	rb_gc_mark(thread->kept);
+	rb_gc_mark(thread->trailers);
 	rb_gc_mark(thread->status);
 	rb_gc_mark(thread->headers);
 	rb_gc_mark(thread->partial);
@@ -43,7 +44,7 @@ static void make(struct plugin *plugin, struct thread *thread, unsigned number)
 	thread->host = plugin->host;
 	thread->number = number;
 	thread->ruby = thread->env = thread->body = thread->kept = thread->status = thread->headers = Qnil;
-	thread->partial = thread->input.whole = Qnil;
+	thread->partial = thread->trailers = thread->input.whole = Qnil;
 	for (int i = 0; i < REMEMBERED; i++)
 		thread->last[i] = Qnil;
 	thread->common = rb_hash_dup(plugin->common);

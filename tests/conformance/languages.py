@@ -33,6 +33,7 @@ LANGUAGES = (
     Language("php", "php", "conformance.php"),
     Language("exec", "exec", "conformance.exec", threads=4, lines="strip_prefix = yes"),
     Language("lua", "lua", "conformance.lua"),
+    Language("ruby", "ruby", "conformance.ru", threads=4),
 )
 
 # (language, clause): why the interface cannot express it.
@@ -47,6 +48,7 @@ CANNOT = {
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",
+    ("ruby", "reason"): "Rack's status is a number",
 }
 
 # (language, clause): what is still to be built.

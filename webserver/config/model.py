@@ -95,7 +95,7 @@ class Route:
     """`pattern` is a path prefix ("/", "/shop/") or an extension (".php"); `targets` are tried in order."""
 
     pattern: str
-    targets: tuple[str, ...]  # "files", "group:NAME", "script:/path", "/internal/path", "=404"
+    targets: tuple[str, ...]  # "files", "data", "group:NAME", "script:/path", "/internal/path", "=404"
     upload: str  # "stream", "gather"
 
 

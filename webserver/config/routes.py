@@ -1,7 +1,7 @@
 """A site's [[[routes]]]: which patterns and targets there are, and which make sense together.
 
 - pattern: /prefix or .extension
-- targets of a prefix: files | [files,] and one of group:NAME, script:/path, =STATUS, /internal/path, status
+- targets of a prefix: files or data, then one of group:NAME, script:/path, =STATUS, /internal/path, status; or either
 - target of an extension: group:NAME | =STATUS | files
 """
 
@@ -17,7 +17,7 @@ from webserver.config.reader import Block, Document, Entry
 
 _EXTENSION = re.compile(r"\.[A-Za-z0-9_]{1,32}")
 _STATUS = re.compile(r"=([0-9]{3})")
-_PREFIX_TARGETS = '"files", "group:NAME", "script:/path", "=404", "/path" or "status"'
+_PREFIX_TARGETS = '"files", "data", "group:NAME", "script:/path", "=404", "/path" or "status"'
 _EXTENSION_TARGETS = '"group:NAME", "=404" or "files"'
 
 
@@ -87,7 +87,7 @@ def _targets(
     expected = _EXTENSION_TARGETS if pattern.startswith(".") else _PREFIX_TARGETS
     for number, target in enumerate(targets):
         problem, advice = _target_problem(document, pattern, target, site, groups)
-        always = target != "files" or pattern.startswith(".")
+        always = target not in ("files", "data") or pattern.startswith(".")
         if not problem and number + 1 < len(targets) and always:
             problem = f'"{target}" always answers, so "{targets[number + 1]}" after it would never be used'
         elif not problem and target in targets[:number]:
@@ -106,7 +106,7 @@ def _target_problem(
     extension = pattern.startswith(".")
     if target == "status" and not extension:
         return "", ""
-    if target == "files":
+    if target == "files" or (target == "data" and not extension):
         if not site["root"] and site.good("root"):
             return "files need a directory to come from", f'give "root" in {site.block.title}'
         return "", ""
@@ -122,7 +122,7 @@ def _target_problem(
     if target.startswith("group:"):
         return _group_problem(document, pattern, target.removeprefix("group:"), site, groups)
     near = f'did you mean "group:{target}"?' if target in groups else ""
-    words = ["files"] if extension else ["files", "status"]
+    words = ["files"] if extension else ["files", "data", "status"]
     near = near or suggestion(target, [*words, *(f"group:{name}" for name in groups)])
     return f'found "{target}", expected {_EXTENSION_TARGETS if extension else _PREFIX_TARGETS}', near
 

@@ -132,7 +132,7 @@ def _mount(route: Route, site: Site, number: int, groups: Numbers) -> Mount:
     prefix = route.pattern if route.pattern.endswith("/") else route.pattern + "/"
     choices = []
     for target in route.targets:
-        if target == "files":
+        if target in ("files", "data"):  # below data no extension counts
             choices.append(Choice(Kind.FILE, number, strip=1))
         elif target.startswith("group:"):
             name = target.removeprefix("group:")

@@ -25,22 +25,25 @@ _ANONYMOUS = {
 }
 
 
-def threads() -> List[str]:
-    """Names of the threads beside this one: Python's own name for it, or the kernel's."""
+def tasks() -> FrozenSet[int]:
+    """The threads that are there now; those that a language has made for itself are its own business."""
+    return frozenset(map(int, os.listdir("/proc/self/task")))
+
+
+def threads(before: FrozenSet[int]) -> List[str]:
+    """Names of the threads that were not there `before`: Python's own name for it, or the kernel's."""
     known: Dict[int, str] = {}
     threading = sys.modules.get("threading")
     if threading is not None:
         known = {thread.native_id: thread.name for thread in threading.enumerate()}
     names = []
-    for task in os.listdir("/proc/self/task"):
-        if int(task) == os.getpid():
-            continue
+    for task in tasks() - before:
         try:
-            with open("/proc/self/task/%s/comm" % task) as comm:
+            with open("/proc/self/task/%d/comm" % task) as comm:
                 name = comm.read().strip()
         except OSError:
             continue
-        names.append(known.get(int(task), name)[:_TEXT])
+        names.append(known.get(task, name)[:_TEXT])
     return _cut(sorted(names))
 
 

@@ -58,11 +58,11 @@ class Manager:
         try:
             plugin = choose(record["plugin"], record["language"])
             host.open(plugin, settings, record["processes"], record["threads"])
-            before = left.descriptors()
+            tasks, descriptors = left.tasks(), left.descriptors()
             host.preload()
         except (HostError, NoPlugin) as error:
             return self._failed(host, str(error))
-        threads, shared = left.threads(), left.shared(before)
+        threads, shared = left.threads(tasks), left.shared(descriptors)
         if threads:
             host.log(WARNING, THREADS % ", ".join(threads))
         if shared:

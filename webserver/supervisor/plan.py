@@ -54,7 +54,8 @@ def exposed(before: Config, after: Config) -> tuple[str, ...]:
     sites = {site.name: site for site in before.sites}
     for site in after.sites:
         old = sites.get(site.name)
-        if old is None or old.root != site.root or not any("files" in route.targets for route in site.routes):
+        sends = any({"files", "data"} & set(route.targets) for route in site.routes)
+        if old is None or old.root != site.root or not sends:
             continue
         now = {route.pattern for route in site.routes}
         for route in old.routes:

@@ -296,6 +296,10 @@ async def block(scope, receive, send):
     await answer(send, b"blocked")
 
 
+async def now(scope, receive, send):
+    await answer(send, b"%d" % started.get("now", 0))
+
+
 async def most(scope, receive, send):
     await answer(send, b"%d" % started.get("most", 0))
 

@@ -289,6 +289,11 @@ def test_deadline_cancels_the_task(server: Server) -> None:
     wait_until(lambda: "sleep: cancelled" in happened(app), "it is not cancelled")
     wait_until(lambda: re.search(r"cancelled: it has run for longer[^$]*line \d+, in sleep", app.log()), "not logged")
     assert "went away" not in app.log()
+    # Of a client that has gone before nothing is heard any more: it is cancelled at its deadline all the same.
+    with app.connect() as sock:
+        sock.sendall(b"GET /sleep?3601 HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(lambda: int(app.get("/now").text) == 1, "it does not run")
+    wait_until(lambda: happened(app).count("sleep: cancelled") == 2, "it is not cancelled")
     assert app.pids("worker", "app") == [worker]
     deadline = scope_of(app, "/scope_of")["webserver"]["deadline"]
     assert isinstance(deadline, float)

@@ -46,6 +46,14 @@ COMMANDS = [
 ]
 
 
+ASGI = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"from a group"})
+"""
+
+
 class Example(Server):
     """A server whose configuration lies where the pages say, below a directory of its own."""
 
@@ -58,6 +66,7 @@ class Example(Server):
         interpreter.symlink_to(tree() / ".venv/bin/python")
         self.file("srv/shop/app.wsgi", APPLICATION)
         self.file("srv/shop/shop/wsgi.py", APPLICATION)
+        self.file("srv/shop/shop/chat.py", ASGI)
         self.file("srv/wiki/app.lua", "local pages = require('pages') return function() return 200, {}, pages[1] end")
         self.file("srv/wiki/pages.lua", "return {'from a group'}")
         self.file("srv/blog/index.php", "<?php echo 'from a group';")

@@ -50,6 +50,7 @@ enum tried socket_accept(struct exchange *exchange, PyObject *event)
 	if (result == LP_INVALID)
 		return TRIED_ERROR;
 	exchange->socket->open = true;
+	exchange->socket->unflushed = true; /* if there was no room for it */
 	exchange->progress = SENDS_BODY;
 	return TRIED_DONE;
 }

@@ -14,7 +14,7 @@ LIB := build/lib
 WARN := -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden
 CFLAGS ?= -O2 -g
 INCLUDE := -Ilangplugins/include -Iwebserver/wire -Ilangplugins/host
-PLUGINS := echo exec python php lua ruby
+PLUGINS := echo exec python php perl lua ruby
 LLHTTP := /usr/share/llhttp
 
 ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.c webserver/wire/*.h) webserver/engine/build.py
@@ -75,6 +75,12 @@ $(LIB)/php.so: $(wildcard langplugins/php/*.c langplugins/php/*.h) langplugins/i
 	mkdir -p $(LIB)
 	$(CC) $(WARN) -D_GNU_SOURCE $(CFLAGS) -shared -fPIC $(INCLUDE) $$(php-config8.2 --includes | sed s:-I:-isystem:g) \
 		langplugins/php/*.c -o $@.new -lphp8.2 && mv $@.new $@
+
+# What ExtUtils::Embed says, but for -Wl,-E and what every program is linked with; perl's headers are not ours to mend.
+$(LIB)/perl.so: $(wildcard langplugins/perl/*.c langplugins/perl/*.h) langplugins/perl/loader.pl langplugins/include/langplugin.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) -shared -fPIC $(INCLUDE) \
+		$$(perl -MExtUtils::Embed -e ccopts | sed 's:-I\(/[^ ]*/CORE\):-isystem \1:') langplugins/perl/*.c -o $@.new -lperl && mv $@.new $@
 
 $(LIB)/ruby.so: $(wildcard langplugins/ruby/*.c langplugins/ruby/*.h langplugins/ruby/*.rb) langplugins/include/langplugin.h
 	mkdir -p $(LIB)

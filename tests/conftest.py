@@ -11,13 +11,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from serving import SANITIZED, SLOWNESS, Server, children, directory, program, remove_copy, take_reports
+from serving import KEPT_KB, SANITIZED, SLOWNESS, Server, children, directory, program, remove_copy, take_reports
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """What the conformance suite, which knows nothing of these tests, is told of this tree."""
     config.webserver_programs = lambda: os.path.dirname(program("webserverd"))  # type: ignore[attr-defined]
     config.webserver_slowness = SLOWNESS  # type: ignore[attr-defined]
+    config.webserver_kept_kb = KEPT_KB  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ SHOWN: dict[str, str] = {
     "group.directory": "test_application_and_its_directory",
     "group.preload": "test_modules_and_arguments",
     "group.python_path": "test_modules_and_arguments",
+    "group.perl_path": "test_psgi_environ.py::test_process",
     "group.arguments": "test_modules_and_arguments",
     "group.listens_on": "test_exec.py::test_environment_of_a_program",
     "group.strip_prefix": "test_exec.py::test_what_a_program_behind_a_trusted_proxy_sees",

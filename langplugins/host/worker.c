@@ -124,10 +124,10 @@ static void set_signals(void)
 			(before.sa_handler == SIG_IGN || before.sa_handler == SIG_DFL))
 			sigaction(unwanted[i], &action, NULL);
 	pthread_atfork(NULL, NULL, in_child);
+	/* A program whose reader has gone must be able to die of it, too. */
+	sigaction(SIGPIPE, &action, NULL);
 	action.sa_handler = on_term;
 	sigaction(SIGTERM, &action, NULL);
-	action.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &action, NULL);
 }
 
 static int failed(const struct worker *worker, int code, const char *what)

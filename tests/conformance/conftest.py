@@ -131,7 +131,7 @@ def programs(request: pytest.FixtureRequest) -> Path:
 def running(programs: Path, language: Language, request: pytest.FixtureRequest) -> Iterator[Server]:
     """The language's server, shared by all of its tests."""
     slowness = int(getattr(request.config, "webserver_slowness", 1))
-    one = Server(programs, language, slowness)
+    one = Server(programs, language, slowness, int(getattr(request.config, "webserver_kept_kb", 0)))
     try:
         one.start()
         yield one

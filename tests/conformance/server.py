@@ -72,10 +72,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
 class Server:
     """One webserverd with the groups app (one request at a time), many and brief, all with the same application."""
 
-    def __init__(self, programs: Path, language: Language, slowness: int = 1) -> None:
+    def __init__(self, programs: Path, language: Language, slowness: int = 1, kept_kb: int = 0) -> None:
         self.programs = programs
         self.language = language
-        self.slowness = slowness
+        self.slowness = slowness  # how much longer than usual things may take
+        self.kept_kb = kept_kb  # what this build's allocator keeps of memory that has been freed
         self.directory = Path(tempfile.mkdtemp(prefix="webserver-conformance-", dir="/tmp"))
         self.scratch = self.directory / "scratch"
         self.error_log = self.directory / "logs/error.log"

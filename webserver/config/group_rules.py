@@ -24,6 +24,7 @@ from webserver.config.rules import check_identity
 _SETTING_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _ONLY = {
     "python_path": "python",
+    "perl_path": "perl",
     **dict.fromkeys(
         ("listens_on", "strip_prefix", "forwarded", "keepalive", "continue_timeout", "stop_timeout"), "exec"
     ),
@@ -149,8 +150,9 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
     # By default it follows from the application, and so does what is wrong with it.
     if group.good("application") and (there or group.given("directory")):
         need("directory", group["directory"], "directory", SEARCH)
-    for path in group["python_path"]:
-        need("python_path", path, "directory", SEARCH)
+    for name in ("python_path", "perl_path"):
+        for path in group[name]:
+            need(name, path, "directory", SEARCH)
     for path in group["preload"]:
         if path.startswith("/"):
             need("preload", path, "file", READ)

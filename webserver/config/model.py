@@ -67,6 +67,7 @@ class Group:
     interpreter: str
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
+    perl_path: tuple[str, ...]
     arguments: tuple[str, ...]
     listens_on: str  # socket, descriptor, port
     strip_prefix: bool

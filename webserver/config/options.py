@@ -169,6 +169,7 @@ OPTIONS = (
            " has a / or a script's extension is a file, and the value of application is the application itself.",
            many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
+    Option("group", "perl_path", kinds.PATH, "Directories where Perl looks for modules first.", many=True),
     Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True,
            repeats=True),
     # group: a program that is an HTTP server itself

@@ -171,7 +171,8 @@ class Pool:
     def _ended(self, place: Place, status: int, now: float) -> None:
         cause, code, number = policy.cause_of(status, place.state, self._told.pop(place.pid, ""), EXITS)
         loaded = place.state in (policy.READY, policy.RETIRING)
-        orderly = place.state == policy.RETIRING and code == 0
+        # Also one that was not asked by us: by SIGTERM, or by its application.
+        orderly = loaded and code == 0
         self._tell({"op": "gone", **_who(place.number, place.worker, place.pid), **_why(cause, code, number, loaded)})
         if self.draining:
             self._places[place.number] = policy.change(place, policy.CLOSED, now, pid=0)

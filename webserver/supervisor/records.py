@@ -126,6 +126,7 @@ def settings(group: Group) -> list[list[str]]:
     for name, values in (
         ("preload", group.preload),
         ("python_path", group.python_path),
+        ("perl_path", group.perl_path),
         ("arguments", group.arguments),
     ):
         entries += [(name, value) for value in values]

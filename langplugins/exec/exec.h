@@ -102,7 +102,7 @@ struct program {
 int program_start(struct program *program, const struct langplugin_host *host, const struct settings *settings,
 	char *message, size_t size);
 void program_end(struct program *program);
-/* Why a connection to it may have ended: waits a moment for news of its death. "" if there is none. */
+/* Why a connection to it has ended, if it is by its death, whose news are waited for; else "". */
 const char *program_cause(struct program *program, struct langplugin_call *call);
 /* Whether it is being killed, or was: then what ended with its connection may not be whole. */
 bool program_was_killed(struct program *program, struct langplugin_call *call);

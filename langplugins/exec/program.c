@@ -15,10 +15,11 @@
 
 #include "exec.h"
 
-#define STACK	   262144 /* bytes, of the thread that waits for news */
-#define FIRST_MS   1	  /* between two attempts to connect: no event says that somebody listens */
-#define LAST_MS	   50
-#define NEWS_MS	   200	/* a connection's end is seen before the death that it comes from */
+#define STACK	 262144 /* bytes, of the thread that waits for news */
+#define FIRST_MS 1	/* between two attempts to connect: no event says that somebody listens */
+#define LAST_MS	 50
+#define NEWS_MS                                                                                                        \
+	5000 /* for the news of a death that is known of; they come at once but on a machine that is overloaded */
 #define PF_EXITING 0x4	/* include/linux/sched.h; proc(5), field 9 */
 #define MARGIN_MS  1000 /* the manager kills a worker at start_timeout, and could say less than we can */
 
@@ -85,10 +86,11 @@ static void *watch(void *argument)
 	ssize_t size = hear(program->line, &report);
 
 	end_is_here(program, size, &report);
-	if (write(program->dead, &one, sizeof(one)) < 0)
-		return NULL; /* it can be read already */
+	/* First this: a slot that hears of the death ends its request, and must not begin another. */
 	if (!atomic_load(&program->ending))
 		program->host->give_up(program->cause);
+	if (write(program->dead, &one, sizeof(one)) < 0)
+		return NULL; /* it can be read already */
 	return NULL;
 }
 
@@ -109,21 +111,6 @@ static int start_watching(struct program *program)
 	return result ? -1 : 0;
 }
 
-const char *program_cause(struct program *program, struct langplugin_call *call)
-{
-	uint64_t until = clock_now() + NEWS_MS * 1000000u;
-
-	for (uint64_t now; (now = clock_now()) < until;) {
-		int seen = program->host->wait(call, program->dead, POLLIN, (int)((until - now + 999999) / 1000000));
-		if (seen > 0)
-			return program->cause;
-		if (seen < 0)
-			break;
-	}
-	struct pollfd dead = {program->dead, POLLIN, 0};
-	return poll(&dead, 1, 0) == 1 ? program->cause : "";
-}
-
 /* PF_EXITING of the kernel is set before a process's descriptors are closed: who sees a connection end and this not set
    knows that it was closed by the program. */
 static bool is_ending(const struct program *program)
@@ -141,9 +128,27 @@ static bool is_ending(const struct program *program)
 	return !at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %lu", &flags) != 1 || (flags & PF_EXITING);
 }
 
+const char *program_cause(struct program *program, struct langplugin_call *call)
+{
+	uint64_t until = clock_now() + (uint64_t)NEWS_MS * 1000000u;
+
+	/* Once the news are here, its number may be another's. */
+	if (!is_ending(program))
+		until = 0;
+	for (uint64_t now; (now = clock_now()) < until;) {
+		int seen = program->host->wait(call, program->dead, POLLIN, (int)((until - now + 999999) / 1000000));
+		if (seen > 0)
+			return program->cause;
+		if (seen < 0)
+			break;
+	}
+	struct pollfd dead = {program->dead, POLLIN, 0};
+	return poll(&dead, 1, 0) == 1 ? program->cause : "";
+}
+
 bool program_was_killed(struct program *program, struct langplugin_call *call)
 {
-	return is_ending(program) && *program_cause(program, call) && program->killed;
+	return *program_cause(program, call) && program->killed;
 }
 
 /* ---- its start */

@@ -34,6 +34,7 @@ LANGUAGES = (
     Language("exec", "exec", "conformance.exec", threads=4, lines="strip_prefix = yes"),
     Language("lua", "lua", "conformance.lua"),
     Language("ruby", "ruby", "conformance.ru", threads=4),
+    Language("perl", "perl", "conformance.psgi"),
 )
 
 # (language, clause): why the interface cannot express it.
@@ -48,6 +49,8 @@ CANNOT = {
     ("php", "error-late"): "PHP ends an answer that has begun in order, as under php-fpm",
     ("php", "trailers"): "PHP has no trailers",
     ("php", "upgrade"): "PHP has no way to change the protocol",
+    ("perl", "reason"): "PSGI's status is a number",
+    ("perl", "trailers"): "PSGI has no trailers",
     ("ruby", "reason"): "Rack's status is a number",
 }
 

@@ -1,5 +1,12 @@
-"""pip needs this file for the compiled engine; everything else stands in setup.cfg."""
+"""pip needs this file for the compiled engine and for the conformance suite, which lies among the tests.
 
-from setuptools import setup
+Everything else stands in setup.cfg.
+"""
 
-setup(cffi_modules=["webserver/engine/build.py:ffibuilder"])
+from setuptools import find_packages, setup
+
+setup(
+    cffi_modules=["webserver/engine/build.py:ffibuilder"],
+    packages=[*find_packages(include=["webserver", "webserver.*"]), "webserver.conformance"],
+    package_dir={"webserver.conformance": "tests/conformance"},
+)

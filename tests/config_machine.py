@@ -65,16 +65,16 @@ class SampleMachine(PlainMachine):
     """For examples: with their users, and with every plugin built."""
 
     def user(self, name: str) -> User | None:
-        accounts = {"shop": 4712, "blog": 4713}
+        accounts = {"shop": 4712, "blog": 4713, "pages": 4714}
         if name in accounts:
             return User(name, accounts[name], accounts[name], frozenset({accounts[name]}))
         return super().user(name)
 
     def gid(self, group: str) -> int | None:
-        return {"shop": 4712, "blog": 4713}.get(group, super().gid(group))
+        return {"shop": 4712, "blog": 4713, "pages": 4714}.get(group, super().gid(group))
 
     def group_name(self, gid: int) -> str:
-        return {4712: "shop", 4713: "blog"}.get(gid, super().group_name(gid))
+        return {4712: "shop", 4713: "blog", 4714: "pages"}.get(gid, super().group_name(gid))
 
     def missing(self, path: str, kind: str) -> str:
         return "" if path.endswith(".so") else super().missing(path, kind)
@@ -92,11 +92,12 @@ def adjusted(text: str, root: str) -> str:
 
 def lay_out(root: Path) -> None:
     """What the samples and the examples of the manual pages take for granted."""
-    for name in ("srv/www", "srv/blog", "srv/shop/public", "srv/shop/venv/bin", "etc/webserver", "var/log/webserver"):
+    names = ["srv/www", "srv/blog/public", "srv/wiki", "srv/shop/public", "srv/shop/private", "srv/shop/venv/bin"]
+    for name in [*names, "etc/webserver", "var/log/webserver"]:
         (root / name).mkdir(parents=True)
     for name in ("sites-enabled", "groups-enabled"):
         (root / "etc/webserver" / name).mkdir()
     (root / "run").mkdir()
-    for name in ("srv/shop/app.wsgi", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
+    for name in ("srv/shop/app.wsgi", "srv/wiki/app.lua", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
         (root / name).write_text("")
         (root / name).chmod(0o600)

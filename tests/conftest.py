@@ -11,7 +11,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from serving import Server, children, directory, remove_copy, take_reports
+from serving import KEPT_KB, SANITIZED, SLOWNESS, Server, children, directory, program, remove_copy, take_reports
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the conformance suite, which knows nothing of these tests, is told of this tree."""
+    config.webserver_programs = lambda: os.path.dirname(program("webserverd"))  # type: ignore[attr-defined]
+    config.webserver_slowness = SLOWNESS  # type: ignore[attr-defined]
+    config.webserver_kept_kb = KEPT_KB  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -82,10 +89,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Real users need root: without it those tests are left out, and pytest's last line counts them as deselected."""
-    if os.geteuid() == 0:
-        return
-    needing = [item for item in items if item.get_closest_marker("root") is not None]
+    """Real users need root: without it those tests are left out, and pytest's last line counts them as deselected.
+
+    So are those whose programs cannot load what a build with sanitizers has made.
+    """
+    without = [name for name, left_out in (("root", os.geteuid() != 0), ("unsanitized", SANITIZED)) if left_out]
+    needing = [item for item in items if any(item.get_closest_marker(name) is not None for name in without)]
     if needing:
         config.hook.pytest_deselected(items=needing)
         items[:] = [item for item in items if item not in needing]

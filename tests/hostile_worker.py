@@ -17,10 +17,10 @@ from typing import Any
 
 import zmq
 
-VERSION, MAGIC = 1, 0x57534831
+VERSION, MAGIC = 2, 0x57534831
 REQUEST, BODY, CREDIT, PROBE, CLOSED = 1, 2, 3, 5, 6
 HELLO, RESPONSE, INFORM, VERDICT, ALIVE, LEAVING, GOODBYE, ABORT = range(16, 24)
-LAST, GIVEN_BACK = 1, 4
+LAST, GIVEN_BACK, UPGRADE, SHUT = 1, 4, 32, 128
 SLOT, KEEPER = b"S", b"K"
 HEAD = struct.Struct("=IIQIHH")
 TEXTS = 72  # offset of struct wire_request.text
@@ -48,6 +48,14 @@ def response(serial: int, request: int, body: bytes, **more: Any) -> bytes:
     return frame(RESPONSE, payload + name + value + body, serial, request, flags=more.get("flags", LAST))
 
 
+def body(serial: int, request: int, offset: int, data: bytes, flags: int = 0, trailer: bytes = b"") -> bytes:
+    """A piece; with one trailer of this name."""
+    at = 24 + 24 + len(trailer and bytes(16))
+    fields = struct.pack("=IHHII", at, len(trailer), 0, at, 1) if trailer else b""
+    payload = struct.pack("=QIIIHH", offset, at + len(trailer), len(data), 48, 1 if trailer else 0, 0)
+    return frame(BODY, payload + fields + trailer + data, serial, request, flags=flags)
+
+
 class Peer:
     """One connection of the channel, with an identity of its own choosing."""
 
@@ -67,8 +75,8 @@ def strangers(order: dict[str, Any]) -> None:
     generation, worker = order["generation"], order["worker"]
     noise = random.Random(order["seed"])
     peers = [
-        (identity(SLOT, generation, worker, version=2), [hello(version=2)]),
-        (identity(SLOT, generation, 9001), [hello(version=2)]),
+        (identity(SLOT, generation, worker, version=1), [hello(version=1)]),
+        (identity(SLOT, generation, 9001), [hello(version=1)]),
         (identity(SLOT, generation, 9002), [hello(magic=1)]),
         (identity(SLOT, generation + 1, worker), [hello()]),
         (identity(b"X", generation, worker), [hello()]),
@@ -162,12 +170,15 @@ class Liar:
         self.context.destroy(0)
 
     def take(self, message: bytes) -> None:
-        kind, _, serial, request, _, _ = HEAD.unpack_from(message)
+        kind, _, serial, request, _, flags = HEAD.unpack_from(message)
         if kind == PROBE:
             self.slot.say(frame(ALIVE))
         if kind != REQUEST:
             return
         at, size = struct.unpack_from("=II", message, TEXTS + 8 * 2)
+        if flags & UPGRADE:
+            self.tunnel(serial, request)
+            return
         lies = [name for name in dir(self) if name.startswith("lie_")]
         lie: Callable[[int, int], None] = getattr(self, self.random.choice(lies))
         lie(serial, request)
@@ -203,8 +214,47 @@ class Liar:
         ]
         self.slot.say(response(serial, request, b"WRONG", **self.random.choice(spoiled)))
 
+    def tunnel(self, serial: int, request: int) -> None:
+        """What was asked for, and then what no tunnel has."""
+        self.slot.say(
+            response(serial, request, b"", status=101, name=b"Upgrade", value=b"chat", flags=UPGRADE),
+            body(serial, request, 0, b"good"),
+        )
+        lies = [
+            [body(serial, request, 4 + 200_000 * i, b"x" * 200_000) for i in range(10)],
+            [body(serial, request, 4, b"", SHUT), body(serial, request, 4, b"WRONG")],
+            [body(serial, request, 4, b"", SHUT), body(serial, request, 4, b"", SHUT)],
+            [body(serial, request, 4, b"", SHUT | LAST)],
+            [body(serial, request, 4, b"", LAST, b"X-A")],
+            [body(serial, request, 5, b"WRONG")],
+            [response(serial, request, b"WRONG")],
+            [response(serial, request, b"WRONG", status=101, name=b"Upgrade", value=b"chat", flags=UPGRADE)],
+            [body(serial, request, 4, b"", LAST), body(serial, request, 4, b"WRONG")],
+        ]
+        self.slot.say(*self.random.choice(lies))
+        self.slot.say(frame(ABORT, b"", serial, request))
+
+    def lie_upgrade(self, serial: int, request: int) -> None:
+        """101 that nobody asked for."""
+        for flags in (UPGRADE, 0, UPGRADE | LAST):
+            self.slot.say(response(serial, request, b"", status=101, name=b"Upgrade", value=b"chat", flags=flags))
+
+    def lie_trailers(self, serial: int, request: int) -> None:
+        """Trailers that frame or route, or that stand where none can be."""
+        name = self.random.choice([b"Content-Length", b"Transfer-Encoding", b"Host", b"Set-Cookie", b"X Y", b"X-Early"])
+        flags = 0 if name == b"X-Early" else LAST
+        self.slot.say(response(serial, request, b"part", flags=0), body(serial, request, 4, b"", flags, name))
+
+    def lie_after_end(self, serial: int, request: int) -> None:
+        for one in self.seen[-3:]:
+            self.slot.say(body(*one, 0, b"WRONG"), body(*one, 100, b"WRONG", LAST), body(*one, 5, b"", SHUT))
+
+    def lie_shut(self, serial: int, request: int) -> None:
+        """An end of one side, where there is no tunnel."""
+        self.slot.say(response(serial, request, b"part", flags=0), body(serial, request, 4, b"", SHUT))
+
     def lie_body_first(self, serial: int, request: int) -> None:
-        self.slot.say(frame(BODY, struct.pack("=QII", 0, 40, 5) + b"WRONG", serial, request))
+        self.slot.say(frame(BODY, struct.pack("=QIIIHH", 0, 48, 5, 0, 0, 0) + b"WRONG", serial, request))
 
     def lie_credit(self, serial: int, request: int) -> None:
         self.slot.say(*(frame(CREDIT, struct.pack("=Q", limit), serial, request) for limit in (1 << 63, 0, 5)))

@@ -68,6 +68,13 @@ run = run
   plugin = plugin.so
     [[[ini]]]
     memory_limit = 64M
+  [[scheme]]
+  language = scheme
+  plugin = plugin.so
+  application = app.wsgi
+    [[[settings]]]
+    heap = 64M
+    trace.calls = no
 [sites]
   [[shop]]
   hosts = *
@@ -104,7 +111,8 @@ def test_a_site_of_four_lines(tree: Path) -> None:
 def test_all_sections(tree: Path) -> None:
     config = load(write(tree / "w.conf", FULL), MACHINE)
     assert config.server.listen[2] == Listen("unix", str(tree / "web.sock"), 0)
-    blog, shop = config.groups
+    blog, scheme, shop = config.groups
+    assert (scheme.language, scheme.settings) == ("scheme", (("heap", "64M"), ("trace.calls", "no")))
     assert (blog.name, blog.application, blog.ini) == ("blog", "", (("memory_limit", "64M"),))
     assert (shop.application, shop.directory, shop.threads) == (str(tree / "app.wsgi"), str(tree), 8)
     assert shop.arguments == ("a, b", "c")
@@ -154,7 +162,7 @@ def test_every_value_is_shown_with_its_origin(tree: Path) -> None:
     values = [line for line in lines if " = " in line or line.startswith("# ")]
     assert all(line.endswith("  # default") or f"  # {path}:" in line for line in values)
     assert any(line.startswith("threads = 8 ") and line.endswith(f"# {path}:11") for line in lines)
-    assert any(line.startswith("/ = files, group:shop ") and line.endswith(f"# {path}:32") for line in lines)
+    assert any(line.startswith("/ = files, group:shop ") and line.endswith(f"# {path}:39") for line in lines)
     assert any(line.startswith("queue_timeout = 30s ") and line.endswith("# default") for line in lines)
 
 

@@ -41,8 +41,9 @@ def loaded(root: Path) -> Config:
 
 def test_all_together(root: Path) -> None:
     config = loaded(root)
-    assert [group.name for group in config.groups] == ["blog", "shop"]
-    assert [site.name for site in config.sites] == ["blog.example.org", "shop.example.org", "www.example.org"]
+    assert [group.name for group in config.groups] == ["blog", "pages", "shop"]
+    names = ["blog", "framework", "mixed", "shop", "www"]
+    assert [site.name for site in config.sites] == [f"{name}.example.org" for name in names]
     assert {group.language for group in config.groups} == {"php", "python"}
 
 

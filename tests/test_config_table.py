@@ -40,7 +40,13 @@ def test_model_and_table_have_the_same_types(option: Option) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=ids)
 def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
-    values = {"open_files": 1000, "user": "app", "application": "/srv/a/app.wsgi", "language": "echo"}
+    values = {
+        "open_files": 1000,
+        "user": "app",
+        "application": "/srv/a/app.wsgi",
+        "language": "echo",
+        "interface": "asgi",
+    }
     context = Context(PlainMachine(), "/etc/webserver", values)
     text = option.default.text(context) if isinstance(option.default, Computed) else option.default
     if not text:
@@ -59,7 +65,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
 def test_each_option_is_described(option: Option) -> None:
     assert re.fullmatch(r"[A-Z](.|\n)*\.", option.help)
     assert described(option)
-    assert (option.kind is kinds.CHOICE) == bool(option.choices)
+    assert (option.kind in (kinds.CHOICE, kinds.LANGUAGE)) == bool(option.choices)
     assert not isinstance(option.default, Computed) or option.default.sentence
 
 

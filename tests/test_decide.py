@@ -14,6 +14,7 @@ FILES = (Choice(Kind.FILE, 1, strip=1),)
 SHOP = (Choice(Kind.GROUP, 7, strip=5),)
 DEEP = (Choice(Kind.GROUP, 8, strip=10),)
 PHP = Choice(Kind.SCRIPT, 9, script=b"/srv")
+WSGI = Choice(Kind.SCRIPT, 10, script=b"/srv")
 RULES = SiteRules(
     1,
     b"/srv",
@@ -22,7 +23,7 @@ RULES = SiteRules(
         Mount(b"/shop/", SHOP, serves_files=False, gather=False),
         Mount(b"/", FILES, serves_files=True, gather=False),
     ),
-    {b".php": PHP},
+    {b".php": PHP, b".wsgi": WSGI},
 )
 TABLE = SiteTable([(("example.org", "*.example.org"), RULES)])
 
@@ -44,6 +45,12 @@ class Asked:
         (b"/a/b", FILES, Scope.PREFIX),
         (b"/index.php", (PHP,), Scope.PREFIX),
         (b"/a/index.php/info", (PHP,), Scope.PREFIX),
+        (b"/a.wsgi", (WSGI,), Scope.PREFIX),
+        (b"/a.wsgi/b.php", (WSGI,), Scope.EXACT),
+        (b"/b.php/a.wsgi", (PHP,), Scope.EXACT),
+        (b"/b.php.wsgi", (WSGI,), Scope.PREFIX),
+        (b"/b.PHP", FILES, Scope.PREFIX),
+        (b"/php", FILES, Scope.PREFIX),
         (b"/shop/", SHOP, Scope.PREFIX),
         (b"/shop/x.php", SHOP, Scope.PREFIX),
         (b"/shop", SHOP, Scope.EXACT),
@@ -76,7 +83,7 @@ def holds(decision: Decision, path: bytes) -> bool:
     return not any(segment.endswith(e) for segment in segments for e in decision.except_extensions)
 
 
-PATHS = st.lists(st.sampled_from([b"shop", b"shopping", b"deep", b"x.php", b"y", b""]), max_size=5).map(
+PATHS = st.lists(st.sampled_from([b"shop", b"shopping", b"deep", b"x.php", b"z.wsgi", b"y", b""]), max_size=5).map(
     lambda words: b"/" + b"/".join(words)
 )
 
@@ -86,5 +93,4 @@ def test_a_remembered_decision_is_what_would_have_been_decided(first: bytes, sec
     remembered = decide(TABLE, Asked(b"example.org", first))
     if holds(remembered, second):
         again = decide(TABLE, Asked(b"example.org", second))
-        if remembered.extension == again.extension:
-            assert again.choices == remembered.choices
+        assert (again.choices, again.extension) == (remembered.choices, remembered.extension)

@@ -159,7 +159,7 @@ def visitor(demonstration: Demonstration) -> Visitor:
     return Visitor(demonstration.base)
 
 
-@pytest.mark.parametrize("path", ["", "static/", "python/", "php/", "status", "favicon.ico"])
+@pytest.mark.parametrize("path", ["", "static/", "python/", "php/", "perl/", "ruby/", "lua/", "status", "favicon.ico"])
 def test_every_part_answers(visitor: Visitor, path: str) -> None:
     assert visitor.open(path)
 
@@ -174,6 +174,43 @@ def test_links_lead_somewhere(visitor: Visitor, path: str) -> None:
     for link in links - {"/hello.php", "missing.txt", "/python/count/"}:
         status, _ = visitor.refused(urllib.parse.urljoin(path, link))
         assert status == 200, link
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "item"),
+    [("perl/", "csrf_token", "/perl/book/"), ("ruby/", "token", "/photograph/"), ("lua/", "token", "recipe/")],
+)
+def test_session_upload_and_download(visitor: Visitor, path: str, token: str, item: str) -> None:
+    """In Mojolicious, in Sinatra, and in Lua without a framework: each keeps what it is given in SQLite."""
+    page = visitor.post(f"{path}login", password="wrong", **hidden(visitor.open(path), token))
+    assert "That is not the password." in page
+    page = visitor.post(f"{path}login", password="demonstration", **hidden(page, token))
+    assert "Welcome." in page
+    page = visitor.open(path)
+    assert "Log out" in page
+    title = f"Grüße & <{time.time_ns()}>"
+    content = bytes(range(256)) * 1000
+    page = visitor.upload(f"{path}add", "file", "picture.png", content, title=title, **hidden(page, token))
+    link = re.findall(rf'href="([^"]*{re.escape(item)}\d+)">{re.escape(html.escape(title))}<', page)
+    assert link, page
+    _, body = visitor.fetch(urllib.parse.urljoin(visitor.base + path, link[-1]))
+    assert body == content
+    assert html.escape(title) in Visitor(visitor.base).open(path), "one who is not logged in sees it too"
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        Visitor(visitor.base).upload(f"{path}add", "file", "picture.png", content, title=title)
+    visitor.post(f"{path}logout", **(hidden(visitor.open(path), token) if path == "lua/" else {}))
+    assert "Log out" not in visitor.open(path)
+
+
+@pytest.mark.parametrize("path", ["perl/count", "ruby/count", "lua/count"])
+def test_a_stream_comes_as_it_is_made(visitor: Visitor, path: str) -> None:
+    with visitor.opener.open(visitor.base + path, timeout=30) as answer:
+        begun = time.monotonic()
+        assert b"counts to 10" in answer.readline()
+        assert answer.readline() == b"1\n"
+        early = time.monotonic() - begun
+        assert answer.read().split() == [str(number).encode() for number in range(2, 11)]
+        assert time.monotonic() - begun > early + 5, "it did not wait for the rest"
 
 
 def test_the_page_says_how_to_log_in(visitor: Visitor) -> None:

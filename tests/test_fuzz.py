@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 TREE = Path(__file__).resolve().parent.parent
-FOLDERS = ("webserver/engine/fuzz", "langplugins/host/fuzz")
+FOLDERS = ("webserver/engine/fuzz", "langplugins/host/fuzz", "langplugins/exec/fuzz", "langplugins/python/fuzz")
 HARNESSES = {path.stem: path for folder in FOLDERS for path in (TREE / folder).glob("[!_]*.c")}
 SECONDS = 60  # for all together, without building
 LONG_CASES = 10_000_000

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from serving import GROUP_USER, ROOT, Answer, Server, wait_until
 from test_restart import Load
+from tunnels import Tunnel
 
 PROGRAM = (Path(__file__).resolve().parent / "hostile_worker.py").read_text()
 CONFIG = """
@@ -206,6 +207,31 @@ def test_a_worker_that_lies_harms_its_own_group_only(attacked: Server, seed: int
         assert own > 0, attacked.log()
         come_back(attacked, 1)
     assert re.search(r"broke the channel's rules", attacked.log())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_tunnels_of_a_worker_that_lies(attacked: Server, seed: int) -> None:
+    """It says 101 where that was asked for, and then breaks the rules of tunnels: its client is cut off."""
+    (pid,) = attacked.pids("worker", "evil")
+    with hostile(attacked, "lie", worker=max(workers(attacked)) + 1, seed=seed):
+        os.kill(pid, signal.SIGKILL)
+        opened = 0
+        for number in range(200):
+            if "closed its connections" in attacked.log():
+                break
+            try:
+                with Tunnel(attacked, f"/evil/{number}") as tunnel:
+                    if tunnel.status != 101:
+                        continue
+                    opened += 1
+                    assert tunnel.hear(4) == b"good"
+                    got = tunnel.rest()
+                    assert b"WRONG" not in got
+                    assert len(got) <= 2 << 20
+            except (OSError, AssertionError) as error:
+                assert "WRONG" not in str(error)
+        assert opened > 0, attacked.log()
+        come_back(attacked, 1)
 
 
 def test_a_page_that_lies(server: Server) -> None:

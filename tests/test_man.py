@@ -14,22 +14,26 @@ import pytest
 from config_machine import SampleMachine, adjusted, lay_out
 from serving import directory
 
-from webserver.cli import webserverctl, webserverd
+from webserver.cli import build_plugin, webserverctl, webserverd
 from webserver.config import Config, load
 from webserver.config.options import OPTIONS, SUBSECTIONS
 from webserver.supervisor.plan import FIXED_SERVER
 
 MAN = Path(__file__).resolve().parent.parent / "man"
-PAGES = sorted(MAN.glob("*.[58]"))
+PAGES = sorted(MAN.glob("*.[358]"))
 PAGE_OF = {"server": "webserver.conf.5", "logs": "webserver.conf.5", "group": "webserver-groups.5",
            "site": "webserver-sites.5"}  # fmt: skip
 BLOCK = re.compile(r'(?:^\.\\" example: (.+)\n)?^\.Bd -literal.*\n((?:.*\n)*?)^\.Ed$', re.MULTILINE)
 EXAMPLES = [
-    pytest.param(page.name, kind, text.replace(r"\&", ""), id=f"{page.name}-{number}")
+    pytest.param(page.name, kind, text.replace(r"\&", "").replace(r"\e", "\\"), id=f"{page.name}-{number}")
     for page in PAGES
     for number, (kind, text) in enumerate(BLOCK.findall(page.read_text()), 1)
 ]
-GROUPS = "[groups]\n[[shop]]\nlanguage = echo\nuser = shop\n[[blog]]\nlanguage = php\nuser = blog\n"
+INCLUDE = MAN.parent / "langplugins/include"
+GROUPS = (
+    "[groups]\n[[shop]]\nlanguage = echo\nuser = shop\n[[blog]]\nlanguage = php\nuser = blog\n"
+    "[[pages]]\nlanguage = python\nuser = shop\n"
+)
 
 
 @pytest.fixture
@@ -50,7 +54,9 @@ def generator() -> ModuleType:
 
 def test_all_pages_are_here() -> None:
     assert [page.name for page in PAGES] == [
+        "webserver-build-plugin.8",
         "webserver-groups.5",
+        "webserver-plugin.3",
         "webserver-sites.5",
         "webserver.conf.5",
         "webserverctl.8",
@@ -100,7 +106,12 @@ def test_what_a_reload_cannot_change_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "options"), [("webserverd.8", webserverd.OPTIONS), ("webserverctl.8", webserverctl.OPTIONS)]
+    ("page", "options"),
+    [
+        ("webserverd.8", webserverd.OPTIONS),
+        ("webserverctl.8", webserverctl.OPTIONS),
+        ("webserver-build-plugin.8", build_plugin.OPTIONS),
+    ],
 )
 def test_every_command_line_option_has_its_place(page: str, options: dict[str, bool]) -> None:
     assert {f"-{flag}" for flag in re.findall(r"^\.It Fl (\S+)", (MAN / page).read_text(), re.M)} == set(options)
@@ -124,6 +135,23 @@ def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
     elif what == "site":
         main.write_text("include = sites-enabled/*.conf\n[server]\nuser = www-data\n" + GROUPS)
         assert [site.name for site in loaded(place, text, f"sites-enabled/{name}.conf").sites] == [name]
+    elif what == "plugin":
+        (place / "plugin.c").write_text(text)
+        command = [
+            "gcc",
+            "-fsyntax-only",
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{INCLUDE}",
+            place / "plugin.c",
+        ]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+    elif what == "ruby":
+        assert subprocess.run(["ruby", "-c"], input=text, capture_output=True, text=True).stdout == "Syntax OK\n"
+    elif what == "build":
+        assert text.startswith("cc ")  # test_man_served.py runs it
     else:
         assert what == "commands", f"{page} has an example that no test runs"
         for line in text.splitlines():
@@ -139,5 +167,5 @@ def check_command(page: str, words: list[str]) -> None:
     rest = iter(words[1:])
     for word in rest:
         assert word in known, word
-        if word in ("--config", "restart"):
+        if word in ("--config", "restart", "--interpreter"):
             assert not next(rest).startswith("-")

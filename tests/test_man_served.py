@@ -12,19 +12,46 @@ from pathlib import Path
 
 import pytest
 from config_machine import adjusted, lay_out
-from serving import GROUP_USER, ROOT, SERVER_USER, SLOWNESS, Server, directory, program, tree
+from serving import (
+    GROUP_USER,
+    ROOT,
+    SANITIZE_FLAGS,
+    SERVER_USER,
+    SLOWNESS,
+    TREE,
+    Server,
+    directory,
+    program,
+    tree,
+)
 from test_man import EXAMPLES
 
 APPLICATION = (
     "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'from a group']\n"
 )
-CONFIGURATIONS = [example for example in EXAMPLES if example.values[1].partition(" ")[0] != "commands"]
+PLUGIN = {  # the page about plugins: source, how it is built, its group
+    str(example.values[1]).partition(" ")[0]: str(example.values[2])
+    for example in EXAMPLES
+    if str(example.values[1]).endswith(" capitals")
+}
+CONFIGURATIONS = [
+    example for example in EXAMPLES if str(example.values[1]).partition(" ")[0] in ("file", "group", "site")
+    and not str(example.values[1]).endswith(" capitals")
+]  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)
     for example in EXAMPLES
     if example.values[1] == "commands"
     for line in str(example.values[2]).splitlines()
 ]
+
+
+ASGI = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"from a group"})
+"""
 
 
 class Example(Server):
@@ -39,7 +66,12 @@ class Example(Server):
         interpreter.symlink_to(tree() / ".venv/bin/python")
         self.file("srv/shop/app.wsgi", APPLICATION)
         self.file("srv/shop/shop/wsgi.py", APPLICATION)
+        self.file("srv/shop/shop/chat.py", ASGI)
+        self.file("srv/wiki/app.lua", "local pages = require('pages') return function() return 200, {}, pages[1] end")
+        self.file("srv/wiki/pages.lua", "return {'from a group'}")
         self.file("srv/blog/index.php", "<?php echo 'from a group';")
+        self.file("srv/blog/public/index.php", "<?php echo 'from a group';")
+        self.file("srv/blog/programs/calendar.wsgi", APPLICATION)
         for name in ("srv/www", "srv/shop/public", "public"):
             self.file(f"{name}/index.html", "from a file")
         logs = path / "var/log/webserver"
@@ -77,7 +109,7 @@ def example() -> Iterator[Example]:
 MAIN = "include = {}-enabled/*.conf\n[server]\nlisten = *:80\nuser = www-data\n"
 GROUPS = (
     "[groups]\n[[shop]]\nlanguage = python\napplication = /srv/shop/app.wsgi\nuser = shop\n"
-    "[[blog]]\nlanguage = php\nuser = blog\n"
+    "[[blog]]\nlanguage = php\nuser = blog\n[[pages]]\nlanguage = python\nuser = shop\n"
 )
 SITES = "[sites]\n[[all]]\nhosts = *\nroot = /srv/blog\nindex = index.php,\n[[[routes]]]\n"
 
@@ -104,11 +136,27 @@ def test_a_configuration_is_served(example: Example, page: str, kind: str, text:
     assert answers
     for answer in answers:
         assert (answer.status, answer.body[:5]) == (200, b"from "), answer
-    for prefix in re.findall(r"^(/[a-z/]+) = group:", text, re.M):
+    for prefix in re.findall(r"^(/[a-z/]+) = (?:group|script):", text, re.M):
         assert example.get(prefix).body == b"from a group"
     if ".php = " in text:
         host = next(host for host in hosts if host.startswith(("blog", "*")))
         assert example.get("/index.php", Host=host.replace("*", "any")).status in (200, 404)
+
+
+def test_the_plugin_of_the_page_about_plugins_works(example: Example) -> None:
+    """Built by its command, with the header where `make install-header` puts it, and named in its group's file."""
+    place = example.directory / "srv/capitals"
+    place.mkdir()
+    prefix = example.directory / "usr/local"
+    subprocess.run(["make", "-s", "-C", TREE, "install-header", f"PREFIX={prefix}"], check=True)
+    (place / "capitals.c").write_text(PLUGIN["plugin"])
+    command = PLUGIN["build"].replace("/usr/local", str(prefix)).replace("cc ", "cc -Wall -Wextra -Werror ")
+    subprocess.run(["/bin/sh", "-ec", " ".join([command, *SANITIZE_FLAGS])], cwd=place, check=True)
+    here = example.directory / "etc/webserver"
+    (here / "groups-enabled/capitals.conf").write_text(example.adapt(PLUGIN["group"]))
+    example.main(MAIN.format("groups") + SITES + "/ = group:capitals\n")
+    example.start()
+    assert example.request("POST", "/", b"in small letters").body == b"IN SMALL LETTERS"
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -121,6 +169,13 @@ def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, lin
         wrapper.write_text(f'#!/bin/sh\nexec {program(name)} --config {example.config_file} "$@"\n')
         wrapper.chmod(0o755)
     line = line.replace(" --config /srv/web.conf", "")
+    if line.startswith("webserver-build-plugin"):
+        # With a Python that is here, and beside nobody's plugins.
+        words = [program("webserver-build-plugin"), *line.split()[1:], "--output", f"{tmp_path}/python.so"]
+        words[words.index("--interpreter") + 1] = "/usr/bin/python3"
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/python.so\n", "")
+        return
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     if "--foreground" in line:
         with subprocess.Popen(["/bin/sh", "-c", f"exec {line}"], env=environment, stderr=subprocess.PIPE) as process:

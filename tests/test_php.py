@@ -388,7 +388,8 @@ def test_client_that_goes_away(php: Server) -> None:
     """The script ends at its next output, unless it asked to go on; connection_status() says so."""
     loop = (
         "%s while (ob_get_level()) ob_end_clean(); for ($i = 0; $i < 100000; $i++) { echo str_repeat('x', 10000);"
-        " flush(); if (connection_status()) break; } file_put_contents('../sessions/%s', connection_status());"
+        " flush(); if (connection_status()) break; } echo 'x'; flush();"
+        " file_put_contents('../sessions/%s', connection_status());"
     )
     at_end = "register_shutdown_function(fn() => file_put_contents('%s/sessions/ended', connection_status() . ' '"
     script(php, "ends.php", loop % (at_end % php.directory + " . connection_aborted()));", "reached"))

@@ -12,7 +12,7 @@ import zmq
 from serving import KEPT_KB, SANITIZED, TREE, Server, wait_until
 from webserver.engine._engine import ffi, lib
 
-PLUGINS = ("echo", "python", "php")
+PLUGINS = ("echo", "exec", "python", "php", "lua")
 ECHO = """
 [groups]
 [[plain]]

@@ -39,6 +39,7 @@ from webserver.supervisor.policy import (
     overstays,
     slow_beat_stopped,
     stuck,
+    tunnels_wait,
 )
 from webserver.supervisor.process import Child
 from webserver.supervisor.states import ALIVE, EDGES, STAGES, Door, IllegalChange, Stage, State, next_stage
@@ -140,6 +141,19 @@ def test_hung(state: State, last: float, later: float) -> None:
 )
 def test_stuck(since: list[int], limit: float, told: bool, wanted: Stuck) -> None:
     assert stuck([at * 10**9 for at in since], limit, 100 * 10**9, told) is wanted
+
+
+def test_tunnels_keep_a_worker_for_a_while() -> None:
+    """One whose request does not end is killed when nothing else runs; a tunnel counts until tunnel_grace is over."""
+    assert stuck([1], 1.0, 100 * 10**9, True, tunnels=True) is Stuck.NO
+    assert stuck([1], 1.0, 100 * 10**9, True, tunnels=False) is Stuck.KILL
+    assert stuck([], 1.0, 100 * 10**9, False, tunnels=True) is Stuck.NO
+    assert [tunnels_wait(None, 5.0, 100.0), tunnels_wait(96.0, 5.0, 100.0), tunnels_wait(95.0, 5.0, 100.0)] == [
+        True,
+        True,
+        False,
+    ]
+    assert tunnels_wait(1.0, 0.0, 100.0)  # none: they are waited for
 
 
 def test_late_comes_before_hung() -> None:

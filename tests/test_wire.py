@@ -37,3 +37,4 @@ def test_page_layout_is_the_header_s() -> None:
         page.VERSION,
         page.SLOTS,
     )
+    assert (lib.WIRE_TUNNEL, page.PHASES[lib.WIRE_TUNNEL]) == (page.TUNNEL, "tunnel")

@@ -376,6 +376,15 @@ def test_body_in_every_way_of_reading(app: Server) -> None:
         assert app.request("POST", target, body).status == 200, app.log()
 
 
+def test_lines_that_end_anywhere_in_a_block(app: Server) -> None:
+    """Where a block of the body ends, one byte of a line may be all that is there of it."""
+    for size in range(8188, 8196):
+        body = b"x" * (size - 1) + b"\n" + b"y" * 9000 + b"\n"
+        answer = app.request("POST", "/read?readline,readline,readline", body)
+        assert answer.status == 200, size
+        assert eval(answer.body) == [body[:size], body[size:], b""], size
+
+
 def test_large_bodies(app: Server) -> None:
     content = os.urandom(5_000_001)
     assert app.request("POST", "/count", content).body == b"5000001"

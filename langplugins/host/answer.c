@@ -2,13 +2,10 @@
  * A call's answer. What respond() and small writes bring is held back until it is large enough, flushed or over, so
  * that an ordinary answer is one message. Body bytes leave only within the credit of the front end.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "worker.h"
 
@@ -46,17 +43,21 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 	const struct langplugin_field *fields, size_t count, int64_t content_length)
 {
 	struct answer *answer = &call->answer;
+	bool tunnel = status == 101;
 
-	if (answer->state != ANSWER_NONE || status < 200 || status > 999)
+	if (answer->state != ANSWER_NONE || (status < 200 && !tunnel) || status > 999 ||
+		(tunnel && !tunnel_offered(call, fields, count)))
 		return LP_INVALID;
 	int64_t length = content_length;
 	int result = head_lay_out(call, WIRE_RESPONSE, status, reason, fields, count, &length);
-	if (result != LP_OK)
-		return result;
+	if (result != LP_OK || (tunnel && length >= 0))
+		return result != LP_OK ? result : LP_INVALID;
 	answer->state = ANSWER_HELD;
 	answer->status = (uint16_t)status;
 	answer->length = length;
 	answer->no_body = (call->head.flags & WIRE_HEAD) != 0 || status == 204 || status == 304;
+	if (tunnel)
+		return tunnel_begin(call);
 	return call_over(call) ? LP_GONE : LP_OK;
 }
 
@@ -64,101 +65,22 @@ int answer_unrespond(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->state != ANSWER_HELD)
+	if (answer->state != ANSWER_HELD || answer->tunnel)
 		return LP_INVALID;
+	trailers_end(call);
 	answer->state = ANSWER_NONE;
 	answer->given = answer->gathered_size = 0;
 	answer->length = -1;
 	return LP_OK;
 }
 
-/* ---- sending */
+/* ---- its body */
 
-/* One message, once the front end has taken what was sent before. */
-static int send_message(struct langplugin_call *call, const struct iovec *parts, unsigned count, int flags)
-{
-	struct slot *slot = call->slot;
-	int result;
-
-	while ((result = link_send(&slot->link, call->from, parts, count)) == LP_AGAIN) {
-		if (call_over(call))
-			result = LP_GONE;
-		else if (flags & LP_NOWAIT)
-			break;
-		if (result == LP_GONE)
-			break;
-		slot_sleep(slot, -1);
-	}
-	if (result == LP_GONE)
-		call->answer.gone = true;
-	return result;
-}
-
-/* Send what is gathered and `size` bytes more as one message; credit has been seen to. */
-static int send_part(struct langplugin_call *call, const char *data, size_t size, bool last, int flags)
-{
-	struct answer *answer = &call->answer;
-	size_t body = answer->gathered_size + size;
-	bool head = answer->state == ANSWER_HELD;
-	size_t before = head ? answer->head_size : sizeof(struct wire_body);
-	struct wire_body piece;
-	struct iovec parts[] = {
-		{head ? (void *)answer->head : (void *)&piece, before},
-		{answer->gathered, answer->gathered_size},
-		{(void *)(uintptr_t)data, size},
-	};
-
-	if (head) {
-		struct wire_response *response = (struct wire_response *)(void *)answer->head;
-		response->head.size = (uint32_t)(before + body);
-		response->head.flags = last ? WIRE_LAST : 0;
-		response->body = (struct wire_span){(uint32_t)before, (uint32_t)body};
-	} else {
-		piece = (struct wire_body){.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
-		piece.head.serial = call->head.serial;
-		piece.head.request = call->head.request;
-		piece.head.slot = (uint16_t)call->slot->number;
-		piece.head.flags = last ? WIRE_LAST : 0;
-		piece.offset = answer->sent;
-		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
-	}
-	int result = send_message(call, parts, 3, flags);
-	if (result != LP_OK)
-		return result;
-	answer->sent += body;
-	answer->gathered_size = 0;
-	answer->state = last ? ANSWER_ENDED : ANSWER_SENT;
-	return LP_OK;
-}
-
-/* Wait until at least `size` more body bytes may leave. */
-static int wait_for_credit(struct langplugin_call *call, size_t size, int flags)
-{
-	struct answer *answer = &call->answer;
-	struct slot *slot = call->slot;
-
-	if (answer->limit - answer->sent >= size)
-		return LP_OK;
-	slot_drain(slot);
-	while (answer->limit - answer->sent < size) {
-		if (call_over(call)) {
-			answer->gone = true;
-			return LP_GONE;
-		}
-		if (flags & LP_NOWAIT)
-			return LP_AGAIN;
-		__atomic_store_n(&slot->page->phase, WIRE_WRITING, __ATOMIC_RELAXED);
-		slot_sleep(slot, -1);
-		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
-	}
-	return LP_OK;
-}
-
-static int ready(struct langplugin_call *call)
+int answer_ready(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->state == ANSWER_NONE || answer->state == ANSWER_ENDED || answer->aborted)
+	if (answer->state == ANSWER_NONE || answer->state == ANSWER_ENDED || answer->aborted || answer->ending)
 		return LP_INVALID;
 	if (answer->gone || call_over(call)) {
 		answer->gone = true;
@@ -168,7 +90,7 @@ static int ready(struct langplugin_call *call)
 }
 
 /* Of size bytes, those that the declared length leaves room for. */
-static size_t within_length(struct langplugin_call *call, size_t size)
+size_t answer_within_length(struct langplugin_call *call, size_t size)
 {
 	struct answer *answer = &call->answer;
 
@@ -185,11 +107,11 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 {
 	struct answer *answer = &call->answer;
 	const char *at = data;
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result != LP_OK)
 		return result;
-	size = within_length(call, size);
+	size = answer_within_length(call, size);
 	if (answer->no_body || size == 0) {
 		answer->given += size;
 		return LP_OK;
@@ -204,9 +126,9 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		/* All or nothing. */
 		if (answer->gathered_size + size > WIRE_PIECE)
 			return LP_AGAIN;
-		if ((result = wait_for_credit(call, answer->gathered_size + size, flags)) != LP_OK)
+		if ((result = part_wait(call, answer->gathered_size + size, flags)) != LP_OK)
 			return result;
-		result = send_part(call, at, size, false, flags);
+		result = part_send(call, at, size, 0, flags);
 		if (result == LP_OK)
 			answer->given += size;
 		return result;
@@ -216,57 +138,38 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		size_t part = WIRE_PIECE - answer->gathered_size;
 		if (part > size)
 			part = size;
-		if ((result = wait_for_credit(call, answer->gathered_size + part, flags)) != LP_OK ||
-			(result = send_part(call, at, part, false, flags)) != LP_OK)
+		if ((result = part_wait(call, answer->gathered_size + part, flags)) != LP_OK ||
+			(result = part_send(call, at, part, 0, flags)) != LP_OK) {
+			if (result == LP_AGAIN)
+				answer->given -= size;
 			return result;
+		}
 		at += part;
 		size -= part;
+		flags |= GOES_ON;
 	}
 	return LP_OK;
 }
 
 int answer_flush(struct langplugin_call *call, int flags)
 {
-	int result = ready(call);
+	int result = answer_ready(call);
 
 	if (result != LP_OK)
 		return result;
 	if (call->answer.state == ANSWER_SENT && call->answer.gathered_size == 0)
 		return LP_OK;
-	if ((result = wait_for_credit(call, call->answer.gathered_size, flags)) != LP_OK)
+	if ((result = part_wait(call, call->answer.gathered_size, flags)) != LP_OK)
 		return result;
-	return send_part(call, NULL, 0, false, flags);
+	return part_send(call, NULL, 0, 0, flags);
 }
 
-int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn)
 {
-	struct stat st;
-	char *block;
+	const struct tail tail = {fd, offset, size, torn};
+	int result = part_wait(call, call->answer.gathered_size + size, GOES_ON);
 
-	if (offset < 0 || fstat(fd, &st))
-		return LP_INVALID;
-	if (length < 0)
-		length = st.st_size > offset ? st.st_size - offset : 0;
-	if (call->answer.no_body)
-		return answer_write(call, NULL, (size_t)length, 0);
-	block = malloc(WIRE_PIECE);
-	if (!block)
-		return LP_FAILED;
-	int result = LP_OK;
-	while (length > 0 && result == LP_OK) {
-		ssize_t got = pread(fd, block, length < WIRE_PIECE ? (size_t)length : WIRE_PIECE, offset);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			result = LP_FAILED;
-		if (got <= 0)
-			break; /* it has become shorter: a declared length makes that an abort */
-		result = answer_write(call, block, (size_t)got, 0);
-		offset += got;
-		length -= got;
-	}
-	free(block);
-	return result;
+	return result == LP_OK ? part_send_with(call, NULL, 0, &tail, 0, GOES_ON) : result;
 }
 
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
@@ -282,7 +185,16 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 	if (result != LP_OK)
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
-	return send_message(call, &(struct iovec){answer->head, answer->head_size}, 1, 0);
+	return part_message(call, &(struct iovec){answer->head, answer->head_size}, 1, NULL, call->slot->nowait);
+}
+
+int answer_shut(struct langplugin_call *call, int flags)
+{
+	int result = answer_ready(call);
+
+	if (result == LP_OK)
+		result = part_wait(call, call->answer.gathered_size, flags);
+	return result == LP_OK ? part_send(call, NULL, 0, WIRE_SHUT, flags) : result;
 }
 
 static void send_abort(struct langplugin_call *call)
@@ -310,11 +222,28 @@ static void answer_nothing(struct langplugin_call *call)
 	answer_write(call, text, sizeof(text) - 1, 0);
 }
 
+/* All that is left. LP_OK too where an event loop's thread has to leave some of it for later. */
+static int send_end(struct langplugin_call *call)
+{
+	struct answer *answer = &call->answer;
+	const int flags = call->slot->nowait | GOES_ON;
+	int result = part_wait(call, answer->gathered_size, flags);
+
+	if (result == LP_OK)
+		result = part_send_last(call, flags);
+	answer->ending = result == LP_AGAIN;
+	if (answer->ending)
+		return LP_OK;
+	if (result != LP_OK && answer->state != ANSWER_ENDED)
+		send_abort(call);
+	return result;
+}
+
 int answer_end(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->state == ANSWER_ENDED)
+	if (answer->state == ANSWER_ENDED || answer->ending)
 		return LP_INVALID;
 	if (answer->state == ANSWER_NONE && !call_over(call))
 		answer_nothing(call);
@@ -330,12 +259,15 @@ int answer_end(struct langplugin_call *call)
 		send_abort(call);
 		return LP_INVALID;
 	}
-	int result = wait_for_credit(call, answer->gathered_size, 0);
-	if (result == LP_OK)
-		result = send_part(call, NULL, 0, true, 0);
-	if (result != LP_OK && answer->state != ANSWER_ENDED)
-		send_abort(call);
-	return result;
+	return send_end(call);
+}
+
+void answer_go_on(struct langplugin_call *call)
+{
+	if (call->answer.ending)
+		send_end(call);
+	else if (tunnel_waits(call))
+		answer_flush(call, LP_NOWAIT);
 }
 
 void answer_conclude(struct langplugin_call *call)

@@ -203,7 +203,7 @@ bool block_read(struct block *block, const void *message, size_t size)
 		return false;
 	memcpy(&head, message, sizeof(head));
 	if (head.head.size != size || head.head.kind != WIRE_REQUEST ||
-		!wire_fields_ok(message, size, head.fields, head.field_count))
+		!wire_fields_ok(message, size, head.fields, (uint32_t)head.field_count + head.trailer_count))
 		return false;
 	for (unsigned i = 0; i < WIRE_TEXTS; i++)
 		if (!wire_span_ok(head.text[i], size))
@@ -269,7 +269,16 @@ bool block_read(struct block *block, const void *message, size_t size)
 	to->head = (head.head.flags & WIRE_HEAD) != 0;
 	to->content_length = head.content_length > INT64_MAX ? -1 : (int64_t)head.content_length;
 	to->chunked = to->content_length < 0;
+	to->expects_continue = (head.head.flags & WIRE_EXPECT) != 0;
+	to->takes_trailers = (head.head.flags & WIRE_TRAILERS) != 0;
+	const struct langplugin_variable *upgrade = head.head.flags & WIRE_UPGRADE
+							    ? same(variables, to->variable_count,
+								      block_known[WIRE_FIELD_UPGRADE])
+							    : NULL;
+	to->upgrade = upgrade ? upgrade->value : (struct langplugin_text){"", 0};
 	block->first_body = head.text[WIRE_FIRST_BODY];
+	block->trailers = head.fields + (uint32_t)(count * sizeof(struct wire_field));
+	block->trailer_count = head.trailer_count;
 	block->response_window = head.response_window;
 	block->deadline_ns = head.deadline_ns;
 	return true;

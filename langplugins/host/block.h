@@ -10,6 +10,8 @@
 struct block {
 	struct langplugin_request request;
 	struct wire_span first_body; /* within the message */
+	uint32_t trailers;	     /* struct wire_field[trailer_count] within the message, checked */
+	uint32_t trailer_count;
 	uint64_t response_window;
 	uint64_t deadline_ns;
 	char *memory; /* what the texts, fields and variables lie in; kept from request to request */

@@ -29,7 +29,8 @@ struct piece *body_piece(struct message *message, uint64_t expected)
 
 	if (message->size >= sizeof(head)) {
 		memcpy(&head, message->data, sizeof(head));
-		if (wire_span_ok(head.data, message->size) && head.offset == expected)
+		if (wire_span_ok(head.data, message->size) && head.offset == expected &&
+			wire_fields_ok(message->data, message->size, head.fields, head.field_count))
 			piece = malloc(sizeof(*piece));
 	}
 	if (!piece) {
@@ -40,6 +41,8 @@ struct piece *body_piece(struct message *message, uint64_t expected)
 	piece->next = NULL;
 	piece->data = head.data;
 	piece->last = (head.head.flags & WIRE_LAST) != 0;
+	piece->trailers = head.fields;
+	piece->trailer_count = piece->last ? head.field_count : 0;
 	return piece;
 }
 
@@ -74,7 +77,11 @@ static bool advance(struct body *body)
 		body->first = piece->next;
 		if (!body->first)
 			body->final = NULL;
-		body->spare = piece; /* its bytes are being read */
+		if (piece->trailer_count > 0)
+			body->tail = piece;
+		else
+			body->spare = piece; /* its bytes are being read */
+		piece->next = NULL;
 		body->data = piece->message->data + piece->data.at;
 		body->left = piece->data.size;
 	}
@@ -88,7 +95,7 @@ static void grant(struct langplugin_call *call)
 
 	/* What lets the rest come has been said already, where its length is known. */
 	if (body->whole || body->granted >= body->consumed + WIRE_BODY_WINDOW / 2 ||
-		(call->block.request.content_length >= 0 &&
+		(call->block.request.content_length >= 0 && !call->answer.tunnel &&
 			body->granted >= (uint64_t)call->block.request.content_length))
 		return;
 	credit.head.serial = call->head.serial;
@@ -104,7 +111,7 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 	struct body *body = &call->body;
 	struct slot *slot = call->slot;
 
-	if (call->answer.state == ANSWER_ENDED)
+	if (call->answer.state == ANSWER_ENDED || call->answer.ending)
 		return LP_INVALID;
 	if (size == 0)
 		return 0;
@@ -121,13 +128,16 @@ ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int f
 			continue;
 		if (body->whole)
 			return 0;
-		if (flags & LP_NOWAIT)
+		if (flags & LP_NOWAIT || call_interrupted(call))
 			return LP_AGAIN;
-		__atomic_store_n(&slot->page->phase, WIRE_READING, __ATOMIC_RELAXED);
+		/* Again: what has just been taken in may have been the cancel, and with it what would end the sleep. */
+		if (call_over(call))
+			return LP_GONE;
+		call_phase(call, WIRE_READING);
 		slot->wants_body = true;
 		slot_sleep(slot, -1);
 		slot->wants_body = false;
-		__atomic_store_n(&slot->page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
+		call_phase(call, WIRE_RUNNING);
 	}
 	if (size > body->left)
 		size = body->left;
@@ -143,5 +153,13 @@ void body_end(struct langplugin_call *call)
 {
 	pieces_free(call->body.first);
 	pieces_free(call->body.spare);
-	call->body.first = call->body.final = call->body.spare = NULL;
+	pieces_free(call->body.tail);
+	call->body.first = call->body.final = call->body.spare = call->body.tail = NULL;
+}
+
+void body_tunnel(struct langplugin_call *call)
+{
+	body_end(call);
+	memset(&call->body, 0, sizeof(call->body));
+	call->body.granted = WIRE_BODY_WINDOW;
 }

@@ -1,60 +1,15 @@
 /* An answer's head: checked as an application gave it, and laid out as the channel carries it. */
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
+#include "http.h"
 #include "worker.h"
 
 #define HEAD_MOST 262144 /* bytes of fields in one answer */
 
-/* RFC 9110, sections 5.6.2 and 5.5: bit 0, may be in a token; bit 1, may be in a field value. */
-static const uint8_t characters[256] = {
-	['\t'] = 2,
-	[' '] = 2,
-	['!'] = 3,
-	['"'] = 2,
-	['#' ... '\''] = 3,
-	['('] = 2,
-	[')'] = 2,
-	['*' ... '+'] = 3,
-	[','] = 2,
-	['-' ... '.'] = 3,
-	['/'] = 2,
-	['0' ... '9'] = 3,
-	[':' ... '@'] = 2,
-	['A' ... 'Z'] = 3,
-	['[' ... ']'] = 2,
-	['^' ... 'z'] = 3,
-	['{'] = 2,
-	['|'] = 3,
-	['}'] = 2,
-	['~'] = 3,
-	[0x80 ... 0xff] = 2,
-};
-
-static bool all(struct langplugin_text text, uint8_t bit)
-{
-	uint8_t seen = 0xff;
-
-	for (size_t i = 0; i < text.size; i++)
-		seen &= characters[(uint8_t)text.data[i]];
-	return (seen & bit) != 0;
-}
-
 static bool named(struct langplugin_text name, const char *word)
 {
-	return strlen(word) == name.size && strncasecmp(name.data, word, name.size) == 0;
-}
-
-/* The connection is the front end's. */
-static bool is_connection_field(struct langplugin_text name)
-{
-	static const char *const words[] = {
-		"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "proxy-connection"};
-	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-		if (named(name, words[i]))
-			return true;
-	return false;
+	return wire_is_word(name.data, name.size, word);
 }
 
 /* -1: not a length. */
@@ -70,6 +25,12 @@ static int64_t length_of(struct langplugin_text text)
 		length = length * 10 + (text.data[i] - '0');
 	}
 	return length;
+}
+
+bool head_field_ok(const struct langplugin_field *field)
+{
+	return field->name.size <= UINT16_MAX && wire_is_token(field->name.data, field->name.size) &&
+	       wire_is_value(field->value.data, field->value.size);
 }
 
 static bool reserve(struct answer *answer, size_t size)
@@ -90,13 +51,16 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	const struct langplugin_field *fields, size_t count, int64_t *length)
 {
 	struct answer *answer = &call->answer;
-	size_t size = sizeof(struct wire_response) + count * sizeof(struct wire_field) + reason.size;
+	/* One more than there are: trailers may be announced in it. */
+	size_t table = (count + 1) * sizeof(struct wire_field);
+	size_t size = sizeof(struct wire_response) + table + reason.size;
 
-	if (count > WIRE_FIELDS || !all(reason, 2))
+	if (count >= WIRE_FIELDS || !wire_is_value(reason.data, reason.size))
 		return LP_INVALID;
 	for (size_t i = 0; i < count; i++) {
-		if (fields[i].name.size == 0 || fields[i].name.size > UINT16_MAX || !all(fields[i].name, 1) ||
-			!all(fields[i].value, 2) || is_connection_field(fields[i].name))
+		bool upgrade = status == 101 && named(fields[i].name, "upgrade");
+		if (!head_field_ok(&fields[i]) ||
+			(!upgrade && wire_is_connection_field(fields[i].name.data, fields[i].name.size)))
 			return LP_INVALID;
 		size += fields[i].name.size + fields[i].value.size;
 		if (size > HEAD_MOST)
@@ -113,7 +77,7 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	to->status = (uint16_t)status;
 	to->fields = sizeof(*to);
 	struct wire_field *field = (struct wire_field *)(void *)(answer->head + sizeof(*to));
-	size_t at = sizeof(*to) + count * sizeof(*field), made = 0;
+	size_t at = sizeof(*to) + table, made = 0;
 	for (size_t i = 0; i < count; i++) {
 		if (length && named(fields[i].name, "content-length")) {
 			int64_t said = length_of(fields[i].value);
@@ -136,5 +100,22 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	to->field_count = (uint16_t)made;
 	to->content_length = length && *length >= 0 ? (uint64_t)*length : UINT64_MAX;
 	answer->head_size = at;
+	return LP_OK;
+}
+
+int head_announce(struct answer *answer, const char *names, size_t size)
+{
+	static const char name[] = "Trailer";
+	size_t at = answer->head_size;
+
+	if (!reserve(answer, at + sizeof(name) - 1 + size))
+		return LP_FAILED;
+	struct wire_response *to = (struct wire_response *)(void *)answer->head;
+	struct wire_field *field = (struct wire_field *)(void *)(answer->head + to->fields);
+	field[to->field_count++] = (struct wire_field){
+		(uint32_t)at, sizeof(name) - 1, 0, (uint32_t)(at + sizeof(name) - 1), (uint32_t)size};
+	memcpy(answer->head + at, name, sizeof(name) - 1);
+	memcpy(answer->head + at + sizeof(name) - 1, names, size);
+	answer->head_size = at + sizeof(name) - 1 + size;
 	return LP_OK;
 }

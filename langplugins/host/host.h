@@ -23,7 +23,8 @@ enum host_exit {
 	HOST_EXIT_DONE = 0,    /* orderly end */
 	HOST_EXIT_LOAD = 40,   /* the application did not load: HOST_FAILED has been sent */
 	HOST_EXIT_SYSTEM = 41, /* no page, no thread, no socket: HOST_FAILED has been sent */
-	HOST_EXIT_ORPHAN = 42  /* the manager is gone */
+	HOST_EXIT_ORPHAN = 42, /* the manager is gone */
+	HOST_EXIT_GAVE_UP = 43 /* the plugin has said so, and why: HOST_FAILED has been sent */
 };
 
 struct host_frontend {
@@ -78,6 +79,9 @@ HOST_PUBLIC struct host *host_open(const char *plugin, const struct langplugin_s
 
 /* 0, or -1 and a message. */
 HOST_PUBLIC int host_preload(struct host *host, char *message, size_t size);
+
+/* As fork(2), by the plugin if it has to know. Whoever calls it holds the lock of the manager's Python. */
+HOST_PUBLIC int host_fork(struct host *host);
 
 /* "python", "3.11.2" */
 HOST_PUBLIC const char *host_language(const struct host *host);

@@ -129,7 +129,7 @@ void *keeper_run(void *argument)
 		if ((others & 2) && !listen_to_manager(worker))
 			_exit(HOST_EXIT_ORPHAN);
 	}
-	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+	for (unsigned i = 0; i < WIRE_FRONTENDS && !atomic_load(&worker->gave_up); i++)
 		if (keeper->link.peer[i].name.role)
 			link_say_head(&keeper->link, keeper->link.peer[i].name, WIRE_GOODBYE, 0, 0, 0, 0);
 	link_flush(&keeper->link, LINGER_MS, true);

@@ -2,9 +2,11 @@
 #include "link.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -33,6 +35,7 @@ int link_open(struct link *link, const struct wire_identity *identity, uint32_t 
 	for (unsigned i = 0; i < LINK_OTHERS; i++)
 		link->poll[i] = (struct pollfd){others[i], POLLIN, 0};
 	link->changed = true;
+	link->set = -1;
 	link->buffer = malloc(BUFFER);
 	return link->buffer ? 0 : -1;
 }
@@ -42,6 +45,10 @@ int link_open(struct link *link, const struct wire_identity *identity, uint32_t 
 /* The connection is over. Its place is kept, so that nobody connects again: an address is never used twice. */
 void link_lose(struct link *link, struct peer *peer)
 {
+	/* By hand: a child that is about to exec may have another copy of the descriptor. */
+	if (peer->watched)
+		epoll_ctl(link->set, EPOLL_CTL_DEL, peer->fd, NULL);
+	peer->watched = 0;
 	if (peer->fd >= 0)
 		close(peer->fd);
 	peer->fd = -1;
@@ -89,7 +96,9 @@ static int connect_to(const char *path)
 		memcpy(address.sun_path, path, size);
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-		if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+		/* Waiting is for the connection alone; sendfile(2) has no flag for not waiting. */
+		if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+			fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0)
 			return fd;
 	}
 	int number = errno;

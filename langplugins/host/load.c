@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "worker.h"
 
@@ -19,12 +20,24 @@ static int call_cancelled(struct langplugin_call *call)
 
 static uint64_t call_deadline(struct langplugin_call *call)
 {
-	return call->block.deadline_ns;
+	/* Another thread may end it: tunnel.c, takeover.c. */
+	return __atomic_load_n(&call->block.deadline_ns, __ATOMIC_RELAXED);
 }
 
 static void call_finish(struct langplugin_call *call)
 {
 	answer_conclude(call);
+}
+
+static void call_interrupt(struct langplugin_call *call)
+{
+	atomic_store(&call->interrupted, 1);
+	wake_up(call->slot->wake);
+}
+
+static void **call_place(struct langplugin_call *call)
+{
+	return &call->place;
 }
 
 static void call_log(struct langplugin_call *call, int level, const char *text, size_t size)
@@ -35,6 +48,68 @@ static void call_log(struct langplugin_call *call, int level, const char *text, 
 		size);
 }
 
+/*
+ * Once the application has the connection, none of these has anything to do with the call any more: another thread
+ * does (takeover.c).
+ */
+static ssize_t call_read(struct langplugin_call *call, void *buffer, size_t size, int flags)
+{
+	return call->taken ? LP_INVALID : body_read(call, buffer, size, flags);
+}
+
+static int call_respond(struct langplugin_call *call, int status, struct langplugin_text reason,
+	const struct langplugin_field *fields, size_t count, int64_t content_length)
+{
+	return call->taken ? LP_INVALID : answer_respond(call, status, reason, fields, count, content_length);
+}
+
+static int call_unrespond(struct langplugin_call *call)
+{
+	return call->taken ? LP_INVALID : answer_unrespond(call);
+}
+
+static int call_write(struct langplugin_call *call, const void *data, size_t size, int flags)
+{
+	return call->taken ? LP_INVALID : answer_write(call, data, size, flags);
+}
+
+static int call_flush(struct langplugin_call *call, int flags)
+{
+	return call->taken ? LP_INVALID : answer_flush(call, flags);
+}
+
+static int call_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length)
+{
+	return call->taken ? LP_INVALID : answer_send_file(call, fd, offset, length);
+}
+
+static int call_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count)
+{
+	return call->taken ? LP_INVALID : answer_inform(call, status, fields, count);
+}
+
+static void call_abort(struct langplugin_call *call)
+{
+	if (!call->taken)
+		answer_abort(call);
+}
+
+static int call_end(struct langplugin_call *call)
+{
+	return call->taken ? LP_INVALID : answer_end(call);
+}
+
+static int call_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count)
+{
+	return call->taken ? LP_INVALID : answer_trailers(call, fields, count);
+}
+
+static const struct langplugin_field *call_request_trailers(struct langplugin_call *call, size_t *count)
+{
+	*count = 0;
+	return call->taken ? NULL : request_trailers(call, count);
+}
+
 static const struct langplugin_host functions = {
 	.size = sizeof(struct langplugin_host),
 	.major = LANGPLUGIN_MAJOR,
@@ -42,19 +117,29 @@ static const struct langplugin_host functions = {
 	.known_count = WIRE_KNOWN_COUNT,
 	.known = block_known,
 	.request = call_request,
-	.read = body_read,
-	.respond = answer_respond,
-	.unrespond = answer_unrespond,
-	.write = answer_write,
-	.flush = answer_flush,
-	.send_file = answer_send_file,
-	.inform = answer_inform,
-	.abort = answer_abort,
+	.read = call_read,
+	.respond = call_respond,
+	.unrespond = call_unrespond,
+	.write = call_write,
+	.flush = call_flush,
+	.send_file = call_send_file,
+	.inform = call_inform,
+	.abort = call_abort,
 	.cancelled = call_cancelled,
 	.deadline = call_deadline,
 	.finish = call_finish,
 	.log = call_log,
-	.end = answer_end,
+	.end = call_end,
+	.trailers = call_trailers,
+	.request_trailers = call_request_trailers,
+	.take_over = call_take_over,
+	.place = call_place,
+	.slot = worker_slot,
+	.descriptor = worker_descriptor,
+	.turn = worker_turn,
+	.wait = call_wait,
+	.give_up = worker_give_up,
+	.interrupt = call_interrupt,
 };
 
 /* NULL: it is what it says it is. */
@@ -64,11 +149,26 @@ static const char *objection(const struct langplugin *plugin)
 		return "what it exports as `langplugin` is none";
 	if (plugin->major != LANGPLUGIN_MAJOR)
 		return "it was built for another major version of the plugin interface; build it again";
-	if (plugin->size < sizeof(struct langplugin))
+	if (plugin->size < offsetof(struct langplugin, run))
 		return "its struct langplugin is too small";
 	if (!plugin->open || !plugin->handle || !plugin->name)
 		return "it has no open(), handle() or name";
+	if (plugin->traits & (LANGPLUGIN_OWN_THREADS | LANGPLUGIN_ASYNC) &&
+		(plugin->minor < 1 || plugin->size < offsetof(struct langplugin, fork) || !plugin->run))
+		return "a trait of it asks for run(), which it does not have";
+	if (plugin->traits & LANGPLUGIN_ASYNC && !plugin->ready)
+		return "LANGPLUGIN_ASYNC asks for ready(), which it does not have";
 	return NULL;
+}
+
+/* One object may be several plugins: which of them these settings ask for. */
+static const struct langplugin *chosen(
+	const struct langplugin *plugin, const struct langplugin_setting *settings, size_t count)
+{
+	bool chooses = plugin->magic == LANGPLUGIN_MAGIC && plugin->major == LANGPLUGIN_MAJOR && plugin->minor >= 1 &&
+		       plugin->size >= offsetof(struct langplugin, fork) && plugin->choose;
+
+	return chooses ? plugin->choose(settings, count) : plugin;
 }
 
 struct host *host_open(const char *path, const struct langplugin_setting *settings, size_t count, int processes,
@@ -85,6 +185,8 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 		return NULL;
 	}
 	const struct langplugin *plugin = dlsym(library, "langplugin");
+	if (plugin)
+		plugin = chosen(plugin, settings, count);
 	const char *wrong = plugin ? objection(plugin) : "it exports no symbol `langplugin`";
 	if (!wrong && threads > 1 && plugin->traits & LANGPLUGIN_SINGLE_THREAD)
 		wrong = "its language runs one thread in a process: set threads = 1, and more processes";
@@ -101,6 +203,8 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 	host->functions = functions;
 	host->functions.threads = threads;
 	host->functions.processes = processes;
+	if (plugin->traits & LANGPLUGIN_ASYNC)
+		async_functions(&host->functions);
 	if (plugin->open(&host->functions, settings, count, &host->state, message, size)) {
 		/* Not closed: an interpreter that has half started leaves threads and handlers behind. */
 		free(host);
@@ -112,6 +216,14 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 int host_preload(struct host *host, char *message, size_t size)
 {
 	return host->plugin->preload ? host->plugin->preload(host->state, message, size) : 0;
+}
+
+int host_fork(struct host *host)
+{
+	const struct langplugin *plugin = host->plugin;
+	bool has = plugin->size >= offsetof(struct langplugin, fork) + sizeof(plugin->fork) && plugin->fork;
+
+	return (int)(has ? plugin->fork(host->state) : fork());
 }
 
 const char *host_language(const struct host *host)

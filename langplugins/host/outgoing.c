@@ -8,6 +8,7 @@
 #include "link.h"
 
 #define ENOUGH 65536 /* bytes that may wait for a socket, and a message be added to them */
+#define BARE   64    /* bytes of one that is a head: each is an answer to something, and must not be lost */
 
 static struct peer *find(struct link *link, struct wire_frontend name)
 {
@@ -16,7 +17,7 @@ static struct peer *find(struct link *link, struct wire_frontend name)
 
 bool link_writes(const struct peer *peer)
 {
-	return peer->filled > 0 && peer->in.state == ZMTP_TALKS;
+	return (peer->filled > 0 || peer->awaited) && peer->in.state == ZMTP_TALKS;
 }
 
 bool link_write(struct link *link, struct peer *peer)
@@ -38,6 +39,7 @@ bool link_write(struct link *link, struct peer *peer)
 		peer->late = false;
 	}
 	peer->sent = peer->filled = 0;
+	peer->awaited = false;
 	if (peer->room > ENOUGH) {
 		free(peer->out);
 		peer->out = NULL;
@@ -47,20 +49,27 @@ bool link_write(struct link *link, struct peer *peer)
 	return true;
 }
 
-/* Keep for later what is beyond the first `skip` bytes. False: no memory, and the stream would have a hole. */
-static bool keep(
-	struct link *link, struct peer *peer, const struct iovec *parts, unsigned count, size_t skip, size_t size)
+char *link_room(struct link *link, struct peer *peer, size_t size)
 {
-	if (peer->filled + size - skip > peer->room) {
-		size_t room = peer->filled + size - skip + ENOUGH;
+	if (peer->filled + size > peer->room) {
+		size_t room = peer->filled + size + ENOUGH;
 		char *grown = realloc(peer->out, room);
 		if (!grown) {
-			link_lose(link, peer);
-			return false;
+			link_lose(link, peer); /* the stream would have a hole */
+			return NULL;
 		}
 		peer->out = grown;
 		peer->room = room;
 	}
+	link->changed = true; /* POLLOUT */
+	return peer->out + peer->filled;
+}
+
+bool link_keep(
+	struct link *link, struct peer *peer, const struct iovec *parts, unsigned count, size_t skip, size_t size)
+{
+	if (!link_room(link, peer, size - skip))
+		return false;
 	for (unsigned i = 0; i < count; i++) {
 		size_t from = skip < parts[i].iov_len ? skip : parts[i].iov_len;
 		skip -= from;
@@ -69,7 +78,6 @@ static bool keep(
 		memcpy(peer->out + peer->filled, (const char *)parts[i].iov_base + from, parts[i].iov_len - from);
 		peer->filled += parts[i].iov_len - from;
 	}
-	link->changed = true; /* POLLOUT */
 	return true;
 }
 
@@ -86,7 +94,7 @@ int link_send(struct link *link, struct wire_frontend to, const struct iovec *pa
 		all[1 + i] = parts[i];
 		size += parts[i].iov_len;
 	}
-	if (peer->filled > 0 && peer->filled - peer->sent + size > ENOUGH)
+	if (peer->filled > 0 && size > BARE && peer->filled - peer->sent + size > ENOUGH)
 		return LP_AGAIN;
 	all[0] = (struct iovec){head, zmtp_frame_head(head, size)};
 	size += all[0].iov_len;
@@ -103,7 +111,7 @@ int link_send(struct link *link, struct wire_frontend to, const struct iovec *pa
 		if (sent < 0)
 			sent = 0;
 	}
-	return (size_t)sent == size || keep(link, peer, all, 1 + count, (size_t)sent, size) ? LP_OK : LP_GONE;
+	return (size_t)sent == size || link_keep(link, peer, all, 1 + count, (size_t)sent, size) ? LP_OK : LP_GONE;
 }
 
 int link_say(struct link *link, struct wire_frontend to, const void *data, size_t size)

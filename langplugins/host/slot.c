@@ -24,12 +24,15 @@ int slot_open(struct slot *slot, struct worker *worker, unsigned number)
 	slot->page = &worker->page->slot[number];
 	slot->call.slot = slot;
 	recall_open(&slot->recall);
-	slot->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	slot->wake = worker->async.set >= 0 ? worker->async.wake : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	const int others[LINK_OTHERS] = {slot->wake, -1};
-	return slot->wake < 0 || answer_open(&slot->call.answer) ||
-			       link_open(&slot->link, &identity, worker->slots, others)
-		       ? -1
-		       : 0;
+	if (slot->wake < 0 || answer_open(&slot->call.answer) ||
+		link_open(&slot->link, &identity, worker->slots, others))
+		return -1;
+	slot->nowait = worker->async.set >= 0 ? LP_NOWAIT : 0;
+	slot->link.set = worker->async.set;
+	slot->link.mark = (uint64_t)number << 8;
+	return 0;
 }
 
 int slot_start(struct slot *slot)
@@ -68,6 +71,11 @@ bool call_over(struct langplugin_call *call)
 		return true;
 	}
 	return false;
+}
+
+bool call_interrupted(struct langplugin_call *call)
+{
+	return atomic_load_explicit(&call->interrupted, memory_order_relaxed) && atomic_exchange(&call->interrupted, 0);
 }
 
 /* ---- what front ends say */
@@ -137,6 +145,8 @@ static void take_frame(
 {
 	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
 
+	slot->news |= ours;
+
 	switch (head->kind) {
 	case WIRE_REQUEST:
 		take_request(slot, from, head, message);
@@ -174,7 +184,7 @@ static void tell_queue(struct slot *slot)
 }
 
 /* What has been seen to be there. */
-static void take_in(struct slot *slot)
+void slot_take_in(struct slot *slot)
 {
 	struct wire_frontend from;
 	struct wire_head head;
@@ -193,9 +203,27 @@ static void take_in(struct slot *slot)
 
 void slot_sleep(struct slot *slot, int milliseconds)
 {
-	if (link_wait(&slot->link, milliseconds))
+	/* An event loop's: what comes is taken in by turn(), which tells the plugin of it. */
+	if (slot->nowait)
+		return;
+	if (link_wait(&slot->link, milliseconds) & 1)
 		wake_over(slot->wake);
-	take_in(slot);
+	slot_take_in(slot);
+}
+
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds)
+{
+	struct slot *slot = call->slot;
+	struct pollfd *other = &slot->link.poll[1]; /* see slot_open */
+
+	if (call_over(call))
+		return LP_GONE;
+	*other = (struct pollfd){fd, events, 0};
+	slot_sleep(slot, slot->news ? 0 : milliseconds);
+	slot->news = false;
+	int seen = other->revents;
+	*other = (struct pollfd){-1, 0, 0};
+	return call_over(call) ? LP_GONE : seen;
 }
 
 void slot_drain(struct slot *slot)
@@ -212,16 +240,15 @@ static void forget(struct langplugin_call *call, struct entry *entry)
 	pieces_free(entry->first);
 }
 
-static void run(struct slot *slot, struct entry *entry)
+bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now)
 {
 	struct langplugin_call *call = &slot->call;
-	const struct host *host = slot->worker->host;
-	uint64_t now = clock_ns();
 	bool valid = block_read(&call->block, entry->request->data, entry->request->size);
 
 	call->from = entry->from;
 	call->head = entry->head;
 	atomic_store(&call->cancelled, 0);
+	atomic_store(&call->interrupted, 0);
 	/* Nor for a front end that is gone: nobody would get the answer. */
 	if (!valid || entry->cancelled || !link_knows(&slot->link, entry->from)) {
 		slot->worker->page->protocol_errors += !valid;
@@ -230,7 +257,7 @@ static void run(struct slot *slot, struct entry *entry)
 		link_say_head(
 			&slot->link, entry->from, WIRE_ABORT, entry->head.serial, entry->head.request, slot->number, 0);
 		forget(call, entry);
-		return;
+		return false;
 	}
 	enum begin begin = recall_begin(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial, now);
 	if (begin != BEGIN) {
@@ -241,28 +268,49 @@ static void run(struct slot *slot, struct entry *entry)
 				slot->number, 0);
 		}
 		forget(call, entry);
-		return;
+		return false;
 	}
 	call->message = entry->request;
+	call->place = NULL;
 	answer_begin(call);
 	body_begin(call, entry);
-	host->plugin->handle(host->state, slot->plugin_thread, call);
-	if (slot->worker->forked)
-		_exit(0); /* a child that application code made came back here: the request is its parent's */
-	answer_conclude(call);
+	return true;
+}
+
+void slot_over(struct slot *slot, uint64_t now)
+{
+	struct langplugin_call *call = &slot->call;
+
 	body_end(call);
-	uint64_t end = clock_ns();
-	recall_end(&slot->recall, slot->page, end, call->answer.status >= 500 || call->answer.aborted);
-	/* Looking for more costs a system call; a run of short requests is worth fewer looks than one for each. */
-	slot->unlooked = end - now < SHORT_NS ? slot->unlooked + 1 : LOOK_AFTER;
+	trailers_end(call);
+	recall_end(&slot->recall, slot->page, now, call->answer.status >= 500 || call->answer.aborted);
 	call->head.serial = 0;
 	message_free(call->message);
 	call->message = NULL;
 }
 
+static void run(struct slot *slot, struct entry *entry)
+{
+	const struct host *host = slot->worker->host;
+	uint64_t now = clock_ns();
+
+	if (!slot_begin(slot, entry, now))
+		return;
+	host->plugin->handle(host->state, slot->plugin_thread, &slot->call);
+	if (slot->worker->forked)
+		_exit(0); /* a child that application code made came back here: the request is its parent's */
+	if (slot->call.taken)
+		takeover_end(&slot->call);
+	answer_conclude(&slot->call);
+	uint64_t end = clock_ns();
+	slot_over(slot, end);
+	/* Looking for more costs a system call; a run of short requests is worth fewer looks than one for each. */
+	slot->unlooked = end - now < SHORT_NS ? slot->unlooked + 1 : LOOK_AFTER;
+}
+
 /* ---- front ends come and go, the orderly end */
 
-static void update_frontends(struct slot *slot)
+void slot_update_frontends(struct slot *slot)
 {
 	struct frontends frontends;
 
@@ -278,7 +326,7 @@ static void update_frontends(struct slot *slot)
 			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_LEAVING, 0, 0, slot->number, 0);
 }
 
-static void leave(struct slot *slot)
+void slot_leave(struct slot *slot)
 {
 	slot->leaving = true;
 	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
@@ -286,7 +334,7 @@ static void leave(struct slot *slot)
 			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_LEAVING, 0, 0, slot->number, 0);
 }
 
-static bool all_closed(const struct slot *slot)
+bool slot_all_closed(const struct slot *slot)
 {
 	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
 		if (slot->link.peer[i].name.role && !slot->link.peer[i].closed)
@@ -294,7 +342,7 @@ static bool all_closed(const struct slot *slot)
 	return true;
 }
 
-static void say_goodbye(struct slot *slot)
+void slot_say_goodbye(struct slot *slot)
 {
 	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
 		if (slot->link.peer[i].name.role)
@@ -306,11 +354,14 @@ void slot_run(struct slot *slot)
 	struct entry entry;
 
 	for (;;) {
-		update_frontends(slot);
+		/* No goodbye: it would say that all of the queue has been seen to. */
+		if (atomic_load(&slot->worker->gave_up))
+			return;
+		slot_update_frontends(slot);
 		if (!slot->leaving && atomic_load_explicit(&slot->worker->retiring, memory_order_acquire))
-			leave(slot);
+			slot_leave(slot);
 		if (slot->queue.count == 0) {
-			if (slot->leaving && all_closed(slot))
+			if (slot->leaving && slot_all_closed(slot))
 				break;
 			slot->unlooked = 0;
 			/* Application code can write to the page: nobody would place where it says that much waits. */
@@ -320,7 +371,7 @@ void slot_run(struct slot *slot)
 			slot->unlooked = 0;
 			slot_drain(slot);
 		}
-		if (queue_take(&slot->queue, &entry)) {
+		if (!atomic_load(&slot->worker->gave_up) && queue_take(&slot->queue, &entry)) {
 			tell_queue(slot);
 			/* Application code may keep the thread for long; what is left of an answer goes first. A front
 			   end that hangs is waited for once. */
@@ -328,5 +379,5 @@ void slot_run(struct slot *slot)
 			run(slot, &entry);
 		}
 	}
-	say_goodbye(slot);
+	slot_say_goodbye(slot);
 }

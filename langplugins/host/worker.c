@@ -95,8 +95,11 @@ static void in_child(void)
 	struct worker *worker = the_worker;
 
 	worker->forked = true;
-	for (unsigned i = 0; i < worker->slots; i++)
+	for (unsigned i = 0; i < worker->slots; i++) {
 		link_abandon(&worker->slot[i].link);
+		takeover_abandon(&worker->slot[i].call);
+	}
+	async_abandon(worker);
 	link_abandon(&worker->keeper.link);
 	close(worker->control);
 }
@@ -111,7 +114,7 @@ static void on_other(int number)
  * hands ignoring on, and a program that the application starts could then not be interrupted. A handler that the
  * application has set while it was loaded stays, but for TERM.
  */
-static void set_signals(struct worker *worker)
+static void set_signals(void)
 {
 	static const int unwanted[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
 	struct sigaction action = {.sa_handler = on_other, .sa_flags = SA_RESTART}, before;
@@ -120,12 +123,11 @@ static void set_signals(struct worker *worker)
 		if (sigaction(unwanted[i], NULL, &before) == 0 &&
 			(before.sa_handler == SIG_IGN || before.sa_handler == SIG_DFL))
 			sigaction(unwanted[i], &action, NULL);
-	the_worker = worker;
 	pthread_atfork(NULL, NULL, in_child);
+	/* A program whose reader has gone must be able to die of it, too. */
+	sigaction(SIGPIPE, &action, NULL);
 	action.sa_handler = on_term;
 	sigaction(SIGTERM, &action, NULL);
-	action.sa_handler = SIG_IGN;
-	sigaction(SIGPIPE, &action, NULL);
 }
 
 static int failed(const struct worker *worker, int code, const char *what)
@@ -175,17 +177,36 @@ static void schedule(void)
 		sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none);
 }
 
+int worker_slot(unsigned number)
+{
+	struct slot *slot = &the_worker->slot[number];
+
+	schedule();
+	if (slot_start(slot))
+		return -1;
+	slot_run(slot);
+	slot_close(slot);
+	return 0;
+}
+
+int worker_descriptor(void)
+{
+	return the_worker->async.set;
+}
+
+int worker_turn(void)
+{
+	return async_turn(the_worker);
+}
+
 static void *slot_thread(void *argument)
 {
 	struct slot *slot = argument;
 
-	schedule();
-	if (slot_start(slot)) {
+	if (worker_slot(slot->number)) {
 		log_format(NULL, LP_ERROR, "slot %u: the plugin could not start a thread", slot->number);
 		_exit(HOST_EXIT_SYSTEM);
 	}
-	slot_run(slot);
-	slot_close(slot);
 	return NULL;
 }
 
@@ -212,33 +233,97 @@ static int open_sockets(struct worker *worker)
 	worker->slot = calloc(worker->slots, sizeof(*worker->slot));
 	if (!worker->slot || keeper_open(worker))
 		return -1;
+	if (worker->host->plugin->traits & LANGPLUGIN_ASYNC && async_open(worker))
+		return -1;
 	for (unsigned i = 0; i < worker->slots; i++)
 		if (slot_open(&worker->slot[i], worker, i))
 			return -1;
 	return 0;
 }
 
-static int serve(struct worker *worker)
+static void ready(const struct worker *worker)
+{
+	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);
+	worker_report(worker, HOST_READY, "");
+}
+
+/*
+ * Begun requests end, others stay in their queues: the front ends run them elsewhere, once this process is gone and its
+ * page says that they were not begun.
+ */
+void worker_give_up(const char *why)
+{
+	struct worker *worker = the_worker;
+
+	if (!worker || atomic_exchange(&worker->gave_up, true))
+		return;
+	worker_report(worker, HOST_FAILED, why);
+	if (atomic_load(&worker->serving))
+		for (unsigned i = 0; i < worker->slots; i++)
+			wake_up(worker->slot[i].wake);
+}
+
+/* Threads of ours, one for each slot; the first is this one. */
+static int run_slots(struct worker *worker)
 {
 	char name[16];
 
-	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
-		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	for (unsigned i = 1; i < worker->slots; i++) {
 		snprintf(name, sizeof(name), "slot %u", i);
 		if (start_thread(&worker->slot[i].thread, slot_thread, &worker->slot[i], name, true))
-			return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
+			return -1;
 	}
-	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);
-	worker_report(worker, HOST_READY, "");
+	ready(worker);
 	slot_thread(&worker->slot[0]);
 	for (unsigned i = 1; i < worker->slots; i++)
 		pthread_join(worker->slot[i].thread, NULL);
+	return 0;
+}
+
+/* The plugin's event loop, on this thread. */
+static int run_loop(struct worker *worker)
+{
+	const struct host *host = worker->host;
+
+	schedule();
+	if (slot_start(&worker->slot[0]))
+		return -1;
+	for (unsigned i = 1; i < worker->slots; i++)
+		worker->slot[i].plugin_thread = worker->slot[0].plugin_thread;
+	ready(worker);
+	host->plugin->run(host->state);
+	if (worker->forked)
+		_exit(0); /* a child that application code made came back here */
+	bool orderly = worker->async.left == 0;
+	if (host->plugin->thread_stop)
+		host->plugin->thread_stop(host->state, worker->slot[0].plugin_thread);
+	async_close(worker);
+	errno = ECANCELED;
+	return orderly ? 0 : -1;
+}
+
+static int serve(struct worker *worker)
+{
+	const struct host *host = worker->host;
+
+	/* Whoever gives up before this is seen by the slots before they sleep. */
+	atomic_store(&worker->serving, true);
+	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
+		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
+	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {
+		ready(worker);
+		host->plugin->run(host->state);
+	} else if (host->plugin->traits & LANGPLUGIN_ASYNC) {
+		if (run_loop(worker))
+			return failed(worker, HOST_EXIT_SYSTEM, "the plugin's event loop");
+	} else if (run_slots(worker)) {
+		return failed(worker, HOST_EXIT_SYSTEM, "a slot's thread");
+	}
 	atomic_store(&worker->finished, true);
 	wake_up(worker->keeper.wake);
 	pthread_join(worker->keeper.thread, NULL);
 	__atomic_store_n(&worker->page->state, WIRE_GONE, __ATOMIC_RELEASE);
-	return HOST_EXIT_DONE;
+	return atomic_load(&worker->gave_up) ? HOST_EXIT_GAVE_UP : HOST_EXIT_DONE;
 }
 
 int host_worker(struct host *host, const struct host_options *options)
@@ -248,6 +333,7 @@ int host_worker(struct host *host, const struct host_options *options)
 
 	if (options->size != sizeof(*options) || options->count > WIRE_FRONTENDS)
 		return HOST_EXIT_SYSTEM;
+	the_worker = &worker;
 	worker.host = host;
 	worker.generation = options->generation;
 	worker.incarnation = options->worker;
@@ -261,7 +347,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	host_title(options->title, options->name);
 	if (host_tie(options->manager))
 		return HOST_EXIT_ORPHAN;
-	worker.keeper.wake = -1;
+	worker.keeper.wake = worker.async.set = worker.async.wake = -1;
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
 	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {
@@ -271,9 +357,9 @@ int host_worker(struct host *host, const struct host_options *options)
 	if (open_sockets(&worker))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the sockets to the front ends");
 	/* After the application was loaded, which may have set its own. */
-	set_signals(&worker);
+	set_signals();
 	int code = serve(&worker);
-	if (code == HOST_EXIT_DONE && host->plugin->close)
+	if ((code == HOST_EXIT_DONE || code == HOST_EXIT_GAVE_UP) && host->plugin->close)
 		host->plugin->close(host->state);
 	return code;
 }

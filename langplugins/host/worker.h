@@ -4,10 +4,14 @@
  *   load.c    host_open, host_preload; what host.h says about the plugin
  *   worker.c  host_worker: page, threads, orders, the orderly end
  *   slot.c    one request's place: receives, starts, runs
+ *   async.c   many of them in one thread, for a plugin that has an event loop; watch.c their connections
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
- *   answer.c  a call's answer; head.c its head; body.c its request body; block.c its head
+ *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
+ *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
+ *   tunnel.c  what a 101 changes; takeover.c connections that an application has
+ *   byhand.c  what it writes there; written.c the heads among that
  *   link.c    connections to the front ends; outgoing.c what is sent to them; zmtp.c the protocol; message.c its memory
  *   log.c     entries of the error log; title.c the process's title
  *
@@ -28,7 +32,8 @@
 
 #define QUEUE_ROOM  256 /* requests that have come and not begun; front ends place WIRE_PLACED at most */
 #define RECALL_ROOM 256
-#define GATHER	    65536 /* answer bytes that are gathered before they are sent */
+#define GATHER	    65536   /* answer bytes that are gathered before they are sent */
+#define GOES_ON	    0x10000 /* among enum langplugin_flags: a part has been taken, interrupt() comes too late */
 
 struct host {
 	void *library;
@@ -38,6 +43,7 @@ struct host {
 };
 
 struct slot;
+struct takeover;
 
 /* ---- queue.c */
 struct piece {
@@ -45,6 +51,8 @@ struct piece {
 	struct message *message;
 	struct wire_span data;
 	bool last;
+	uint32_t trailers; /* struct wire_field[trailer_count] in the message, checked */
+	uint16_t trailer_count;
 };
 
 struct entry {
@@ -91,6 +99,8 @@ struct answer {
 	bool no_body;  /* HEAD, 204, 304 */
 	bool gone;     /* client, deadline or front end */
 	bool aborted, told_surplus;
+	bool ending; /* end() was called, and something has not left yet: LANGPLUGIN_ASYNC only */
+	bool tunnel; /* it is a 101: there is no end to what comes and goes */
 	uint16_t status;
 	int64_t length; /* declared; -1: not */
 	uint64_t given; /* body bytes that the plugin has written */
@@ -110,6 +120,18 @@ struct body {
 	bool whole; /* the last piece has come */
 	uint64_t received, consumed, granted;
 	struct piece *spare;
+	struct piece *tail; /* the last piece, kept because it has trailers */
+};
+
+/* ---- trailers.c */
+struct trailers {
+	struct langplugin_field *got; /* the request's; NULL: not asked for yet, or none */
+	size_t got_count;
+	char *laid; /* the answer's, as they stand behind the head of the last BODY */
+	size_t laid_size;
+	uint16_t laid_count;
+	char *names; /* for Trailer */
+	size_t names_size;
 };
 
 /* The host's side of one request; the plugin knows it by address only. */
@@ -118,10 +140,14 @@ struct langplugin_call {
 	struct wire_frontend from;
 	struct wire_head head;
 	atomic_int cancelled;	 /* set by the keeper too */
+	atomic_int interrupted;	 /* what waits is to come back */
+	void *place;		 /* the plugin's */
 	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
 	struct body body;
 	struct answer answer;
+	struct trailers trailers;
+	struct takeover *taken; /* the application has the connection: nobody else answers */
 };
 
 struct slot {
@@ -138,13 +164,33 @@ struct slot {
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
+	bool news;	   /* something of the call was taken in since call_wait() returned: it must not sleep on it */
 	struct langplugin_call call;
+	/* async.c's */
+	int nowait; /* LP_NOWAIT: the thread is an event loop's, nothing may wait; else 0 */
+	enum stage { SLOT_IDLE = 0, SLOT_RUNNING, SLOT_FINISHING /* the plugin has done with it */, SLOT_GONE } stage;
+	bool paused;	   /* its connections are not watched for more to read */
+	bool wants_credit; /* a write has returned LP_AGAIN */
+	bool told;	   /* that the call is over */
+	bool listed;
+	struct slot *next; /* of worker->async.first */
 };
 
 struct keeper {
 	pthread_t thread;
 	int wake;
 	struct link link;
+};
+
+/* Slots of one thread, which is the plugin's event loop. */
+struct async {
+	int set;  /* epoll(7): wake and every slot's connections; what descriptor() returns */
+	int wake; /* eventfd: each slot's wake, and: something is in the list */
+	bool turning;
+	struct slot *first, *last; /* to be looked after, though no descriptor tells of it */
+	unsigned frontends_seen;
+	unsigned left; /* slots that have not said goodbye */
+	bool leaving;
 };
 
 struct worker {
@@ -156,12 +202,15 @@ struct worker {
 	unsigned slots;
 	struct slot *slot;
 	struct keeper keeper;
+	struct async async;
 	pthread_mutex_t mutex;
 	struct frontends frontends;
 	atomic_uint frontends_version;
 	atomic_bool retiring;
 	atomic_bool finished; /* every slot has said goodbye */
-	bool forked;	      /* this process is a child that application code made: it has no connection */
+	atomic_bool serving;  /* slots may be woken */
+	atomic_bool gave_up;
+	bool forked; /* this process is a child that application code made: it has no connection */
 };
 
 /* worker.c */
@@ -172,6 +221,10 @@ int worker_report(const struct worker *worker, uint32_t kind, const char *text);
 /* The list of front ends as it is now; returns its version. */
 unsigned worker_frontends(struct worker *worker, struct frontends *frontends);
 bool worker_has(struct worker *worker, struct wire_frontend name);
+int worker_slot(unsigned number); /* one slot's whole life, on the thread that calls */
+int worker_descriptor(void);
+int worker_turn(void);
+void worker_give_up(const char *why);
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);
@@ -181,12 +234,34 @@ void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
+bool call_interrupted(struct langplugin_call *call);  /* once for each interrupt() */
+/* The pieces of a slot's life, for async.c, which has no loop of its own. */
+void slot_take_in(struct slot *slot); /* what its connections have */
+/* True: entry is the slot's call now. False: it is not to be run, and has been thrown away. */
+bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now);
+void slot_over(struct slot *slot, uint64_t now); /* the answer has ended */
+void slot_update_frontends(struct slot *slot);
+void slot_leave(struct slot *slot);
+bool slot_all_closed(const struct slot *slot);
+void slot_say_goodbye(struct slot *slot);
+
+/* async.c */
+int async_open(struct worker *worker);
+/* The functions that wait, as a plugin with an event loop gets them: they do not. */
+void async_functions(struct langplugin_host *functions);
+int async_turn(struct worker *worker);
+void async_close(struct worker *worker);   /* what is left to be sent is waited for */
+void async_abandon(struct worker *worker); /* after a fork */
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what
    the call says and a Content-Length may change. LP_OK or LP_INVALID. */
 int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct langplugin_text reason,
 	const struct langplugin_field *fields, size_t count, int64_t *length);
+bool head_field_ok(const struct langplugin_field *field);
+/* Add a Trailer field to the head that was laid out last. LP_OK or LP_FAILED. */
+int head_announce(struct answer *answer, const char *names, size_t size);
 int answer_open(struct answer *answer);
 void answer_begin(struct langplugin_call *call);
 void answer_conclude(struct langplugin_call *call);
@@ -196,17 +271,69 @@ int answer_respond(struct langplugin_call *call, int status, struct langplugin_t
 int answer_unrespond(struct langplugin_call *call);
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags);
 int answer_flush(struct langplugin_call *call, int flags);
+/* part.c: 0, or what send functions return */
+/* Bytes of a file at the end of a message. */
+struct tail {
+	int fd;
+	int64_t offset;
+	size_t size;
+	bool *torn;
+};
+/* One message, once the front end has taken what was sent before. */
+int part_message(
+	struct langplugin_call *call, const struct iovec *parts, unsigned count, const struct tail *tail, int flags);
+/* What is gathered and size bytes more, or those of a file, as one message; credit has been seen to. end: 0, WIRE_LAST,
+   WIRE_SHUT. */
+int part_send_with(
+	struct langplugin_call *call, const char *data, size_t size, const struct tail *tail, unsigned end, int flags);
+int part_send(struct langplugin_call *call, const char *data, size_t size, unsigned end, int flags);
+int part_send_last(struct langplugin_call *call, int flags);
+/* Wait until at least size more body bytes may leave. */
+int part_wait(struct langplugin_call *call, size_t size, int flags);
+int answer_ready(struct langplugin_call *call);				/* LP_OK: body bytes may be given */
+size_t answer_within_length(struct langplugin_call *call, size_t size); /* of size bytes, those that may be given */
+/* What is gathered and size bytes of a file as one message. May wait. torn: as link_send_file. */
+int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);
+/* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);
 int answer_end(struct langplugin_call *call);
+void answer_go_on(struct langplugin_call *call);	  /* what end(), or a 101, had to leave behind */
+int answer_shut(struct langplugin_call *call, int flags); /* a tunnel's last byte; what comes goes on */
+
+int answer_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
+const struct langplugin_field *request_trailers(struct langplugin_call *call, size_t *count);
+void trailers_end(struct langplugin_call *call);
+
+/* True if an answer with these fields may be a 101. */
+bool tunnel_offered(const struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
+int tunnel_begin(struct langplugin_call *call); /* after respond(); as respond() */
+
+/* The 101 itself has not left yet: LANGPLUGIN_ASYNC only. */
+static inline bool tunnel_waits(const struct langplugin_call *call)
+{
+	return call->answer.tunnel && call->answer.state == ANSWER_HELD;
+}
+
+/* takeover.c */
+int call_take_over(struct langplugin_call *call);
+void takeover_end(struct langplugin_call *call);	   /* wait until it is over */
+void takeover_abandon(const struct langplugin_call *call); /* after a fork: only closes a descriptor */
 
 void body_begin(struct langplugin_call *call, struct entry *entry);
 void body_take(struct langplugin_call *call, struct message *message);
 ssize_t body_read(struct langplugin_call *call, void *buffer, size_t size, int flags);
 void body_end(struct langplugin_call *call);
+void body_tunnel(struct langplugin_call *call); /* its body was empty; now another begins */
 /* A WIRE_BODY message as a piece, or NULL: it breaks a rule or there is no memory. Takes the message. */
 struct piece *body_piece(struct message *message, uint64_t expected);
+
+/* What the page says that a call does. */
+static inline void call_phase(struct langplugin_call *call, uint32_t phase)
+{
+	__atomic_store_n(&call->slot->page->phase, call->answer.tunnel ? WIRE_TUNNEL : phase, __ATOMIC_RELAXED);
+}
 
 /* keeper.c */
 int keeper_open(struct worker *worker);

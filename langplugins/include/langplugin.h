@@ -10,8 +10,14 @@
  *   manager    open -> preload -> (fork, any number of times)
  *   worker     after_fork -> thread_start on each thread -> handle ... -> thread_stop on each thread -> close
  *
+ * A plugin whose language must make its threads itself (LANGPLUGIN_OWN_THREADS), or that has an event loop
+ * (LANGPLUGIN_ASYNC), has run(): the host calls it where it would else start threads or wait.
+ *
  * History:
  *   1.0  first version
+ *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
+ *        wait(), give_up(), interrupt(); respond() with 101; upgrade, expects_continue, takes_trailers of a request;
+ *        choose(), fork()
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -24,7 +30,7 @@
 
 #define LANGPLUGIN_MAGIC 0x4c504c47u
 #define LANGPLUGIN_MAJOR 1
-#define LANGPLUGIN_MINOR 0
+#define LANGPLUGIN_MINOR 1
 
 #ifdef __cplusplus
 extern "C" {
@@ -64,6 +70,11 @@ struct langplugin_request {
 	int64_t content_length; /* -1: not known beforehand (chunked) */
 	int head;		/* method is HEAD */
 	int chunked;		/* content_length is -1 and a body follows */
+
+	/* 1.1 */
+	struct langplugin_text upgrade; /* what the client asks to change to: its Upgrade field; empty: nothing */
+	int expects_continue;		/* it sends its body only after the first read() */
+	int takes_trailers;		/* it said TE: trailers */
 };
 
 enum langplugin_result {
@@ -106,6 +117,11 @@ struct langplugin_host {
 	 * (Connection, Keep-Alive, Transfer-Encoding, Upgrade, Trailer, TE) are refused with LP_INVALID. content_length
 	 * -1: taken from a Content-Length field if there is one, else not known. Nothing is sent before the first
 	 * write, flush or the end. reason may be empty.
+	 *
+	 * Status 101 (1.1), only where the request has `upgrade` and with an Upgrade field that names one of those:
+	 * the head is sent at once, and from then on read() and write() are the two directions of a tunnel. read() is 0
+	 * when the client has ended its side; the end of the call ends ours. write() is followed by flush() where
+	 * somebody waits for it.
 	 */
 	int (*respond)(struct langplugin_call *call, int status, struct langplugin_text reason,
 		const struct langplugin_field *fields, size_t count, int64_t content_length);
@@ -148,6 +164,71 @@ struct langplugin_host {
 	 * Everything but cancelled, deadline and log returns LP_INVALID afterwards. LP_OK, or as write().
 	 */
 	int (*end)(struct langplugin_call *call);
+
+	/* ---- 1.1 */
+
+	/*
+	 * Fields after the answer's body, between respond() and the end; a second call replaces the first. They are
+	 * sent where the framing can carry them and the client takes them, else dropped. Checked as those of respond(),
+	 * and none that frames a message, routes it or authenticates (RFC 9110, section 6.5.1).
+	 */
+	int (*trailers)(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
+
+	/* Fields after the request's body: there once read() has returned 0, until the call is over. */
+	const struct langplugin_field *(*request_trailers)(struct langplugin_call *call, size_t *count);
+
+	/*
+	 * Give the connection to the application, for interfaces that let it answer by hand: a connected stream socket,
+	 * the caller's to close, or -1 and errno. What is written to it is an HTTP/1.1 answer: a head, which the host
+	 * reads and checks (101 only where respond() would take it), then its body to the end of the stream. What is
+	 * read from it is what is left of the request's body, or the tunnel. Before respond() only; afterwards
+	 * everything but cancelled, deadline and log is LP_INVALID. It works at once: handle() may talk to the client
+	 * before it returns. The slot is taken until both directions have ended, which may be long after handle() has
+	 * returned LP_DONE, and until handle() has. Not with LANGPLUGIN_ASYNC (ENOTSUP).
+	 */
+	int (*take_over)(struct langplugin_call *call);
+
+	/* A place for a pointer of the plugin's own in each call; NULL when handle() is called. */
+	void **(*place)(struct langplugin_call *call);
+
+	/*
+	 * LANGPLUGIN_OWN_THREADS, from run(): serve slot `number`, below `threads`, on this thread until the orderly
+	 * end. Calls thread_start, handle ..., thread_stop here. The thread must not hold a language's lock; each
+	 * number once, 0 on the process's main thread. 0, or -1: it could not start.
+	 */
+	int (*slot)(unsigned number);
+
+	/*
+	 * LANGPLUGIN_ASYNC, from run(): the event loop watches descriptor() and, whenever it can be read, calls turn().
+	 * turn() takes in what has come, calls handle() for each request that begins and ready() for each call for
+	 * which something has changed. Never waits. 1; or 2, once the orderly end has been asked for: no request
+	 * comes any more, and what would last for ever (a tunnel) is the plugin's to end; or 0: the orderly end is
+	 * over, run() is to return.
+	 */
+	int (*descriptor)(void);
+	int (*turn)(void);
+
+	/*
+	 * For a plugin that has two sides to listen to: sleep until fd (-1: none) is ready for `events` (poll(2)), or
+	 * something of this call has changed: body has come, more of the answer may leave, the client is gone. Call it
+	 * when read() and write() have said LP_AGAIN, and try them again afterwards. fd's events (above 0); 0, also
+	 * once `milliseconds` are over (-1: no limit); or LP_GONE. Not with LANGPLUGIN_ASYNC.
+	 */
+	int (*wait)(struct langplugin_call *call, int fd, short events, int milliseconds);
+
+	/*
+	 * This process can do no more, and why, in one sentence without a name for itself. It takes nothing new, ends
+	 * what it runs, and is replaced; what it has not begun is run elsewhere. From any thread, from after_fork()
+	 * on; the first one counts.
+	 */
+	void (*give_up)(const char *why);
+
+	/*
+	 * From any thread, while the call lives: what waits in read, write, flush or inform, or the next that would,
+	 * returns LP_AGAIN and has done nothing; one that has done a part of it goes on. For languages in which one
+	 * thread can interrupt another.
+	 */
+	void (*interrupt)(struct langplugin_call *call);
 };
 
 enum langplugin_handled {
@@ -164,8 +245,17 @@ struct langplugin_setting {
 enum langplugin_traits {
 	LANGPLUGIN_SINGLE_THREAD = 1, /* threads > 1 is refused */
 	LANGPLUGIN_MAIN_THREAD = 2, /* handle() of slot 0 must be on the process's main thread; always so at present */
-	LANGPLUGIN_ASYNC = 4
+	/*
+	 * One thread, which serves `threads` requests at a time: run() is the plugin's event loop. handle() may return
+	 * LP_PENDING. No function waits: read, write and flush act as if LP_NOWAIT were given, inform() as well; what
+	 * end() and finish() have not sent yet leaves by itself. A write of more than LANGPLUGIN_WRITE bytes would
+	 * never be taken. send_file() is LP_INVALID.
+	 */
+	LANGPLUGIN_ASYNC = 4,
+	LANGPLUGIN_OWN_THREADS = 8 /* run() makes the threads that slot() is called on */
 };
+
+#define LANGPLUGIN_WRITE 196608 /* bytes that one write with LP_NOWAIT takes at most */
 
 struct langplugin {
 	uint32_t magic; /* LANGPLUGIN_MAGIC */
@@ -204,6 +294,29 @@ struct langplugin {
 
 	/* In the worker, when no thread is left. May be NULL. */
 	void (*close)(void *state);
+
+	/* ---- 1.1; looked at only if a trait asks for them */
+
+	/* In the worker, on its main thread: see LANGPLUGIN_OWN_THREADS and LANGPLUGIN_ASYNC. Returns at the end. */
+	void (*run)(void *state);
+
+	/*
+	 * LANGPLUGIN_ASYNC, from turn(): what read, write or flush returned LP_AGAIN for may be there now, or the call
+	 * was cancelled.
+	 */
+	void (*ready)(void *state, struct langplugin_call *call);
+
+	/*
+	 * In the manager, before open(): which plugin these settings ask for, where one object is several with
+	 * different traits (Python: WSGI or ASGI). Never NULL. May be NULL: this one.
+	 */
+	const struct langplugin *(*choose)(const struct langplugin_setting *settings, size_t count);
+
+	/*
+	 * In the manager, for a language that must know of a fork before and after it: as fork(2). NULL: the manager
+	 * forks by itself.
+	 */
+	pid_t (*fork)(void *state);
 };
 
 extern const struct langplugin langplugin;

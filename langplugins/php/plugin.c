@@ -55,6 +55,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 		return -1;
 	userini_make(plugin);
 	script_watch();
+	transfer_watch();
 	if (variables_make(plugin))
 		return say(message, message_size, "php: %s", strerror(ENOMEM));
 	*state = plugin;
@@ -126,6 +127,10 @@ static void answer_plain(struct run *run, int status)
 	const struct langplugin_host *host = run->plugin->host;
 	const char *text = status == 403 ? "Access denied.\n" : "File not found.\n";
 	const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
+	char line[512];
+	int size = snprintf(line, sizeof(line), "%d: %.400s: %s", status, run->script,
+		status == 403 ? "it may not be read" : "no such file");
+	host->log(run->call, status == 403 ? LP_WARNING : LP_NOTICE, line, (size_t)size);
 	host->respond(run->call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)strlen(text));
 	host->write(run->call, text, strlen(text), 0);
 }

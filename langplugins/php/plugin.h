@@ -7,7 +7,8 @@
  *   sapi.c       the SAPI module: output, headers, request body, log
  *   ini.c        the group's [ini] values
  *   variables.c  $_SERVER and getenv()
- *   functions.c  what PHP programs expect of a server named fpm-fcgi
+ *   functions.c  what PHP programs expect of a server named fpm-fcgi, and headers_send()
+ *   transfer.c   files as answers; whether the client is still there
  *   userini.c    .user.ini files
  *   trace.c      where a stuck script is
  *
@@ -75,6 +76,12 @@ int script_ready(struct plugin *plugin, const char *path);
 extern sapi_module_struct webserver_sapi;
 void sapi_set_plugin(struct plugin *plugin);
 struct plugin *sapi_plugin(void);
+void sapi_client_gone(struct run *run); /* tells PHP, once; may end the script */
+/* A header line as a field; false: it is none, or belongs to the connection. */
+bool sapi_field(const sapi_header_struct *header, struct langplugin_field *field);
+
+/* transfer.c */
+void transfer_watch(void);
 
 /* ini.c */
 int ini_add(struct plugin *plugin, const char *name, const char *value, char *message, size_t size);

@@ -33,7 +33,7 @@ static int activate(void)
 	return SUCCESS;
 }
 
-static void client_gone(struct run *run)
+void sapi_client_gone(struct run *run)
 {
 	if (run->gone)
 		return;
@@ -52,7 +52,7 @@ static size_t ub_write(const char *data, size_t size)
 	if (run->ended || run->gone)
 		return size;
 	if (run->plugin->host->write(run->call, data, size, 0) == LP_GONE)
-		client_gone(run);
+		sapi_client_gone(run);
 	return size;
 }
 
@@ -64,7 +64,7 @@ static void flush(void *context)
 	if (sapi_send_headers() == FAILURE)
 		return;
 	if (run->plugin->host->flush(run->call, 0) == LP_GONE)
-		client_gone(run);
+		sapi_client_gone(run);
 }
 
 /* Fields that belong to the connection, which is not the application's; the server sets them itself. */
@@ -76,6 +76,20 @@ static bool is_connection_field(struct langplugin_text name)
 		if (strlen(names[i]) == name.size && strncasecmp(names[i], name.data, name.size) == 0)
 			return true;
 	return false;
+}
+
+bool sapi_field(const sapi_header_struct *header, struct langplugin_field *field)
+{
+	const char *colon = memchr(header->header, ':', header->header_len);
+	const char *end = header->header + header->header_len;
+	if (!colon || colon == header->header)
+		return false;
+	const char *value = colon + 1;
+	while (value < end && (*value == ' ' || *value == '\t'))
+		value++;
+	field->name = (struct langplugin_text){header->header, (size_t)(colon - header->header)};
+	field->value = (struct langplugin_text){value, (size_t)(end - value)};
+	return !is_connection_field(field->name);
 }
 
 static struct langplugin_text reason_of(const char *line)
@@ -99,23 +113,17 @@ static int send_headers(sapi_headers_struct *headers)
 	zend_llist_position at;
 	for (sapi_header_struct *h = zend_llist_get_first_ex(&headers->headers, &at); h;
 		h = zend_llist_get_next_ex(&headers->headers, &at)) {
-		const char *colon = memchr(h->header, ':', h->header_len);
-		if (!colon || colon == h->header)
+		struct langplugin_field *field = &fields[count];
+		if (!sapi_field(h, field))
 			continue;
-		struct langplugin_text name = {h->header, (size_t)(colon - h->header)};
-		const char *value = colon + 1, *end = h->header + h->header_len;
-		while (value < end && (*value == ' ' || *value == '\t'))
-			value++;
-		if (name.size == 6 && strncasecmp(name.data, "status", 6) == 0) {
+		if (field->name.size == 6 && strncasecmp(field->name.data, "status", 6) == 0) {
 			/* CGI's way to say it; programs written for FastCGI use it */
-			int said = atoi(value);
+			int said = atoi(field->value.data);
 			if (said >= 200 && said <= 599)
 				status = said;
 			continue;
 		}
-		if (is_connection_field(name))
-			continue;
-		fields[count++] = (struct langplugin_field){name, {value, (size_t)(end - value)}};
+		count++;
 	}
 	struct langplugin_text reason = reason_of(headers->http_status_line);
 	int result = run->plugin->host->respond(run->call, status, reason, fields, count, -1);

@@ -1,4 +1,5 @@
 /* $_SERVER and getenv(): the CGI variables of RFC 3875 as php-fpm gives them, and the group's own environment. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,6 +113,13 @@ void variables_register(zval *array)
 		struct langplugin_text translated = joined(request->document_root, request->path_info);
 		ADD(array, "PATH_TRANSLATED", translated);
 		efree((char *)translated.data);
+	}
+	char deadline[32];
+	uint64_t ends = run->plugin->host->deadline(run->call);
+	if (ends) {
+		/* On the clock of hrtime(), in seconds. */
+		int size = snprintf(deadline, sizeof(deadline), "%.6f", (double)ends / 1e9);
+		ADD(array, "WEBSERVER_DEADLINE", ((struct langplugin_text){deadline, (size_t)size}));
 	}
 	if (request->scheme.size == 5)
 		ADD(array, "HTTPS", LITERAL("on"));

@@ -19,6 +19,10 @@ enum key {
 	KEY_INPUT,
 	KEY_ERRORS,
 	KEY_REQUEST_ID,
+	KEY_EARLY_HINTS,
+	KEY_CANCELLED,
+	KEY_DEADLINE,
+	KEY_TRAILERS,
 	KEY_COUNT
 };
 
@@ -36,6 +40,10 @@ static int make_keys(void)
 		"wsgi.input",
 		"wsgi.errors",
 		"webserver.request_id",
+		"wsgi.early_hints",
+		"webserver.cancelled",
+		"webserver.deadline",
+		"webserver.trailers",
 	};
 	for (int i = 0; i < KEY_COUNT; i++)
 		if (!keys[i] && !(keys[i] = PyUnicode_InternFromString(names[i])))
@@ -161,6 +169,18 @@ static int put_fields(struct plugin *plugin, PyObject *environ, const struct lan
 	return 0;
 }
 
+static int put_extras(struct thread *thread, PyObject *environ, struct langplugin_call *call)
+{
+	const struct response *response = (const struct response *)thread->response;
+	uint64_t deadline = thread->plugin->host->deadline(call);
+
+	return PyDict_SetItem(environ, keys[KEY_EARLY_HINTS], response->hints) ||
+	       PyDict_SetItem(environ, keys[KEY_CANCELLED], response->cancelled) ||
+	       (response->trailers && PyDict_SetItem(environ, keys[KEY_TRAILERS], response->trailers)) ||
+	       put(environ, keys[KEY_DEADLINE],
+		       deadline ? PyFloat_FromDouble((double)deadline / 1e9) : Py_NewRef(Py_None));
+}
+
 PyObject *environ_of(struct thread *thread, struct langplugin_call *call)
 {
 	struct plugin *plugin = thread->plugin;
@@ -170,6 +190,7 @@ PyObject *environ_of(struct thread *thread, struct langplugin_call *call)
 	if (!environ)
 		return NULL;
 	if (put_request(plugin, environ, request) || put_fields(plugin, environ, request) ||
+		put_extras(thread, environ, call) ||
 		put(environ, keys[KEY_INPUT], input_take(thread, call, request->content_length)) ||
 		put(environ, keys[KEY_ERRORS], errors_take(thread, call))) {
 		Py_DECREF(environ);

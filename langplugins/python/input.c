@@ -122,6 +122,23 @@ static PyObject *input_read(PyObject *self, PyObject *const *args, Py_ssize_t co
 	return read_bytes(input, size);
 }
 
+/* Takes the reference to bytes. One of a single byte is everybody's, and cannot be made longer in place. */
+static PyObject *longer(PyObject *bytes, const char *from, size_t size)
+{
+	size_t have = (size_t)PyBytes_GET_SIZE(bytes);
+
+	if (have == 1) {
+		PyObject *own = PyBytes_FromStringAndSize(NULL, 1);
+		if (own)
+			*PyBytes_AS_STRING(own) = *PyBytes_AS_STRING(bytes);
+		Py_SETREF(bytes, own);
+	}
+	if (!bytes || _PyBytes_Resize(&bytes, (Py_ssize_t)(have + size)))
+		return NULL;
+	memcpy(PyBytes_AS_STRING(bytes) + have, from, size);
+	return bytes;
+}
+
 static PyObject *line(struct input *input, Py_ssize_t limit)
 {
 	PyObject *result = NULL;
@@ -152,9 +169,7 @@ static PyObject *line(struct input *input, Py_ssize_t limit)
 		if (!result) {
 			result = PyBytes_FromStringAndSize(from, (Py_ssize_t)size);
 		} else {
-			if (_PyBytes_Resize(&result, (Py_ssize_t)(have + size)))
-				return NULL;
-			memcpy(PyBytes_AS_STRING(result) + have, from, size);
+			result = longer(result, from, size);
 		}
 		if (!result || end || (limit >= 0 && have + size == (size_t)limit))
 			return result;

@@ -49,7 +49,12 @@ int load_begin(struct plugin *plugin)
 
 int load_preload(struct plugin *plugin)
 {
-	return done(loader_call(plugin, "preload", Py_BuildValue("(O)", plugin->preload)));
+	return done(loader_call(plugin, "preload", Py_BuildValue("(Oz)", plugin->preload, plugin->application)));
+}
+
+int load_after_fork(struct plugin *plugin)
+{
+	return done(loader_call(plugin, "after_fork", PyTuple_New(0)));
 }
 
 int load_application(struct plugin *plugin)
@@ -71,12 +76,8 @@ PyObject *load_requested(struct plugin *plugin, const struct langplugin_request 
 void load_report(struct plugin *plugin, struct langplugin_call *call, char *message, size_t message_size)
 {
 	static const char lost[] = "Python: an exception that could not be put into words";
-	PyObject *type, *value, *trace;
+	PyObject *value = exception_take();
 
-	PyErr_Fetch(&type, &value, &trace);
-	PyErr_NormalizeException(&type, &value, &trace);
-	if (value && trace)
-		PyException_SetTraceback(value, trace);
 	PyObject *pair = value && plugin->loader ? loader_call(plugin, "report", Py_BuildValue("(O)", value)) : NULL;
 	const char *whole = NULL, *line = NULL;
 	Py_ssize_t size = 0;
@@ -97,10 +98,19 @@ void load_report(struct plugin *plugin, struct langplugin_call *call, char *mess
 	Py_XDECREF(bytes);
 	Py_XDECREF(last);
 	Py_XDECREF(pair);
-	Py_XDECREF(type);
 	Py_XDECREF(value);
-	Py_XDECREF(trace);
 	PyErr_Clear();
+}
+
+PyObject *load_log(struct plugin *plugin, struct langplugin_call *call, int level, PyObject *text)
+{
+	PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+
+	if (!bytes)
+		return NULL;
+	plugin->host->log(call, level, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+	Py_DECREF(bytes);
+	Py_RETURN_NONE;
 }
 
 void load_end(struct plugin *plugin)

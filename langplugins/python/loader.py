@@ -1,15 +1,22 @@
 """Finding and loading applications. Compiled into the plugin; runs in the group's own interpreter."""
 
 import _thread
+import errno
+import gc
 import importlib
 import os
+import stat
 import sys
+import time
 import traceback
 import types
 
-_scripts = {}
-_loading = _thread.RLock()
+_NAMES = ("application",)  # of a callable that is not named
+_scripts = {}  # of requested files, by path: what the file was, its application, its text while it is young
+_turns = {}
+_YOUNG_NS = 2_000_000_000
 _looked_in = 0  # entries of sys.path that are the group's
+_preloaded = {}  # the application, by the group's word for it, if it was loaded before the fork
 
 
 def begin(directory, python_path, arguments, application):
@@ -21,18 +28,25 @@ def begin(directory, python_path, arguments, application):
             sys.path.insert(0, entry)
             _looked_in += 1
     sys.argv[:] = [application or "webserver", *arguments]
+    if sys.version_info < (3, 12):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_forking.clear)
     # It is a pipe to the log: without this a line would be there when some eight thousand characters are.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure:
         reconfigure(line_buffering=True)
 
 
-def script(path):
+def script(path, source=None):
     """The callable `application` of a file, which is run as a module of its own."""
+    return _checked(*_unnamed(_run(path, source)), path)
+
+
+def _run(path, source=None):
     # The same in each process and after each start: what is pickled names its module.
     name = "_webserver_" + "".join(c if c.isalnum() else "_%x_" % ord(c) for c in path)
-    with open(path, "rb") as file:
-        source = file.read()
+    if source is None:
+        with open(path, "rb") as file:
+            source = file.read()
     module = types.ModuleType(name)
     module.__file__ = path
     sys.modules[name] = module
@@ -41,7 +55,22 @@ def script(path):
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    return _callable(getattr(module, "application", None), path, "application")
+    return module
+
+
+def _unnamed(module):
+    """The callable of a module whose name nobody has said, and its name."""
+    for name in _NAMES:
+        value = getattr(module, name, None)
+        if value is not None:
+            return value, name
+    return None, _NAMES[0]
+
+
+def _checked(value, name, where):
+    _callable(value, where, name)
+    _check(value, "%s of %s" % (name, where))
+    return value
 
 
 def _callable(value, where, name):
@@ -52,8 +81,18 @@ def _callable(value, where, name):
     return value
 
 
+def _check(application, where):
+    """That it is not of the other interface; asgi.py has its own."""
+    called = application if hasattr(application, "__code__") else type(application).__call__
+    code = getattr(getattr(called, "__func__", called), "__code__", None)
+    if getattr(code, "co_flags", 0) & 0x80:  # CO_COROUTINE
+        raise TypeError("%s is asynchronous, as ASGI has it: interface = asgi" % where)
+
+
 def load(application):
     """The application that the group names: a file, or module:callable, or module:factory()."""
+    if application in _preloaded:
+        return _preloaded[application]
     if application.startswith("/"):
         return script(application)
     module_name, _, name = application.partition(":")
@@ -66,33 +105,136 @@ def load(application):
             "there is no module %s for application = %s; directory and python_path say where it is looked for: %s"
             % (error.name, application, ", ".join(sys.path[:_looked_in]) or "nowhere but Python's own")
         ) from None
-    name = name or "application"
+    if not name:
+        return _checked(*_unnamed(value), module_name)
     calls = name.endswith("()")
     for part in (name[:-2] if calls else name).split("."):
         value = getattr(value, part, None)
         _callable(value if value is None else len, module_name, name)
-    return _callable(value() if calls else value, module_name, name)
+    return _checked(value() if calls else value, name, module_name)
 
 
 def requested(path):
-    """The application of a requested file; loaded again when the file has changed."""
-    state = os.stat(path)
-    mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+    """The application of a requested file, loaded again when the file has changed; or 404 or 403, and why."""
+    try:
+        mark = _mark(os.stat(path))
+        known = _scripts.get(path)
+        if known is not None and known[0] == mark and known[2] is None:
+            return known[1]
+        with _turns.setdefault(path, _thread.RLock()):  # two threads that ask at once run it once
+            return _current(path)
+    except _Absent as absent:
+        _scripts.pop(path, None)
+        return absent.args
+    except OSError as error:
+        # Of the file itself: what its own code raises comes as it is, in _Broken.
+        _scripts.pop(path, None)
+        if isinstance(error, PermissionError):
+            return 403, error.strerror
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
+            return 404, error.strerror
+        raise
+    except _Broken as broken:
+        error = broken.error
+    # What was there before must not go on answering: its author would look for the mistake elsewhere.
+    _scripts.pop(path, None)
+    raise error
+
+
+class _Absent(Exception):
+    pass
+
+
+class _Broken(Exception):
+    def __init__(self, error):
+        self.error = error
+
+
+def _mark(state):
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _read(path):
+    """A script's text, what its file was while it was read, and whether it may change without that showing."""
+    for _ in range(10):
+        # Not waiting for whoever writes into a pipe of this name.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise _Absent(404, "Not a regular file")
+            with open(fd, "rb", closefd=False) as file:
+                source = file.read()
+            mark = _mark(os.fstat(fd))
+        finally:
+            os.close(fd)
+        if mark == _mark(before):
+            return source, mark, time.time_ns() - before.st_mtime_ns < _YOUNG_NS
+    return source, None, True  # somebody goes on writing: this is what it is now
+
+
+def _current(path):
+    source, mark, young = _read(path)
     known = _scripts.get(path)
-    if known is None or known[0] != mark:
-        with _loading:  # two threads that ask at once run it once
-            known = _scripts.get(path)
-            if known is None or known[0] != mark:
-                known = _scripts[path] = (mark, script(path))
+    replaced = known is not None and (known[0] != mark or known[2] not in (None, source))
+    if known is None or replaced:
+        try:
+            known = mark, script(path, source), source
+        except BaseException as error:
+            raise _Broken(error) from None
+    # Two writes within one tick of the file system's clock leave the same times: a young file's text is compared.
+    _scripts[path] = known[0], known[1], source if young else None
+    if replaced:
+        gc.collect()  # a module and its functions hold each other; Python might look for them much later
     return known[1]
 
 
-def preload(names):
-    """Import modules, so that workers share them."""
+def preload(names, application):
+    """Load what workers are to share: modules, files, and the application itself where its own name is given."""
     for name in names:
-        if name.startswith("/"):
-            raise ValueError("preload: %r is a path; a module's name is expected" % name)
-        importlib.import_module(name)
+        if name == application:
+            _preloaded[name] = load(name)
+        elif name.startswith("/"):
+            source, mark, young = _read(name)
+            value, _ = _unnamed(_run(name, source))
+            if callable(value):
+                _scripts[name] = mark, value, source if young else None
+        else:
+            importlib.import_module(name)
+
+
+_forking = {}  # by thread: what threading knows it as
+
+
+def _before_fork():
+    """The application forks: before 3.12, a thread of ours that `threading` has heard of would be the child's main
+    thread without the lock of one, and the child would fail at its end, in silence. An unknown one becomes a real one.
+    """
+    threading = sys.modules.get("threading")
+    known = threading and threading._active.get(_thread.get_ident())
+    if threading and isinstance(known, threading._DummyThread):
+        _forking[_thread.get_ident()] = threading._active.pop(_thread.get_ident())
+
+
+def _after_fork_in_parent():
+    known = _forking.pop(_thread.get_ident(), None)
+    if known is not None:
+        sys.modules["threading"]._active[_thread.get_ident()] = known
+
+
+def after_fork():
+    """In a new worker. The hooks of os.register_at_fork have been run by the fork; multiprocessing has its own list.
+
+    What was preloaded may have made queues, managers or child processes with it. Their locks and threads are renewed
+    here, and the manager's children are not this worker's to end.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and hasattr(process, "_children"):
+        process._children = set()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and hasattr(util, "_run_after_forkers"):
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
 
 
 def report(error):

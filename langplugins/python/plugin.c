@@ -1,11 +1,15 @@
 /* Python as a language plugin: WSGI applications in the interpreter that the manager was started with. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "plugin.h"
+#include "asgi.h"
 
-/* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. */
+__attribute__((used)) static const char built_for[] = "webserver-python-plugin:" COMPAT_VERSION COMPAT_FLAGS ";";
+
+/* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. Not every version
+   exports it, some hide it again: see dump_ready(). */
 extern const char *_Py_DumpTracebackThreads(int fd, PyInterpreterState *interpreter, PyThreadState *current)
 	__attribute__((weak));
 
@@ -40,6 +44,12 @@ static int read_settings(struct plugin *plugin, const struct langplugin_setting 
 			result = keep(&plugin->application, value);
 		else if (strcmp(name, "directory") == 0 && *value)
 			result = keep(&plugin->directory, value);
+		else if (strcmp(name, "websocket_message") == 0)
+			plugin->socket_limit = (size_t)strtoull(value, NULL, 10);
+		else if (strcmp(name, "websocket_ping") == 0)
+			plugin->socket_ping = PyOS_string_to_double(value, NULL, NULL);
+		else if (strcmp(name, "interface") == 0)
+			plugin->is_asgi = strcmp(value, "asgi") == 0;
 		else if (strcmp(name, "python_path") == 0)
 			result = add(plugin->python_path, value);
 		else if (strcmp(name, "arguments") == 0)
@@ -56,21 +66,22 @@ static int make_types(void)
 	       PyType_Ready(&file_wrapper_type) || file_wrapper_make();
 }
 
-static int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t message_size)
 {
-	if (PY_VERSION_HEX >> 16 != Py_Version >> 16) {
-		snprintf(message, message_size, "python: the plugin was built for Python %d.%d, the interpreter is %s",
-			PY_MAJOR_VERSION, PY_MINOR_VERSION, Py_GetVersion());
+	if (strncmp(Py_GetVersion(), COMPAT_VERSION ".", sizeof(COMPAT_VERSION)) != 0) {
+		snprintf(message, message_size, "python: the plugin was built for Python %s, the interpreter is %s",
+			COMPAT_VERSION, Py_GetVersion());
 		return -1;
 	}
 	struct plugin *plugin = calloc(1, sizeof(*plugin));
 	if (!plugin)
 		return -1;
 	plugin->host = host;
+	plugin->socket_limit = 16 << 20;
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) ||
-		     load_begin(plugin);
+		     load_begin(plugin) || (plugin->is_asgi && asgi_begin(plugin));
 	if (result)
 		load_report(plugin, NULL, message, message_size);
 	PyGILState_Release(gil);
@@ -78,7 +89,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	return result ? -1 : 0;
 }
 
-static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
+int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = what(plugin);
@@ -89,14 +100,36 @@ static int guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), ch
 	return result;
 }
 
-static int plugin_preload(void *state, char *message, size_t message_size)
+int plugin_preload(void *state, char *message, size_t message_size)
 {
-	return guarded(state, load_preload, message, message_size);
+	return plugin_guarded(state, load_preload, message, message_size);
+}
+
+/* Where the function is hidden, faulthandler's own handler of a signal does the same; nobody else uses this signal. */
+#define DUMP_SIGNAL (SIGRTMAX - 2)
+
+static int dump_ready(void)
+{
+	if (_Py_DumpTracebackThreads)
+		return 0;
+	PyObject *module = PyImport_ImportModule("faulthandler");
+	PyObject *done = module ? PyObject_CallMethod(module, "register", "iii", DUMP_SIGNAL, STDERR_FILENO, 1) : NULL;
+	Py_XDECREF(module);
+	Py_XDECREF(done);
+	return done ? 0 : -1;
+}
+
+int plugin_forked(struct plugin *plugin)
+{
+	return dump_ready() || load_after_fork(plugin) ? -1 : 0;
 }
 
 static int plugin_after_fork(void *state, char *message, size_t message_size)
 {
-	return guarded(state, load_application, message, message_size);
+	return plugin_guarded(state, plugin_forked, message, message_size) ||
+			       plugin_guarded(state, load_application, message, message_size)
+		       ? -1
+		       : 0;
 }
 
 /* The thread's state lives from here to thread_stop; the lock is given away at once. */
@@ -133,14 +166,24 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	return request_run(thread, call);
 }
 
-static void plugin_dump(void *state, int fd)
+void plugin_dump(void *state, int fd)
 {
+	sigset_t one, before;
+
 	(void)state;
-	if (_Py_DumpTracebackThreads)
+	if (_Py_DumpTracebackThreads) {
 		_Py_DumpTracebackThreads(fd, PyInterpreterState_Main(), NULL);
+		return;
+	}
+	/* Handled here and now, on this thread, which has no Python in it. */
+	sigemptyset(&one);
+	sigaddset(&one, DUMP_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &one, &before);
+	pthread_kill(pthread_self(), DUMP_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void plugin_close(void *state)
+void plugin_close(void *state)
 {
 	struct plugin *plugin = state;
 	PyGILState_STATE gil = PyGILState_Ensure();
@@ -149,6 +192,14 @@ static void plugin_close(void *state)
 	Py_CLEAR(plugin->callable);
 	environ_forget(plugin);
 	PyGILState_Release(gil);
+}
+
+static const struct langplugin *plugin_choose(const struct langplugin_setting *settings, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(settings[i].name, "interface") == 0 && strcmp(settings[i].value, "asgi") == 0)
+			return asgi_plugin();
+	return &langplugin;
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
@@ -166,4 +217,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = plugin_dump,
 	.close = plugin_close,
+	.choose = plugin_choose,
 };

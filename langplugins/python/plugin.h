@@ -2,11 +2,13 @@
  * The Python plugin's inside.
  *
  *   plugin.c      what langplugin.h asks for: open, preload, fork, threads, close
+ *   asgi.h        ASGI, which is a plugin of its own in the same object
  *   load.c        applications: loader.py, which is compiled into the plugin, and what calls it
  *   environ.c     the WSGI environment of a request
  *   request.c     one request: call the application, send what it returns, clean up
- *   response.c    start_response and write
+ *   response.c    start_response and write; extras.c  early hints, trailers, cancelled
  *   input.c       wsgi.input        errors.c  wsgi.errors        filewrapper.c  wsgi.file_wrapper
+ *   compat.h      one text for every CPython from 3.9 on
  *
  * The manager is a CPython process, and this is loaded into it: there is one interpreter, the group's own. Calls from
  * the host come without the interpreter's lock; each of them takes it and gives it back, and gives it away around
@@ -20,6 +22,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "compat.h"
 #include "langplugin.h"
 
 /* A str of the last request's value: most requests of a client, or of a host, have the same. */
@@ -39,8 +42,22 @@ enum remembered_as {
 	REMEMBERED
 };
 
+/* ASGI: see asgi.h. */
+struct asgi {
+	PyObject *serve, *gone, *send_file;			  /* of asgi.py */
+	PyObject *handshake, *accept, *close_later, *socket_over; /* of websocket.py */
+	PyObject *create_task, *create_future;			  /* of the loop */
+	PyObject *state;					  /* of lifespan */
+	PyObject *disconnected;					  /* exception: send() to a client that is gone */
+	PyObject *extensions, *version;				  /* of scopes */
+};
+
 struct plugin {
 	const struct langplugin_host *host;
+	bool is_asgi;
+	size_t socket_limit; /* bytes of a WebSocket message */
+	double socket_ping;  /* seconds; 0: none */
+	struct asgi asgi;
 	char *application, *directory;		     /* application NULL: the requested file */
 	PyObject *python_path, *arguments, *preload; /* lists of str */
 	PyObject *loader;			     /* loader.py's names */
@@ -77,6 +94,8 @@ struct response {
 	struct langplugin_call *call; /* NULL: the request is over */
 	PyObject *status, *fields;    /* as start_response was given them; NULL: not called yet */
 	PyObject *start, *write;      /* start_response and write, bound to this */
+	PyObject *hints, *cancelled;  /* wsgi.early_hints, webserver.cancelled */
+	PyObject *trailers;	      /* webserver.trailers; NULL: the host has none */
 	int64_t left;		      /* of the answer's Content-Length; -1: not known, or no body follows */
 	bool sent;		      /* the head has been given to the host */
 	bool gone;		      /* the client is */
@@ -88,6 +107,19 @@ struct response *response_take(struct thread *thread, struct langplugin_call *ca
 int response_send_head(struct response *response, int64_t length);
 /* Bytes of the body; sends the head first. 0, 1: the client is gone, -1: exception. */
 int response_write(struct response *response, const char *data, size_t size, bool flush);
+
+/* A list of header tuples, as start_response takes it: 0, or -1 with an exception. */
+int response_check_fields(PyObject *fields);
+/* The list's fields, which must have been checked; freed with PyMem_Free. NULL with an exception. */
+struct langplugin_field *response_fields(PyObject *fields);
+
+/* ---- extras.c */
+/* The callables beyond PEP 3333, bound to the response. 0, or -1 with an exception. */
+int extras_make(struct response *response);
+void extras_clear(struct response *response);
+/* No reference to one of them is anywhere but in the response. */
+bool extras_unused(const struct response *response);
+int extras_count(const struct response *response);
 
 /* ---- input.c, errors.c, filewrapper.c */
 struct input {
@@ -130,12 +162,26 @@ PyObject *environ_of(struct thread *thread, struct langplugin_call *call);
 /* ---- load.c: -1 with an exception */
 int load_begin(struct plugin *plugin);
 int load_preload(struct plugin *plugin);
+int load_after_fork(struct plugin *plugin);
 int load_application(struct plugin *plugin);
 /* The application of the requested file. New reference; NULL with an exception. */
 PyObject *load_requested(struct plugin *plugin, const struct langplugin_request *request);
 /* The current exception as text for the log, and cleared. One line of it goes to message if that is not NULL. */
 void load_report(struct plugin *plugin, struct langplugin_call *call, char *message, size_t message_size);
+/* An entry of the log: None, or NULL with an exception. */
+PyObject *load_log(struct plugin *plugin, struct langplugin_call *call, int level, PyObject *text);
 void load_end(struct plugin *plugin);
+
+/* ---- plugin.c */
+int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
+	void **state, char *message, size_t message_size);
+int plugin_preload(void *state, char *message, size_t message_size);
+void plugin_dump(void *state, int fd);
+/* In a new worker, before the application is loaded. 0, or -1 with an exception. */
+int plugin_forked(struct plugin *plugin);
+void plugin_close(void *state);
+/* Call what may leave an exception, with the interpreter's lock; the exception goes to the log and the message. */
+int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size);
 
 /* ---- request.c */
 int request_run(struct thread *thread, struct langplugin_call *call);

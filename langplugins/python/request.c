@@ -77,18 +77,17 @@ static int send_parts(struct response *response, PyObject *parts)
 
 static int send_file(struct response *response, int fd, int64_t offset)
 {
+	struct stat st;
 	int result;
 
 	call_turn(response->thread);
-	if (!response->sent && response_send_head(response, -1))
+	int64_t there = fstat(fd, &st) == 0 && st.st_size > offset ? st.st_size - offset : 0;
+	if (!response->sent && response_send_head(response, there))
 		return -1;
 	if (response->gone || response->ended)
 		return 1;
 	/* PEP: not more than the Content-Length, which is how a part of a file is sent. */
-	int64_t length = response->left;
-	struct stat st;
-	if (length >= 0 && fstat(fd, &st) == 0 && st.st_size - offset < length)
-		length = -1;
+	int64_t length = response->left < 0 || there < response->left ? there : response->left;
 	PyThreadState *state = call_enter(response->thread);
 	result = response->host->send_file(response->call, fd, offset, length);
 	call_leave(response->thread, state);
@@ -136,24 +135,26 @@ static int send_result(struct response *response, PyObject *result)
 /* PEP: close() is called whatever happened. */
 static int close_result(PyObject *result)
 {
-	PyObject *type, *value, *trace;
-
 	if (PyList_CheckExact(result) || PyTuple_CheckExact(result))
 		return 0;
-	PyErr_Fetch(&type, &value, &trace);
+	PyObject *before = exception_take();
 	PyObject *close = PyObject_GetAttrString(result, "close");
 	if (!close) {
 		PyErr_Clear();
-		PyErr_Restore(type, value, trace);
+		exception_give(before);
 		return 0;
 	}
 	PyObject *nothing = PyObject_CallNoArgs(close);
 	Py_DECREF(close);
 	Py_XDECREF(nothing);
-	if (nothing)
-		PyErr_Restore(type, value, trace);
-	else if (type)
-		_PyErr_ChainExceptions(type, value, trace);
+	if (nothing) {
+		exception_give(before);
+	} else if (before) {
+		/* Both are told: that of close(), and before it the one that it came on top of. */
+		PyObject *now = exception_take();
+		PyException_SetContext(now, before);
+		exception_give(now);
+	}
 	return nothing ? 0 : -1;
 }
 
@@ -172,18 +173,20 @@ static void answer_error(
 	plugin->host->write(call, text, size, 0);
 }
 
-/* The requested file could not be loaded. */
-static void answer_missing(struct plugin *plugin, struct langplugin_call *call)
+/* There is no such file, or nobody may read it: a status and why. */
+static void answer_absent(struct plugin *plugin, struct langplugin_call *call, PyObject *absence)
 {
-	if (PyErr_ExceptionMatches(PyExc_FileNotFoundError) || PyErr_ExceptionMatches(PyExc_NotADirectoryError) ||
-		PyErr_ExceptionMatches(PyExc_IsADirectoryError)) {
+	const struct langplugin_request *request = plugin->host->request(call);
+	const char *why = NULL;
+	char text[512];
+	int status = 404;
+
+	if (!PyArg_ParseTuple(absence, "iz", &status, &why))
 		PyErr_Clear();
-		answer_error(plugin, NULL, call, 404, "Not Found\n");
-		return;
-	}
-	int status = PyErr_ExceptionMatches(PyExc_PermissionError) ? 403 : 500;
-	load_report(plugin, call, NULL, 0);
-	answer_error(plugin, NULL, call, status, status == 403 ? "Forbidden\n" : "Internal Server Error\n");
+	int size = PyOS_snprintf(text, sizeof(text), "%d: %.300s: %.100s", status, request->script_filename.data,
+		why ? why : "it is not there");
+	plugin->host->log(call, status == 404 ? LP_NOTICE : LP_WARNING, text, (size_t)size);
+	answer_error(plugin, NULL, call, status, status == 403 ? "Forbidden\n" : "Not Found\n");
 }
 
 /* A client that goes away in the middle of its request is no mistake of the application's. */
@@ -241,12 +244,15 @@ int request_run(struct thread *thread, struct langplugin_call *call)
 	PyEval_RestoreThread(thread->python);
 	PyObject *application = plugin->callable ? Py_NewRef(plugin->callable)
 						 : load_requested(plugin, plugin->host->request(call));
-	if (application) {
-		run(thread, call, application);
-		Py_DECREF(application);
+	if (!application) {
+		load_report(plugin, call, NULL, 0);
+		answer_error(plugin, NULL, call, 500, "Internal Server Error\n");
+	} else if (PyTuple_CheckExact(application)) {
+		answer_absent(plugin, call, application);
 	} else {
-		answer_missing(plugin, call);
+		run(thread, call, application);
 	}
+	Py_XDECREF(application);
 	PyEval_SaveThread();
 	return LP_DONE;
 }

@@ -35,7 +35,7 @@ static int status_of(PyObject *status, struct langplugin_text *reason)
 	return (text.data[0] - '0') * 100 + (text.data[1] - '0') * 10 + (text.data[2] - '0');
 }
 
-static int check_fields(PyObject *fields)
+int response_check_fields(PyObject *fields)
 {
 	if (!PyList_Check(fields)) {
 		PyErr_Format(PyExc_TypeError, "start_response: the headers must be a list, not %.100s",
@@ -56,6 +56,23 @@ static int check_fields(PyObject *fields)
 	return 0;
 }
 
+struct langplugin_field *response_fields(PyObject *list)
+{
+	Py_ssize_t count = PyList_GET_SIZE(list);
+	struct langplugin_field *fields = PyMem_Calloc((size_t)count + 1, sizeof(*fields));
+
+	if (!fields) {
+		PyErr_NoMemory();
+		return NULL;
+	}
+	for (Py_ssize_t i = 0; i < count; i++) {
+		PyObject *field = PyList_GET_ITEM(list, i);
+		bytes_of(PyTuple_GET_ITEM(field, 0), &fields[i].name, "a header's name");
+		bytes_of(PyTuple_GET_ITEM(field, 1), &fields[i].value, "a header's value");
+	}
+	return fields;
+}
+
 /* What sys.exc_info() gave, or at least something that looks like it. */
 static void raise_again(PyObject *information)
 {
@@ -71,7 +88,8 @@ static void raise_again(PyObject *information)
 		PyErr_SetString(PyExc_TypeError, "start_response: exc_info must be what sys.exc_info() returns");
 		return;
 	}
-	PyErr_Restore(Py_NewRef(type), Py_NewRef(value), trace == Py_None ? NULL : Py_NewRef(trace));
+	PyException_SetTraceback(value, trace);
+	exception_give(Py_NewRef(value));
 }
 
 static PyObject *start_response(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
@@ -99,7 +117,7 @@ static PyObject *start_response(PyObject *self, PyObject *const *args, Py_ssize_
 		return PyErr_Format(PyExc_AssertionError, "start_response was called a second time without exc_info");
 	}
 	int status = status_of(args[0], &reason);
-	if (status < 0 || check_fields(args[1]))
+	if (status < 0 || response_check_fields(args[1]))
 		return NULL;
 	if (status < 200)
 		return PyErr_Format(PyExc_ValueError, "start_response: %d is not a final status", status);
@@ -202,7 +220,7 @@ int response_send_head(struct response *response, int64_t length)
 	}
 	int status = status_of(response->status, &reason);
 	/* The list is the application's: it may have been changed since it was checked. */
-	if (status < 0 || check_fields(response->fields))
+	if (status < 0 || response_check_fields(response->fields))
 		return -1;
 	Py_ssize_t count = PyList_GET_SIZE(response->fields);
 	if (count > 32 && !(fields = PyMem_Calloc((size_t)count, sizeof(*fields)))) {
@@ -281,6 +299,9 @@ static int response_traverse(PyObject *self, visitproc visit, void *arg)
 	Py_VISIT(response->fields);
 	Py_VISIT(response->start);
 	Py_VISIT(response->write);
+	Py_VISIT(response->hints);
+	Py_VISIT(response->cancelled);
+	Py_VISIT(response->trailers);
 	return 0;
 }
 
@@ -292,6 +313,7 @@ static int response_clear(PyObject *self)
 	Py_CLEAR(response->fields);
 	Py_CLEAR(response->start);
 	Py_CLEAR(response->write);
+	extras_clear(response);
 	return 0;
 }
 
@@ -312,7 +334,7 @@ PyTypeObject response_type = {
 	.tp_clear = response_clear,
 };
 
-static struct response *make(void)
+static struct response *make(const struct langplugin_host *host)
 {
 	struct response *response = PyObject_GC_New(struct response, &response_type);
 
@@ -321,10 +343,12 @@ static struct response *make(void)
 	response->call = NULL;
 	response->status = response->fields = NULL;
 	response->start = response->write = NULL;
+	response->hints = response->cancelled = response->trailers = NULL;
+	response->host = host;
 	PyObject_GC_Track(response);
 	response->start = PyCFunction_New(&start_method, (PyObject *)response);
 	response->write = PyCFunction_New(&write_method, (PyObject *)response);
-	if (!response->start || !response->write)
+	if (!response->start || !response->write || extras_make(response))
 		Py_CLEAR(response);
 	return response;
 }
@@ -333,12 +357,12 @@ struct response *response_take(struct thread *thread, struct langplugin_call *ca
 {
 	struct response *response = (struct response *)thread->response;
 
-	/* References of its own: the thread's and two bound methods'. More, or a method that is known elsewhere: kept.
+	/* References of its own: the thread's and the bound methods'. More, or a method that is known elsewhere: kept.
 	 */
-	if (!response || Py_REFCNT(response) != 3 || Py_REFCNT(response->start) != 1 ||
-		Py_REFCNT(response->write) != 1) {
+	if (!response || Py_REFCNT(response) != 3 + extras_count(response) || Py_REFCNT(response->start) != 1 ||
+		Py_REFCNT(response->write) != 1 || !extras_unused(response)) {
 		Py_XDECREF(response);
-		response = make();
+		response = make(thread->plugin->host);
 		thread->response = (PyObject *)response;
 		if (!response)
 			return NULL;

@@ -13,7 +13,17 @@ from cffi import FFI
 from hypothesis import settings
 
 ENGINE = Path(__file__).resolve().parent.parent.parent / "webserver" / "engine"
-SOURCES = ["ranges.c", "dates.c", "conditions.c", "escape.c", "table.c", "hosts.c", "decisions.c", "paths.c"]
+SOURCES = [
+    "ranges.c",
+    "dates.c",
+    "conditions.c",
+    "escape.c",
+    "table.c",
+    "hosts.c",
+    "decisions.c",
+    "paths.c",
+    "sources.c",
+]
 
 # The first call compiles, and the machine may be busy: time is not what these tests are about.
 settings.register_profile("no deadline", deadline=None)

@@ -41,7 +41,7 @@ def main():
         control.send(json.loads(mode[4:]))
     say("environment " + " ".join(sorted(os.environ)))
     say("settings " + json.dumps(record["settings"]))
-    control.send({"op": "loaded", "language_version": "0", "threads_left": []})
+    control.send({"op": "loaded", "language_version": "0", "threads_left": [], "shared": []})
     if mode != "idle":
         for number in range(record["processes"]):
             control.send({"op": "grant", "number": number, "slots": record["threads"]})

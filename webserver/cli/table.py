@@ -17,6 +17,8 @@ COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("REQUESTS", lambda entry: entry.get("requests")),
     ("BUSY", lambda entry: f"{entry['busy']}/{entry['slots']}" if "slots" in entry else None),
     ("PLACED", lambda entry: entry.get("queued")),
+    ("PRIVATE", lambda entry: _size(entry, "private")),
+    ("SHARED", lambda entry: _size(entry, "shared")),
 )
 GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("GROUP", lambda entry: entry.get("name")),
@@ -27,9 +29,10 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("REQUESTS", lambda entry: entry.get("requests")),
     ("BUSY", lambda entry: f"{entry.get('busy')}/{entry.get('slots')}"),
     ("QUEUE", lambda entry: entry.get("queued")),
+    ("MEMORY", lambda entry: _size(entry, "pss")),
     ("", lambda entry: first_line(str(entry.get("message") or ""))),
 )
-NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE"}
+NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY"}
 
 
 def status_text(answer: Entry) -> str:
@@ -39,7 +42,19 @@ def status_text(answer: Entry) -> str:
     parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
     if answer.get("groups"):
         parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
-    return "".join(parts)
+    left = [line for entry in answer.get("processes", []) for line in _left(entry)]
+    return "".join([*parts, "\n" * bool(left), *left])
+
+
+def _left(entry: Entry) -> list[str]:
+    """What preloading left behind in a manager."""
+    head = f"group {entry.get('group')} generation {entry.get('generation')}: preloading left"
+    lines = []
+    if entry.get("threads_left"):
+        lines.append(f"{head} threads that no worker has: {', '.join(entry['threads_left'])}")
+    if entry.get("shared"):
+        lines.append(f"{head} open what all workers share: {', '.join(entry['shared'])}")
+    return [printable(line).replace("\n", " ") + "\n" for line in lines]
 
 
 def first_line(text: str) -> str:
@@ -73,6 +88,11 @@ def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Se
 def printable(text: object) -> str:
     """Messages come from applications: nothing in them may steer the terminal."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in str(text))
+
+
+def _size(entry: Entry, name: str) -> str | None:
+    memory = entry.get("memory")
+    return f"{memory[name] / (1 << 20):.1f}M" if isinstance(memory, dict) else None
 
 
 def _age(seconds: float) -> str:

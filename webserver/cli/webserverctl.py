@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import Any
 
+from webserver.cli import memory
 from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
 from webserver.cli.table import printable
 
@@ -42,6 +43,8 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("webserverctl: no longer waiting; what was asked for goes on\n")
         return 1
+    if answer.get("ok") and words[0] == "status":
+        memory.add(answer)
     if "--json" in given:
         sys.stdout.write(json.dumps(answer) + "\n")
     elif answer.get("ok") and words[0] == "status":

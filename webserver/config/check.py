@@ -113,21 +113,21 @@ def _value(document: Document, result: Values, option: Option, entry: Entry) -> 
             result.bad.add(option.name)
             return None
         for number, item in enumerate(items):
-            if item in items[:number]:
+            if item in items[:number] and not option.repeats:
                 document.error(entry.place, subject, f"found {option.kind.write(item)} twice")
-        return tuple(dict.fromkeys(items))
+        return tuple(items if option.repeats else dict.fromkeys(items))
     if isinstance(entry.value, list):
         value = None
         document.error(entry.place, subject, f"found a list of {len(entry.value)}, expected {described(option)}",
                        "a comma inside a value needs quotes around the value")  # fmt: skip
     else:
-        value = _item(document, subject, option, entry, entry.value)
+        value = _item(document, subject, option, entry, entry.value, option.opened_by in result.block.entries)
     if value is None:
         result.bad.add(option.name)
     return value
 
 
-def _item(document: Document, subject: str, option: Option, entry: Entry, text: str) -> Any:
+def _item(document: Document, subject: str, option: Option, entry: Entry, text: str, opened: bool = False) -> Any:
     try:
         value = option.kind.read(text, entry.base)
     except ValueError as error:
@@ -135,7 +135,7 @@ def _item(document: Document, subject: str, option: Option, entry: Entry, text: 
         problem = f'found "{text}", expected {described(option)}'
         document.error(entry.place, subject, problem, reason if reason != text else "")
         return None
-    if option.choices and value not in option.choices:
+    if option.choices and value not in option.choices and (not opened or _misspelt(value, option.choices)):
         document.error(entry.place, subject, f'found "{text}", expected {described(option)}',
                        suggestion(text, option.choices))  # fmt: skip
         return None
@@ -143,6 +143,12 @@ def _item(document: Document, subject: str, option: Option, entry: Entry, text: 
         document.error(entry.place, subject, f"found {text}, expected {described(option)}")
         return None
     return value
+
+
+def _misspelt(word: str, choices: tuple[str, ...]) -> bool:
+    """One letter too many, too few or in the wrong place; "luajit" and "php8" are meant as they are."""
+    near = nearest(word, choices)
+    return bool(near) and word.isalpha() and abs(len(word) - len(near)) <= 1
 
 
 def _in_range(option: Option, value: Any) -> bool:

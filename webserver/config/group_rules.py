@@ -8,40 +8,55 @@ from __future__ import annotations
 import os
 import re
 import stat
+from typing import Any
 
 from webserver.config import files
 from webserver.config.check import Values
 from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
-from webserver.config.languages import LANGUAGES, Language
+from webserver.config.languages import Language, find
 from webserver.config.machine import READ, SEARCH, Machine, User
+from webserver.config.options import TABLE
 from webserver.config.reader import Document, Entry
 from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 
-_INI_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_PATHS = {"python_path": "python"}  # option: the language whose modules are looked for there
+_SETTING_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_ONLY = {
+    "python_path": "python",
+    "perl_path": "perl",
+    **dict.fromkeys(
+        ("listens_on", "strip_prefix", "forwarded", "keepalive", "continue_timeout", "stop_timeout"), "exec"
+    ),
+}  # option: the language that it is for
+_PLACEHOLDERS = {"socket": "{socket}", "descriptor": "{descriptor}", "port": "{port}"}  # listens_on: what names it
 
 
 def check_group(document: Document, group: Values, machine: Machine) -> User | None:
     """Returns the group's user, as root."""
     user = check_identity(document, group, machine, "a group's processes")
-    language = LANGUAGES[group["language"]] if group.good("language") else None
+    language = find(group["language"]) if group.good("language") else None
     if language is not None:
         if not language.threads and group.good("threads") and group["threads"] > 1:
             document.error(group.place("threads"), group.subject("threads"), f"found {group['threads']}, expected 1:"
                            f" {language.name} runs one request at a time in a process", "use processes")  # fmt: skip
-        for name, only in _PATHS.items():
-            if group[name] and language.name != only:
+        for name, only in _ONLY.items():
+            # What is as by default anyhow may be written down all the same, as -T does.
+            if language.name != only and group.good(name) and group[name] != _by_default(name):
                 document.error(group.place(name), group.subject(name), f"is for {only}, and the group's language is"
                                f" {language.name}")  # fmt: skip
         if group["arguments"] and not language.arguments:
             document.error(group.place("arguments"), group.subject("arguments"), f"{language.name} gives an application"
                            " no command line")  # fmt: skip
+        _check_interface(document, group, language)
         _check_preload(document, group, language)
+        _check_program(document, group, language)
         if "ini" in group.block.blocks and not language.ini:
             document.error(group.block.blocks["ini"].place, group.block.title, "[ini] is for php, and the group's"
                            f" language is {language.name}")  # fmt: skip
+        if "settings" in group.block.blocks and not language.settings:
+            document.error(group.block.blocks["settings"].place, group.block.title, "[settings] is for plugins that did"
+                           f" not come with the server, and the group's language is {language.name}")  # fmt: skip
     _check_paths(document, group, machine, user)
     if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
         document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
@@ -50,16 +65,61 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
     return user
 
 
+def _check_interface(document: Document, group: Values, language: Language) -> None:
+    if not group.good("interface") or group["interface"] != "asgi":
+        return
+    if language.name != "python":
+        document.error(group.place("interface"), group.subject("interface"), "found asgi, which is for python, and the"
+                       f" group's language is {language.name}")  # fmt: skip
+    elif not group["application"]:
+        # Its startup is the worker's, before any request could say which file it is about.
+        document.error(group.place("interface"), group.subject("interface"), "found asgi, which needs an application:"
+                       " requested files are run by wsgi", "application = module:callable, or a file")  # fmt: skip
+
+
+def _by_default(name: str) -> Any:
+    option = TABLE["group"][name]
+    text = str(option.default)
+    return () if option.many and not text else option.kind.read(text, "/")
+
+
 def _check_preload(document: Document, group: Values, language: Language) -> None:
     if group["preload"] and not language.preload:
         document.error(group.place("preload"), group.subject("preload"), f"{language.name} has nothing to load before"
                        " workers are forked")  # fmt: skip
         return
     for name in group["preload"]:
+        if name == group["application"]:
+            continue
+        if MODULE.fullmatch(name):
+            module = name.partition(":")[0]
+            document.error(group.place("preload"), group.subject("preload"), f'found "{name}", expected the name of a'
+                           " module, a file, or the value of application", f"write {module}")  # fmt: skip
+            continue
         kind = "file" if name.startswith("/") else "module"
         if kind not in language.preload:
             document.error(group.place("preload"), group.subject("preload"), f'found the {kind} "{name}", expected a'
                            f" {language.preload}: the group's language is {language.name}")  # fmt: skip
+
+
+def _check_program(document: Document, group: Values, language: Language) -> None:
+    """A program must be named, and the placeholders in what it is told must be those of what it listens on."""
+    if not language.program:
+        return
+    if not group["application"] and group.good("application"):
+        document.error(group.block.place, group.block.title, '"application" is missing, expected the program to run')
+    if not group.good("arguments", "listens_on"):
+        return
+    block = group.block.blocks.get("environment")
+    told = [("arguments", group.place("arguments"), text) for text in group["arguments"]]
+    told += [(f"environment: {name}", entry.place, str(entry.value)) for name, entry in
+             (block.entries.items() if block is not None else ())]  # fmt: skip
+    for name, place, text in told:
+        for listens_on, placeholder in _PLACEHOLDERS.items():
+            if placeholder in text and not (listens_on == group["listens_on"] or
+                                            (listens_on, group["listens_on"]) == ("socket", "descriptor")):  # fmt: skip
+                document.error(place, group.subject(name), f"found {placeholder}, which is for listens_on ="
+                               f" {listens_on}, and the group's is {group['listens_on']}")  # fmt: skip
 
 
 def _check_paths(document: Document, group: Values, machine: Machine, user: User | None) -> None:
@@ -72,15 +132,17 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
     there = True
 
     application = group["application"]
-    if group.good("language") and LANGUAGES[group["language"]].plain:
+    if group.good("language") and find(group["language"]).plain:
         if group.given("application") and group.good("application"):
             group.values["application"] = str(group.block.entries["application"].value)
     elif MODULE.fullmatch(application):
-        if group.good("language", "application") and not LANGUAGES[group["language"]].callables:
+        if group.good("language", "application") and not find(group["language"]).callables:
             document.error(group.place("application"), group.subject("application"), f'found "{application}", expected'
                            f" a file: {group['language']} has no module:callable")  # fmt: skip
     elif application:
-        there = need("application", application, "file", READ, _application_advice(group, application))
+        program = group.good("language") and find(group["language"]).program
+        bits = SEARCH if program else READ
+        there = need("application", application, "file", bits, _application_advice(group, application))
     need("interpreter", group["interpreter"], "file", SEARCH)
     if group.good("language"):
         advice = "" if group.given("plugin") else f"the plugin for {group['language']} is not built or not installed"
@@ -88,8 +150,9 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
     # By default it follows from the application, and so does what is wrong with it.
     if group.good("application") and (there or group.given("directory")):
         need("directory", group["directory"], "directory", SEARCH)
-    for path in group["python_path"]:
-        need("python_path", path, "directory", SEARCH)
+    for name in ("python_path", "perl_path"):
+        for path in group[name]:
+            need(name, path, "directory", SEARCH)
     for path in group["preload"]:
         if path.startswith("/"):
             need("preload", path, "file", READ)
@@ -131,12 +194,18 @@ def environment(document: Document, group: Values) -> tuple[dict[str, str], dict
 def ini(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
     """The directives of [[[ini]]], and where each is given."""
     block = group.block.blocks.get("ini")
-    entries = pairs(document, block, _INI_NAME, "a directive's name, such as memory_limit")
+    entries = pairs(document, block, _SETTING_NAME, "a directive's name, such as memory_limit")
     for name, entry in entries.items():
         if block is not None and set(str(entry.value)) & set('"\n'):
             # php.ini has no way to write these inside a quoted value.
             document.error(entry.place, f"{block.title}: {name}", 'found " or a line end, which PHP cannot read here')
     return _texts(entries)
+
+
+def settings(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
+    """The entries of [[[settings]]], which the plugin alone understands, and where each is given."""
+    block = group.block.blocks.get("settings")
+    return _texts(pairs(document, block, _SETTING_NAME, "a setting's name, such as cache_size"))
 
 
 def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]:

@@ -68,8 +68,11 @@ def _host(text: str, base: str) -> str:
     return addresses.host(text)
 
 
-MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:callable, which no file name in use looks like
+# module:callable, or module:factory(), which no file name in use looks like
+MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(\))?")
 SCRIPTS = (".php", ".py", ".wsgi", ".pl", ".pm", ".psgi", ".rb", ".ru", ".lua")
+# Names of programs: a file that ends in one of these is run, or not answered, unless its site says that it is a file.
+PROGRAMS = (*SCRIPTS, ".php3", ".php4", ".php5", ".php7", ".php8", ".phtml", ".phar", ".cgi", ".fcgi")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")  # of groups and sites: in process titles, logs and file names
 
 WHOLE = Kind("number", "a whole number", _alone(units.whole), str, int)
@@ -92,6 +95,7 @@ TIME_OR_NONE = Kind(
 SWITCH = Kind("switch", "yes or no", _alone(units.switch), units.switch_text, bool)
 MODE = Kind("mask", "a file mode mask in octal, such as 022", _alone(units.mode), units.mode_text, int)
 CHOICE = Kind("word", "one of the words", _matching(".*"), str, str)  # its words are the option's
+LANGUAGE = Kind("word", "one of the words", _matching(r"[A-Za-z][A-Za-z0-9_+.#-]{0,31}"), str, str)
 TEXT = Kind("text", "text", _matching(r".*"), str, str)
 USER = Kind("user", "the name of a user", _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?"), str, str)
 USER_GROUP = Kind("user group", "the name of a user group", _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?"), str, str)

@@ -16,19 +16,30 @@ class Language:
     preload: str  # what can be loaded before workers are forked: "module", "file", "module or file", or ""
     arguments: bool  # an application has a command line
     plain: bool = False  # `application` is a text that only the plugin understands
+    program: bool = False  # `application` is a program, which is run
+    settings: bool = False  # has [[[settings]]]
 
 
 LANGUAGES = {
     language.name: language
     for language in (
         Language("echo", True, False, False, False, preload="", arguments=False, plain=True),
+        Language("exec", True, False, False, False, preload="", arguments=True, program=True),
         Language("lua", False, False, True, False, preload="module or file", arguments=True),
         Language("perl", False, False, True, False, preload="module or file", arguments=True),
         Language("php", False, False, True, True, preload="file", arguments=False),
-        Language("python", True, True, True, False, preload="module", arguments=True),
+        Language("python", True, True, True, False, preload="module or file", arguments=True),
         Language("ruby", True, False, True, False, preload="module or file", arguments=True),
     )
 }
+
+
+def find(name: str) -> Language:
+    """One of ours, or one that came with a plugin of its own, which says itself what it does not take."""
+    return LANGUAGES.get(name) or Language(
+        name, True, True, True, False, preload="module or file", arguments=True, settings=True
+    )
+
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLUGIN_PLACES = (

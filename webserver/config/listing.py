@@ -33,7 +33,11 @@ def _lines(loaded: Loaded) -> Iterator[str]:
     for group in config.groups:
         yield f"[[{group.name}]]"
         yield from _options(loaded.groups[group.name], TABLE["group"], group)
-        for section, pairs in (("environment", group.environment), ("ini", group.ini)):
+        for section, pairs in (
+            ("environment", group.environment),
+            ("ini", group.ini),
+            ("settings", group.settings),
+        ):
             own = [(name, value, loaded.inner[section, group.name, name]) for name, value in pairs]
             own = [(name, value, place) for name, value, place in own if place is None or place.line]
             if own:

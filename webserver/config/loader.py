@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from webserver.config import files
 from webserver.config.check import Values, check
 from webserver.config.errors import ConfigErrors, Place
-from webserver.config.group_rules import check_group, check_writers, environment, ini
-from webserver.config.machine import SEARCH, Machine
+from webserver.config.group_rules import check_group, check_writers, environment, ini, settings
+from webserver.config.machine import SEARCH, Machine, User
 from webserver.config.model import Config, Group, Logs, Server, Site
 from webserver.config.reader import Document, nothing_read, read
 from webserver.config.routes import check_hosts, check_routes
@@ -24,7 +24,7 @@ class Loaded:
     logs: Values
     groups: dict[str, Values]
     sites: dict[str, Values]
-    # of group and variable, group and directive, site and pattern; None: by default
+    # of group and variable, directive or setting, of site and pattern; None: by default
     inner: dict[tuple[str, str, str], Place | None] = field(default_factory=dict)
 
 
@@ -52,15 +52,20 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
         inner |= {("environment", name, variable): place for variable, place in places.items()}
         directives, places = ini(document, group)
         inner |= {("ini", name, directive): place for directive, place in places.items()}
+        own, places = settings(document, group)
+        inner |= {("settings", name, setting): place for setting, place in places.items()}
         built_groups.append(
-            Group(name=name, environment=tuple(variables.items()), ini=tuple(directives.items()), **group.values)
+            Group(
+                name=name,
+                environment=tuple(variables.items()),
+                ini=tuple(directives.items()),
+                settings=tuple(own.items()),
+                **group.values,
+            )
         )
     built_sites = []
     for name, site in sites.items():
-        if site["root"] and site.good("root"):
-            problem = machine.missing(site["root"], "directory") or machine.denied(site["root"], front, SEARCH)
-            if problem:
-                document.error(site.place("root"), site.subject("root"), problem)
+        _check_directories(document, site, machine, front)
         routes, route_places = check_routes(document, site, groups)
         inner |= {("routes", name, pattern): place for pattern, place in route_places.items()}
         built_sites.append(Site(name=name, routes=routes, **site.values))
@@ -76,6 +81,17 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
         mime_types=types,
     )
     return Loaded(config, server, logs, groups, sites, inner)
+
+
+def _check_directories(document: Document, site: Values, machine: Machine, front: User | None) -> None:
+    """Those that front ends take files from."""
+    for name, paths in (("root", [site["root"]] if site["root"] else []), ("sendfile", site["sendfile"])):
+        for path in paths if site.good(name) else ():
+            problem = machine.missing(path, "directory") or machine.denied(path, front, SEARCH)
+            if name == "sendfile" and path == "/":
+                problem = 'found "/", which is every file of the machine, expected a directory'
+            if problem:
+                document.error(site.place(name), site.subject(name), problem)
 
 
 def _types(document: Document, server: Values) -> tuple[tuple[str, str], ...]:

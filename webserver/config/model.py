@@ -35,6 +35,8 @@ class Server:
     body_timeout: float
     idle_timeout: float
     send_timeout: float
+    tunnel_timeout: float  # 0: none
+    tunnel_grace: float  # 0: none
     max_head: int  # bytes
     max_line: int
     max_fields: int
@@ -57,6 +59,7 @@ class Group:
     language: str
     plugin: str  # absolute path of the shared object
     application: str  # as written; a path is absolute; "" : the requested file
+    interface: str  # wsgi, asgi; of a language that has no choice: wsgi, and without meaning
     directory: str
     user: str  # "" when not root
     group: str  # "" when not root
@@ -64,9 +67,18 @@ class Group:
     interpreter: str
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
+    perl_path: tuple[str, ...]
     arguments: tuple[str, ...]
+    listens_on: str  # socket, descriptor, port
+    strip_prefix: bool
+    forwarded: str  # overwrite, append
+    keepalive: bool
+    continue_timeout: float  # 0: none
+    stop_timeout: float  # 0: none
     processes: int
     threads: int
+    websocket_message: int
+    websocket_ping: float  # 0: none
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none
@@ -75,6 +87,7 @@ class Group:
     environment_file: str  # absolute, or ""; its variables are in environment already
     environment: tuple[tuple[str, str], ...]
     ini: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Route:
     """`pattern` is a path prefix ("/", "/shop/") or an extension (".php"); `targets` are tried in order."""
 
     pattern: str
-    targets: tuple[str, ...]  # "files", "group:NAME", "/internal/path", "=404"
+    targets: tuple[str, ...]  # "files", "data", "group:NAME", "script:/path", "/internal/path", "=404"
     upload: str  # "stream", "gather"
 
 
@@ -94,6 +107,7 @@ class Site:
     index: tuple[str, ...]
     symlinks: str  # deny, owner, allow
     dotfiles: str  # deny, allow
+    sendfile: tuple[str, ...]  # absolute
     max_body: int
     gather: tuple[str, ...]  # patterns of routes; what Route.upload was made of
     routes: tuple[Route, ...]

@@ -49,7 +49,9 @@ class Option:
     least: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    opened_by: str = ""  # an option; where it is given, this one takes more than its choices
     many: bool = False
+    repeats: bool = False  # an item may be given twice
     root: str = ""  # how running as root, or not, matters
     may_be_zero: bool = False  # 0 or its word stands for "none" though least is above it
 
@@ -79,13 +81,17 @@ def _user_group(context: Context) -> str:
 
 def _directory(context: Context) -> str:
     application: str = context.values["application"]
-    if languages.LANGUAGES[context.values["language"]].plain:
+    if languages.find(context.values["language"]).plain:
         return "/"
     return application.rpartition("/")[0] or "/" if application.startswith("/") else "/"
 
 
 def _plugin(context: Context) -> str:
     return languages.plugin(context.values["language"])
+
+
+def _threads(context: Context) -> str:
+    return "64" if context.values["interface"] == "asgi" else "1"
 
 
 _PRIMARY = Computed("the user's own", _user_group)
@@ -123,16 +129,23 @@ OPTIONS = (
            0.1, 3600),
     Option("server", "send_timeout", kinds.TIME, "A client that takes nothing of its answer for this long is"
            " disconnected.", "60s", 0.1, 3600),
+    Option("server", "tunnel_timeout", kinds.TIME_OR_NONE, "A connection that an application has upgraded (to"
+           " WebSocket, say) is cut when nothing has come through it for this long, in either direction.", "1h",
+           0.1, 86400 * 30, may_be_zero=True),
+    Option("server", "tunnel_grace", kinds.TIME_OR_NONE, "When the server ends, or a group is restarted, upgraded"
+           " connections may go on for this long. Then the application is told that the client has ended, and two"
+           " seconds later what is still open is cut. With none it is waited for.", "5s", 0.1, 86400,
+           may_be_zero=True),
     Option("server", "max_head", kinds.SIZE, "Largest request line and fields together.", "32k", 1024, 65536),
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
-    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client; the files in it"
-           " have no name and vanish with their request.", "/var/tmp"),
+    Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
+           " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
     Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
-           " wait for the client.", "1g", 0, 1 << 44),
+           " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),
     Option("server", "mime_types", kinds.PATH, "File of media types: a type and the file name extensions it belongs to"
            " on each line.", Computed("the table that comes with the server", lambda context: MIME_TYPES)),
     # logs
@@ -143,19 +156,42 @@ OPTIONS = (
     Option("logs", "access_format", kinds.CHOICE, "Form of the lines in access_log.", "combined",
            choices=("combined", "json")),
     # group: what it runs
-    Option("group", "language", kinds.CHOICE, "The language of the application.", None,
-           choices=tuple(languages.LANGUAGES)),
+    Option("group", "language", kinds.LANGUAGE, "The language of the application; any other word where plugin is"
+           " given.", None, choices=tuple(languages.LANGUAGES), opened_by="plugin"),
     Option("group", "application", kinds.APPLICATION, "The file to run, or module:callable for Python; without it the"
            " requested file below the site's root is run."),
+    Option("group", "interface", kinds.CHOICE, "How Python applications are called: wsgi, one at a time in each thread;"
+           " or asgi, all of a worker's requests at a time in an event loop, WebSocket included.", "wsgi",
+           choices=("wsgi", "asgi")),
     Option("group", "directory", kinds.PATH, "Working directory of the workers.",
            Computed('the directory of the application\'s file, else "/"', _directory)),
     Option("group", "preload", kinds.PRELOAD, "Modules or files that are loaded once, before workers are forked; what"
-           " has a / or a script's extension is a file.", many=True),
+           " has a / or a script's extension is a file, and the value of application is the application itself.",
+           many=True),
     Option("group", "python_path", kinds.PATH, "Directories where Python looks for modules first.", many=True),
-    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True),
-    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with; a virtual"
-           " environment's bin/python makes its packages available.", "/usr/bin/python3"),
-    Option("group", "plugin", kinds.PATH, "The language's plugin.",
+    Option("group", "perl_path", kinds.PATH, "Directories where Perl looks for modules first.", many=True),
+    Option("group", "arguments", kinds.TEXT, "Arguments that the application sees as its command line.", many=True,
+           repeats=True),
+    # group: a program that is an HTTP server itself
+    Option("group", "listens_on", kinds.CHOICE, "What a program of language exec listens on: a unix socket that it"
+           " makes where it is told to, a listening socket that it inherits as a descriptor, or a port of 127.0.0.1,"
+           " where other users of the machine reach it too.", "socket", choices=("socket", "descriptor", "port")),
+    Option("group", "strip_prefix", kinds.SWITCH, "Whether a program of language exec sees paths without the pattern of"
+           " the route that chose the group.", "no"),
+    Option("group", "forwarded", kinds.CHOICE, "What a program of language exec is told of where a request comes from:"
+           " only what this server knows, or that added to what the request says, for a server behind a proxy of one's"
+           " own.", "overwrite", choices=("overwrite", "append")),
+    Option("group", "keepalive", kinds.SWITCH, "Connections to a program of language exec are kept for the next"
+           " request; one that serves a single connection at a time needs no, or threads = 1.", "yes"),
+    Option("group", "continue_timeout", kinds.TIME_OR_NONE, "A client that waits to be asked for its body is asked when"
+           " a program of language exec does so, or after this time if it says nothing.", "5s", 0.1, 3600,
+           may_be_zero=True),
+    Option("group", "stop_timeout", kinds.TIME_OR_NONE, "A program of language exec that has been asked to end is"
+           " killed after this time.", "30s", 0.1, 86400, may_be_zero=True),
+    Option("group", "interpreter", kinds.PATH, "Python program that the group's processes are started with, 3.9 or"
+           " newer; a virtual environment's bin/python makes its packages available.", "/usr/bin/python3"),
+    Option("group", "plugin", kinds.PATH, "The language's plugin; where one for the interpreter's version lies beside"
+           " it, as python3.12.so beside python.so, that one is taken.",
            Computed("the one that comes with the server", _plugin)),
     # group: as whom
     Option("group", "user", kinds.USER, "The user that the group's processes run as.",
@@ -169,9 +205,15 @@ OPTIONS = (
     Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
            " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
            " and nobody else may read it."),
+    Option("group", "websocket_message", kinds.SIZE, "Largest WebSocket message that an ASGI application gets; a client"
+           " that sends a larger one is disconnected with code 1009.", "16m", 1, 1 << 30),
+    Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
+           " if it has not answered when the next ping is due.", "20s", 0.1, 86400, may_be_zero=True),
     # group: how many, how long
     Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
-    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time.", "1", 1, SLOTS),
+    Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"
+           " them, and the WebSockets, are in one thread.",
+           Computed("1; with interface = asgi 64", _threads), 1, SLOTS),
     Option("group", "start_timeout", kinds.TIME, "A worker must have loaded its application in this time.", "60s",
            1, 3600),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
@@ -190,6 +232,9 @@ OPTIONS = (
            " also that of what they point to, or all.", "owner", choices=("deny", "owner", "allow")),
     Option("site", "dotfiles", kinds.CHOICE, "Whether files and directories whose name begins with a dot are served.",
            "deny", choices=("deny", "allow")),
+    Option("site", "sendfile", kinds.PATH, "Directories whose files a group may have sent by naming one in its answer:"
+           " in X-Sendfile by its path, in X-Accel-Redirect by its path below one of them. Without it an answer with"
+           " such a field becomes 500.", many=True),
     Option("site", "max_body", kinds.SIZE_OR_UNLIMITED, "Largest request body; a larger one is answered with 413.",
            "64m", 1),
     Option("site", "gather", kinds.ROUTE, "Routes whose request bodies arrive whole before a worker is taken, so that a"
@@ -203,6 +248,6 @@ for _option in OPTIONS:
 SUBSECTIONS: dict[str, tuple[str, ...]] = {
     "server": (),
     "logs": (),
-    "group": ("environment", "ini"),
+    "group": ("environment", "ini", "settings"),
     "site": ("routes",),
 }

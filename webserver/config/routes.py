@@ -1,8 +1,8 @@
 """A site's [[[routes]]]: which patterns and targets there are, and which make sense together.
 
 - pattern: /prefix or .extension
-- targets of a prefix: files | [files,] group:NAME | [files,] =STATUS | [files,] /internal/path | status
-- target of an extension: group:NAME | =STATUS
+- targets of a prefix: files or data, then one of group:NAME, script:/path, =STATUS, /internal/path, status; or either
+- target of an extension: group:NAME | =STATUS | files
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import re
 
 from webserver.config.check import Values
 from webserver.config.errors import Place, suggestion
+from webserver.config.languages import find
 from webserver.config.model import Route
 from webserver.config.reader import Block, Document, Entry
 
 _EXTENSION = re.compile(r"\.[A-Za-z0-9_]{1,32}")
 _STATUS = re.compile(r"=([0-9]{3})")
-_PREFIX_TARGETS = '"files", "group:NAME", "=404", "/path" or "status"'
-_EXTENSION_TARGETS = '"group:NAME" or "=404"'
+_PREFIX_TARGETS = '"files", "data", "group:NAME", "script:/path", "=404", "/path" or "status"'
+_EXTENSION_TARGETS = '"group:NAME", "=404" or "files"'
 
 
 def path_problem(path: str) -> str:
@@ -86,7 +87,8 @@ def _targets(
     expected = _EXTENSION_TARGETS if pattern.startswith(".") else _PREFIX_TARGETS
     for number, target in enumerate(targets):
         problem, advice = _target_problem(document, pattern, target, site, groups)
-        if not problem and number + 1 < len(targets) and target != "files":
+        always = target not in ("files", "data") or pattern.startswith(".")
+        if not problem and number + 1 < len(targets) and always:
             problem = f'"{target}" always answers, so "{targets[number + 1]}" after it would never be used'
         elif not problem and target in targets[:number]:
             problem = f'found "{target}" twice'
@@ -104,7 +106,7 @@ def _target_problem(
     extension = pattern.startswith(".")
     if target == "status" and not extension:
         return "", ""
-    if target == "files" and not extension:
+    if target == "files" or (target == "data" and not extension):
         if not site["root"] and site.good("root"):
             return "files need a directory to come from", f'give "root" in {site.block.title}'
         return "", ""
@@ -115,10 +117,12 @@ def _target_problem(
     if target.startswith("/") and not extension:
         problem = path_problem(target)
         return (f'found the path "{target}"', problem) if problem else ("", "")
+    if target.startswith("script:") and not extension:
+        return _script_problem(target.removeprefix("script:"), site)
     if target.startswith("group:"):
         return _group_problem(document, pattern, target.removeprefix("group:"), site, groups)
     near = f'did you mean "group:{target}"?' if target in groups else ""
-    words = [] if extension else ["files", "status"]
+    words = ["files"] if extension else ["files", "data", "status"]
     near = near or suggestion(target, [*words, *(f"group:{name}" for name in groups)])
     return f'found "{target}", expected {_EXTENSION_TARGETS if extension else _PREFIX_TARGETS}', near
 
@@ -131,7 +135,10 @@ def _group_problem(
         if not document.whole:
             return "", ""  # it may be in the file that could not be read
         return f'there is no group "{name}"', suggestion(name, groups) or f"add it as [[{name}]] in [groups]"
-    named = group["application"] or group["language"] == "echo" or not group.good("application", "language")
+    language = find(group["language"])
+    # Of a plugin that is not ours nobody knows whether it needs one.
+    free = language.plain or language.program or language.settings
+    named = group["application"] or free or not group.good("application", "language")
     if pattern.startswith("."):
         if not site["root"] and site.good("root"):
             return "an extension's files need a directory to be in", f'give "root" in {site.block.title}'
@@ -142,8 +149,25 @@ def _group_problem(
     return "", ""
 
 
+def _script_problem(path: str, site: Values) -> tuple[str, str]:
+    if not path.startswith("/"):
+        return f'found "script:{path}", expected a path below root that begins with "/"', f"write script:/{path}"
+    if problem := path_problem(path):
+        return f'found the path "{path}"', problem
+    if not site["root"] and site.good("root"):
+        return "a script needs a directory to be in", f'give "root" in {site.block.title}'
+    routes = site.block.blocks["routes"].entries
+    given = [pattern for pattern in routes if pattern.startswith(".") and path.endswith(pattern)]
+    if not any(target.startswith("group:") for pattern in given for target in routes[pattern].items()):
+        extension = "." + path.rpartition("/")[2].rpartition(".")[2]
+        return (f'found the script "{path}", and no route says which group runs files of its extension',
+                f"add {extension} = group:NAME")  # fmt: skip
+    return "", ""
+
+
 def _extension(language: str) -> str:
-    return {"python": ".py", "ruby": ".rb", "perl": ".pl"}.get(language, f".{language}")
+    names = {"python": ".wsgi", "ruby": ".ru", "perl": ".psgi"}
+    return names.get(language, f".{language}")
 
 
 def check_hosts(document: Document, sites: dict[str, Values]) -> None:

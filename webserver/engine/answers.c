@@ -8,99 +8,44 @@
  */
 #include <stddef.h>
 #include <string.h>
-#include <strings.h>
 
 #include "channel.h"
+#include "http.h"
 
-/* RFC 9110, section 5.6.2: bit 0, may be in a token. Section 5.5: bit 1, may be in a field value. */
-static const uint8_t characters[256] = {
-	['\t'] = 2,
-	[' '] = 2,
-	['!'] = 3,
-	['"'] = 2,
-	['#'] = 3,
-	['$'] = 3,
-	['%'] = 3,
-	['&'] = 3,
-	['\''] = 3,
-	['('] = 2,
-	[')'] = 2,
-	['*'] = 3,
-	['+'] = 3,
-	[','] = 2,
-	['-'] = 3,
-	['.'] = 3,
-	['/'] = 2,
-	['0' ... '9'] = 3,
-	[':'] = 2,
-	[';'] = 2,
-	['<'] = 2,
-	['='] = 2,
-	['>'] = 2,
-	['?'] = 2,
-	['@'] = 2,
-	['A' ... 'Z'] = 3,
-	['['] = 2,
-	['\\'] = 2,
-	[']'] = 2,
-	['^'] = 3,
-	['_'] = 3,
-	['`'] = 3,
-	['a' ... 'z'] = 3,
-	['{'] = 2,
-	['|'] = 3,
-	['}'] = 2,
-	['~'] = 3,
-	[0x80 ... 0xff] = 2,
-};
+/* A field of this name is let through, though it is the connection's. */
+enum allow { ALLOW_NONE, ALLOW_UPGRADE, ALLOW_TRAILER, ONLY_TRAILERS /* fields behind a body */ };
 
-static bool all(const char *data, size_t size, uint8_t bit)
+static bool allowed(struct engine_text name, enum allow allow)
 {
-	uint8_t seen = 0xff;
-
-	for (size_t i = 0; i < size; i++)
-		seen &= characters[(uint8_t)data[i]];
-	return (seen & bit) != 0;
-}
-
-/* Fields that are the engine's, whoever writes them. */
-static const struct engine_text framing[] = {
-	TEXT("te"),
-	TEXT("trailer"),
-	TEXT("upgrade"),
-	TEXT("connection"),
-	TEXT("keep-alive"),
-	TEXT("content-length"),
-	TEXT("proxy-connection"),
-	TEXT("transfer-encoding"),
-};
-
-static bool is_framing(struct engine_text name)
-{
-	for (size_t i = 0; i < sizeof(framing) / sizeof(framing[0]); i++)
-		if (name.size == framing[i].size && strncasecmp(name.data, framing[i].data, name.size) == 0)
-			return true;
-	return false;
+	if (allow == ALLOW_UPGRADE && wire_is_word(name.data, name.size, "upgrade"))
+		return true;
+	if (allow == ALLOW_TRAILER && wire_is_word(name.data, name.size, "trailer"))
+		return true;
+	return !wire_is_connection_field(name.data, name.size) && !wire_is_word(name.data, name.size, "content-length");
 }
 
 /* How many fields were put into channel->fields, or -1: one is not well formed. */
-static int take_fields(struct channel *c, const char *data, size_t size, const struct wire_response *response)
+static int take_fields(struct channel *c, const char *data, size_t size, uint32_t at, uint32_t of, enum allow allow)
 {
 	int count = 0;
 
-	if (!wire_fields_ok(data, size, response->fields, response->field_count))
+	if (!wire_fields_ok(data, size, at, of))
 		return -1;
-	for (uint32_t i = 0; i < response->field_count; i++) {
+	c->sendfile.kind = SENDFILE_NONE;
+	for (uint32_t i = 0; i < of; i++) {
 		struct wire_field field;
-		memcpy(&field, data + response->fields + i * sizeof(field), sizeof(field));
+		memcpy(&field, data + at + i * sizeof(field), sizeof(field));
 		struct engine_text name = {data + field.name, field.name_size};
 		struct engine_text value = {data + field.value, field.value_size};
-		if (name.size == 0 || !all(name.data, name.size, 1) || !all(value.data, value.size, 2))
+		if (!wire_is_token(name.data, name.size) || !wire_is_value(value.data, value.size) ||
+			(allow == ONLY_TRAILERS && !wire_may_be_trailer(name.data, name.size)))
 			return -1;
-		if (is_framing(name))
+		if (!allowed(name, allow))
 			continue;
 		/* Not by the worker's number for it, which is only the worker's word. */
-		c->fields[count++] = (struct field){.name = name, .value = value};
+		c->fields[count] = (struct field){.name = name, .value = value};
+		if (!sendfile_take(&c->sendfile, &c->fields[count]))
+			count++;
 	}
 	return count;
 }
@@ -108,7 +53,7 @@ static int take_fields(struct channel *c, const char *data, size_t size, const s
 static bool head_ok(const struct wire_response *response, const char *data, size_t size)
 {
 	return wire_span_ok(response->reason, size) && wire_span_ok(response->body, size) &&
-	       all(data + response->reason.at, response->reason.size, 2);
+	       wire_is_value(data + response->reason.at, response->reason.size);
 }
 
 /* ---- the body */
@@ -185,7 +130,8 @@ static int give(struct exchange *x, zmq_msg_t *message, const char *data, size_t
 			return -1;
 		queued = reply_queued(r);
 	}
-	if (queued + size > most && give_file(x, data, size, queued, &result))
+	/* In a tunnel it is the worker that waits: what was said an hour ago is of no use. */
+	if (!x->tunnel && queued + size > most && give_file(x, data, size, queued, &result))
 		;
 	else if (size <= SMALL_BODY)
 		result = reply_data(r, data, size);
@@ -203,7 +149,7 @@ void answer_credit(struct exchange *x, uint64_t queued)
 	if (s == NULL || x->state != EXCHANGE_ANSWERING)
 		return;
 	uint64_t waits = in_file(x, queued), memory = queued > waits ? queued - waits : 0;
-	uint64_t over = memory > e->limits.spool_memory ? memory - e->limits.spool_memory : 0;
+	uint64_t most = x->tunnel ? 0 : e->limits.spool_memory, over = memory > most ? memory - most : 0;
 	uint64_t limit = x->answer.received - (over < x->answer.received ? over : x->answer.received) +
 			 WIRE_RESPONSE_WINDOW;
 	if (limit < x->answer.limit + WIRE_RESPONSE_WINDOW / 2)
@@ -268,9 +214,14 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 	int count;
 
 	memcpy(&response, data, sizeof(response));
-	bool last = response.head.flags & WIRE_LAST;
-	if (!head_ok(&response, data, size) || response.status < 200 || response.status > 999 ||
-		response.body.size > WIRE_RESPONSE_WINDOW || (count = take_fields(c, data, size, &response)) < 0)
+	bool last = response.head.flags & WIRE_LAST, tunnel = response.status == 101;
+	bool trailers = response.head.flags & WIRE_TRAILERS && r->te_trailers && !r->is_head &&
+			response.content_length == UINT64_MAX && !last;
+	enum allow allow = tunnel ? ALLOW_UPGRADE : trailers ? ALLOW_TRAILER : ALLOW_NONE;
+	if (!head_ok(&response, data, size) || (response.status < 200 && !tunnel) || response.status > 999 ||
+		response.body.size > WIRE_RESPONSE_WINDOW ||
+		(count = take_fields(c, data, size, response.fields, response.field_count, allow)) < 0 ||
+		(tunnel && !tunnel_asked_for(x, &response, (size_t)count)))
 		return false;
 	/* Free at once: what waits is placed in this turn. */
 	if (last)
@@ -283,8 +234,17 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 		x->answer.length = response.body.size;
 	x->answer.discard = r->is_head || response.status == 204 || response.status == 304;
 	x->answered_head = true;
+	bool bodiless = response.status == 204 || response.status == 304;
 	struct engine_text reason = {data + response.reason.at, response.reason.size};
-	int result = reply_begin(r, response.status, reason, c->fields, (size_t)count, x->answer.length, 0);
+	if (c->sendfile.kind != SENDFILE_NONE && !bodiless && !tunnel) {
+		group_sever(x); /* what it still says goes nowhere, and its slot is free */
+		sendfile_answer(r, &c->sendfile, response.status, reason, c->fields, (size_t)count);
+		return true;
+	}
+	if (tunnel)
+		tunnel_begin(x);
+	int result = reply_begin(
+		r, response.status, reason, c->fields, (size_t)count, x->answer.length, tunnel ? REPLY_TUNNEL : 0);
 	if (result == 0)
 		result = give(x, message, data + response.body.at, response.body.size);
 	conclude(x, result, last);
@@ -300,7 +260,7 @@ bool answer_inform(struct exchange *x, const char *data, size_t size)
 	memcpy(&response, data, sizeof(response));
 	/* 100 is ours to say, and 101 is no interim answer. */
 	if (!head_ok(&response, data, size) || response.status < 102 || response.status > 199 ||
-		(count = take_fields(c, data, size, &response)) < 0)
+		(count = take_fields(c, data, size, response.fields, response.field_count, ALLOW_NONE)) < 0)
 		return false;
 	if (reply_inform(x->request, response.status, c->fields, (size_t)count) == 0) {
 		x->flush = true;
@@ -309,17 +269,43 @@ bool answer_inform(struct exchange *x, const char *data, size_t size)
 	return true;
 }
 
+/* Whether a piece may end so, as it says. */
+static bool end_ok(const struct exchange *x, const struct wire_body *piece)
+{
+	bool last = piece->head.flags & WIRE_LAST, shut = piece->head.flags & WIRE_SHUT;
+
+	if (shut && (!x->tunnel || last))
+		return false;
+	return !x->answer.shut || (piece->data.size == 0 && !shut);
+}
+
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size)
 {
+	struct channel *c = exchange_engine(x)->channel;
 	struct wire_body piece;
+	int count = 0;
 
 	memcpy(&piece, data, sizeof(piece));
 	bool last = piece.head.flags & WIRE_LAST;
 	if (!wire_span_ok(piece.data, size) || piece.offset != x->answer.received ||
-		piece.data.size > x->answer.limit || piece.offset > x->answer.limit - piece.data.size)
+		piece.data.size > x->answer.limit || piece.offset > x->answer.limit - piece.data.size ||
+		!end_ok(x, &piece))
 		return false;
+	if (piece.field_count > 0 &&
+		(!last || x->tunnel ||
+			(count = take_fields(c, data, size, piece.fields, piece.field_count, ONLY_TRAILERS)) < 0))
+		return false;
+	if (x->tunnel)
+		tunnel_moved(x);
 	if (last)
 		answer_over(x);
-	conclude(x, give(x, message, data + piece.data.at, piece.data.size), last);
+	int result = give(x, message, data + piece.data.at, piece.data.size);
+	if (result == 0 && count > 0)
+		result = reply_trailers(x->request, c->fields, (size_t)count);
+	if (result == 0 && piece.head.flags & WIRE_SHUT) {
+		x->answer.shut = true;
+		reply_shut(x->request);
+	}
+	conclude(x, result, last);
 	return true;
 }

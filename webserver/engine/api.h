@@ -28,9 +28,10 @@ enum engine_result { ENGINE_OK = 0, ENGINE_STALE = -1, ENGINE_INVALID = -2, ENGI
 
 struct engine_limits {
 	uint64_t head_timeout_ns, body_timeout_ns, idle_timeout_ns, send_timeout_ns;
-	uint32_t connections; /* held at once by this front end */
-	uint32_t max_head;    /* bytes of request line and fields together */
-	uint32_t max_line;    /* bytes of the request target, and of one field */
+	uint64_t tunnel_timeout_ns, tunnel_grace_ns; /* 0: none */
+	uint32_t connections;			     /* held at once by this front end */
+	uint32_t max_head;			     /* bytes of request line and fields together */
+	uint32_t max_line;			     /* bytes of the request target, and of one field */
 	uint32_t max_fields;
 	uint32_t decisions;    /* entries of the decision table */
 	uint32_t files;	       /* entries of the open-file cache */
@@ -82,14 +83,19 @@ enum engine_choice_kind {
 	CHOICE_INTERNAL = 4, /* `script` is a path: route again with it (query kept) */
 	CHOICE_STATUS = 5,   /* target: a status; the engine's own page for it; `script` is why, for the error log */
 	CHOICE_FIXED = 6,    /* target: a response registered with engine_fixed */
-	CHOICE_GREEN = 7     /* target: number of a green handler; told by EVENT_GREEN */
+	CHOICE_GREEN = 7,    /* target: number of a green handler; told by EVENT_GREEN */
+	CHOICE_RUN = 8	     /* as CHOICE_GROUP, and `script` is the file to run */
+};
+
+enum engine_choice_flags {
+	CHOICE_DOTFILES = 1 /* CHOICE_SCRIPT: names on the script's path may begin with "." */
 };
 
 struct engine_choice {
 	uint32_t kind;
 	uint32_t target;
 	uint32_t strip;
-	uint32_t reserved;
+	uint32_t flags; /* enum engine_choice_flags */
 	struct engine_text script;
 };
 
@@ -155,8 +161,12 @@ int engine_site(engine *e, uint32_t id, const char *name, const char *document_r
 /* Forget every decision of the site. */
 void engine_site_forget(engine *e, uint32_t id);
 void engine_forget_all(engine *e);
+/* scripts: extensions of programs. An index file that ends in one is routed as if it had been asked for; no other file
+   that does is ever sent. */
 int engine_root(engine *e, uint32_t id, const char *path, uint32_t flags, const struct engine_text *index,
 	size_t index_count, const struct engine_text *scripts, size_t script_count);
+/* The roots whose files a group that answers for the site may name in X-Sendfile and X-Accel-Redirect. */
+int engine_sendfile(engine *e, uint32_t site, const uint32_t *roots, size_t count);
 int engine_fixed(
 	engine *e, uint32_t id, int status, const struct engine_field *fields, size_t count, struct engine_text body);
 int engine_mime(engine *e, const char *extension, const char *type);
@@ -200,11 +210,13 @@ struct engine_stats {
 	uint64_t bytes_in, bytes_out, decisions_asked, decisions_hit, files_hit, files_missed;
 	uint64_t placed, placed_ahead, recalled, returned, cancelled, frames_dropped, queue_refused, queue_expired;
 	uint64_t access_dropped, errors_logged, turns, stale_answers;
+	uint64_t tunnels; /* open now */
 };
 void engine_stats(const engine *e, struct engine_stats *stats);
 struct engine_group_stats {
 	uint32_t queued, running, slots, free_slots;
 	uint32_t exchanges;	       /* requests that it has, wherever they are */
+	uint32_t tunnels;	       /* of these, so many have become tunnels */
 	uint64_t requests, service_ns; /* service_ns: median service time */
 };
 int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stats *stats);

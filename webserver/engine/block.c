@@ -11,7 +11,16 @@
 
 #include "channel.h"
 
-#define FIRST_TEXT(x) (sizeof(struct wire_request) + (size_t)(x)->request->field_count * sizeof(struct wire_field))
+/* Trailers that ride in the block: of a body that does, and is all here. */
+static uint32_t riding(const struct exchange *x)
+{
+	return x->upload == UPLOAD_WHOLE ? x->request->trailer_count : 0;
+}
+
+static size_t first_text(const struct exchange *x)
+{
+	return sizeof(struct wire_request) + (size_t)(x->request->field_count + riding(x)) * sizeof(struct wire_field);
+}
 
 struct texts {
 	struct engine_text of[WIRE_TEXTS];
@@ -53,13 +62,15 @@ size_t block_head_size(const struct exchange *x)
 {
 	const struct request *r = x->request;
 	struct texts t;
-	size_t size = FIRST_TEXT(x);
+	size_t size = first_text(x);
 
 	collect(x, &t);
 	for (unsigned i = 0; i < WIRE_FIRST_BODY; i++)
 		size += t.of[i].size + 1;
 	for (uint32_t i = 0; i < r->field_count; i++)
 		size += r->fields[i].name.size + r->fields[i].value.size + 2;
+	for (uint32_t i = 0; i < riding(x); i++)
+		size += r->trailers[i].name.size + r->trailers[i].value.size + 2;
 	return size;
 }
 
@@ -110,11 +121,45 @@ static int put_body(const struct exchange *x, char *to, size_t size)
 	return 0;
 }
 
+bool block_is_whole(const struct exchange *x, size_t body_size)
+{
+	return x->upload == UPLOAD_NONE || x->upload == UPLOAD_WHOLE ||
+	       (x->upload == UPLOAD_FILE && body_size == x->body.received && x->request->trailer_count == 0);
+}
+
+static void put_field(char *to, size_t *at, struct wire_field *field, const struct field *f)
+{
+	field->name_size = (uint16_t)f->name.size;
+	field->known = f->known;
+	field->value_size = (uint32_t)f->value.size;
+	field->name = put(to, at, f->name.data, f->name.size);
+	field->value = put(to, at, f->value.data, f->value.size);
+}
+
+size_t block_trailers_size(const struct request *r)
+{
+	size_t size = r->trailer_count * sizeof(struct wire_field);
+
+	for (uint32_t i = 0; i < r->trailer_count; i++)
+		size += r->trailers[i].name.size + r->trailers[i].value.size + 2;
+	return size;
+}
+
+void block_put_trailers(const struct request *r, char *message, size_t at)
+{
+	size_t text = at + r->trailer_count * sizeof(struct wire_field);
+
+	for (uint32_t i = 0; i < r->trailer_count; i++) {
+		struct wire_field field;
+		put_field(message, &text, &field, &r->trailers[i]);
+		memcpy(message + at + i * sizeof(field), &field, sizeof(field));
+	}
+}
+
 static uint16_t flags_of(const struct exchange *x, size_t body_size)
 {
 	const struct request *r = x->request;
-	bool whole = x->upload == UPLOAD_NONE || x->upload == UPLOAD_WHOLE ||
-		     (x->upload == UPLOAD_FILE && body_size == x->body.received);
+	bool whole = block_is_whole(x, body_size);
 
 	return (uint16_t)((whole ? WIRE_LAST : 0) | (r->is_head ? WIRE_HEAD : 0) | (r->upgrade ? WIRE_UPGRADE : 0) |
 			  (r->te_trailers ? WIRE_TRAILERS : 0) |
@@ -127,7 +172,7 @@ int block_write(const struct exchange *x, char *to, size_t head_size, size_t bod
 	struct wire_request *block = (struct wire_request *)to; /* libzmq's own allocation: aligned for anything */
 	struct wire_field *field = (struct wire_field *)(to + sizeof(*block));
 	struct texts t;
-	size_t at = FIRST_TEXT(x);
+	size_t at = first_text(x);
 
 	collect(x, &t);
 	memset(block, 0, sizeof(*block));
@@ -146,6 +191,7 @@ int block_write(const struct exchange *x, char *to, size_t head_size, size_t bod
 	block->deadline_ns = x->deadline_ns;
 	block->version = r->version;
 	block->field_count = (uint16_t)r->field_count;
+	block->trailer_count = (uint16_t)riding(x);
 	block->fields = sizeof(*block);
 	block->remote_port = connection_remote_port(r->connection);
 	block->server_port = connection_server_port(r->connection);
@@ -153,14 +199,10 @@ int block_write(const struct exchange *x, char *to, size_t head_size, size_t bod
 		block->text[i].size = (uint32_t)t.of[i].size;
 		block->text[i].at = put(to, &at, t.of[i].data, t.of[i].size);
 	}
-	for (uint32_t i = 0; i < r->field_count; i++) {
-		const struct field *f = &r->fields[i];
-		field[i].name_size = (uint16_t)f->name.size;
-		field[i].known = f->known;
-		field[i].value_size = (uint32_t)f->value.size;
-		field[i].name = put(to, &at, f->name.data, f->name.size);
-		field[i].value = put(to, &at, f->value.data, f->value.size);
-	}
+	for (uint32_t i = 0; i < r->field_count; i++)
+		put_field(to, &at, &field[i], &r->fields[i]);
+	for (uint32_t i = 0; i < riding(x); i++)
+		put_field(to, &at, &field[r->field_count + i], &r->trailers[i]);
 	block->text[WIRE_FIRST_BODY].at = (uint32_t)head_size;
 	block->text[WIRE_FIRST_BODY].size = (uint32_t)body_size;
 	return body_size > 0 ? put_body(x, to + head_size, body_size) : 0;

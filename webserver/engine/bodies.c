@@ -39,6 +39,9 @@ bool body_gathers(struct exchange *x)
 	/* Who waits for 100 is only let go on when the application reads. */
 	bool small = r->content_length != UINT64_MAX && !r->expect && r->content_length <= gather_limit(x);
 	x->upload = small || route ? UPLOAD_WHOLE : UPLOAD_STREAM;
+	if (route && !small && r->content_length != UINT64_MAX &&
+		r->content_length > exchange_engine(x)->limits.spool_limit)
+		x->failed = BODY_TOO_LARGE;
 	return x->upload != UPLOAD_STREAM;
 }
 
@@ -56,9 +59,15 @@ static bool reserve(struct exchange *x, size_t size)
 		capacity = (size_t)r->content_length;
 	else
 		capacity = capacity == 0 ? 4096 : capacity * 2;
-	/* As much as was asked for: what fills it is sent as it is, without a copy. */
-	if (x->upload == UPLOAD_STREAM && x->body.wanted - x->body.received > capacity)
-		capacity = (size_t)(x->body.wanted - x->body.received);
+	/* As much as was asked for, and no more than one message takes: what fills it is sent as it is, without a copy.
+	   A tunnel says little at a time. */
+	if (x->upload == UPLOAD_STREAM && !x->tunnel) {
+		uint64_t more = x->body.wanted - x->body.received + x->body.size;
+		if (more > capacity)
+			capacity = (size_t)more;
+		if (capacity > WIRE_PIECE)
+			capacity = WIRE_PIECE;
+	}
 	if (capacity < need)
 		capacity = need;
 	char *buffer = realloc(x->body.buffer, sizeof(struct body_head) + capacity);
@@ -69,18 +78,21 @@ static bool reserve(struct exchange *x, size_t size)
 	return true;
 }
 
-static bool to_file(struct exchange *x, const char *data, size_t size)
+static void to_file(struct exchange *x, const char *data, size_t size)
 {
-	/* Its length was checked against the site's max_body. */
-	return spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX);
+	/* max_body may be unlimited, and disks are not. */
+	if (x->body.spool.end + size > exchange_engine(x)->limits.spool_limit)
+		x->failed = BODY_TOO_LARGE;
+	else if (!spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX))
+		x->failed = BODY_NOT_KEPT;
 }
 
 static void gather(struct exchange *x, const char *data, size_t size)
 {
 	if (x->upload == UPLOAD_WHOLE && x->body.size + size > gather_limit(x)) {
 		x->upload = UPLOAD_FILE;
-		if (x->body.size > 0 && !to_file(x, body_bytes(x), x->body.size))
-			x->failed = true;
+		if (x->body.size > 0)
+			to_file(x, body_bytes(x), x->body.size);
 		free(x->body.buffer);
 		x->body.buffer = NULL;
 		x->body.size = x->body.capacity = 0;
@@ -88,9 +100,9 @@ static void gather(struct exchange *x, const char *data, size_t size)
 	if (size == 0 || x->failed)
 		return;
 	if (x->upload == UPLOAD_FILE) {
-		x->failed = !to_file(x, data, size);
+		to_file(x, data, size);
 	} else if (!reserve(x, size)) {
-		x->failed = true;
+		x->failed = BODY_NOT_KEPT;
 	} else {
 		memcpy(body_bytes(x) + x->body.size, data, size);
 		x->body.size += size;
@@ -104,8 +116,8 @@ char *body_space(struct exchange *x, size_t *size)
 	if (x->body.size >= WIRE_PIECE)
 		body_forward(x);
 	/* What is there already has its place; the rest is as much as was asked for. */
-	if (x->body.size >= WIRE_PIECE || x->body.wanted <= x->body.received ||
-		!reserve(x, (size_t)(x->body.wanted - x->body.received)))
+	uint64_t more = x->body.wanted - x->body.received, room = WIRE_PIECE - x->body.size;
+	if (x->body.size >= WIRE_PIECE || more == 0 || !reserve(x, (size_t)(more < room ? more : room)))
 		return NULL;
 	*size = x->body.capacity - x->body.size;
 	return body_bytes(x) + x->body.size;
@@ -128,7 +140,7 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 		if (x->body.size >= WIRE_PIECE)
 			body_forward(x);
 		if (!reserve(x, size)) {
-			x->failed = true;
+			x->failed = BODY_NOT_KEPT;
 		} else {
 			memcpy(body_bytes(x) + x->body.size, data, size);
 			x->body.size += size;
@@ -136,6 +148,8 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 	}
 	x->body.received += size;
 	x->body.complete |= last;
+	if (x->tunnel)
+		tunnel_moved(x);
 	/* What follows from it is done at the end of the turn: the connection's reader is on the stack. */
 	exchange_due(x);
 }
@@ -181,6 +195,12 @@ void body_want(struct exchange *x)
 
 /* ---- to the worker */
 
+/* Where a piece's trailers lie, behind size bytes of body. */
+static size_t trailers_at(size_t size)
+{
+	return (sizeof(struct wire_body) + size + 7) & ~(size_t)7;
+}
+
 static void fill_head(const struct exchange *x, struct wire_body *piece, size_t size, bool last)
 {
 	memset(piece, 0, sizeof(*piece));
@@ -193,22 +213,29 @@ static void fill_head(const struct exchange *x, struct wire_body *piece, size_t 
 	piece->offset = x->body.sent;
 	piece->data.at = sizeof(*piece);
 	piece->data.size = (uint32_t)size;
+	if (!last || x->request->trailer_count == 0)
+		return;
+	piece->fields = (uint32_t)trailers_at(size);
+	piece->field_count = (uint16_t)x->request->trailer_count;
+	piece->head.size = (uint32_t)(trailers_at(size) + block_trailers_size(x->request));
 }
 
 /* size bytes of what is to be sent, into a message of their own. 0, or -1 with errno. */
 static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool last)
 {
 	const struct zmqlib *zmq = exchange_engine(x)->zmq;
+	struct wire_body head;
 
-	if (zmq->msg_init_size(message, sizeof(struct wire_body) + size) < 0) {
+	fill_head(x, &head, size, last);
+	if (zmq->msg_init_size(message, head.head.size) < 0) {
 		errno = EAGAIN;
 		return -1;
 	}
 	char *to = zmq->msg_data(message);
 	/* Only an empty piece is small enough to lie inside the message, at any address. */
-	struct wire_body head;
-	fill_head(x, &head, size, last);
 	memcpy(to, &head, sizeof(head));
+	if (head.field_count > 0)
+		block_put_trailers(x->request, to, head.fields);
 	to += sizeof(head);
 	if (x->upload == UPLOAD_STREAM) {
 		if (size > 0)
@@ -241,9 +268,10 @@ static void release_piece(void *data, void *buffer)
  * The buffer itself becomes the message, if it is full enough: a message holds all of its buffer until it is written,
  * and a client that sends byte by byte must not make that a thousand times what it sends.
  */
-static bool can_hand_over(const struct exchange *x, size_t size)
+static bool can_hand_over(const struct exchange *x, size_t size, bool last)
 {
-	return x->upload == UPLOAD_STREAM && size == x->body.size && size >= SMALL_BODY && size >= x->body.capacity / 4;
+	return !(last && x->request->trailer_count > 0) && x->upload == UPLOAD_STREAM && size == x->body.size &&
+	       size >= SMALL_BODY && size >= x->body.capacity / 4;
 }
 
 /* 0, or -1 with errno: the buffer is still ours. */
@@ -289,7 +317,7 @@ static uint64_t waits(const struct exchange *x)
 /* 0, or -1 with errno. */
 static int send_piece(struct exchange *x, size_t size, bool last)
 {
-	if ((can_hand_over(x, size) ? hand_over(x, size, last) : copy_over(x, size, last)) < 0)
+	if ((can_hand_over(x, size, last) ? hand_over(x, size, last) : copy_over(x, size, last)) < 0)
 		return -1;
 	x->body.sent += size;
 	x->body.closed = last;
@@ -297,6 +325,9 @@ static int send_piece(struct exchange *x, size_t size, bool last)
 		spool_discard(&x->body.spool, x->body.sent);
 	} else if (size == x->body.size) {
 		x->body.size = 0;
+		/* It may say nothing for hours. */
+		if (x->tunnel)
+			exchange_forget_body(x);
 	} else {
 		x->body.size -= size;
 		memmove(body_bytes(x), body_bytes(x) + size, x->body.size);

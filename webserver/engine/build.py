@@ -1,4 +1,4 @@
-"""Build the engine: webserver.engine._engine, a cffi API-mode module, from this folder's C files and llhttp's sources.
+"""Build the engine: webserver.engine._engine, a cffi API-mode module, from the C files here and in wire/, and llhttp's.
 
 Run as a script it builds in place; setup.py uses `ffibuilder` too. llhttp is compiled from where Debian's node-llhttp
 puts its C sources (LLHTTP_SOURCE names another place); nothing of it is copied into the tree. The engine does not link
@@ -38,14 +38,13 @@ def make() -> FFI:
     ffi = FFI()
     ffi.cdef(declarations(WIRE / "wire.h", "wire"))
     ffi.cdef(declarations(HERE / "api.h", "api"))
-    own = sorted(str(path) for path in HERE.glob("*.c") if not path.name.startswith("_"))
+    own = sorted(str(path) for path in [*HERE.glob("*.c"), *WIRE.glob("*.c")] if not path.name.startswith("_"))
     foreign = [str(LLHTTP / name) for name in ("api.c", "http.c", "llhttp.c")]
     sanitize = os.environ.get("WEBSERVER_SANITIZE", "").split()
     ffi.set_source(
         "webserver.engine._engine",
         '#include "wire.h"\n#include "api.h"\n',
-        sources=[os.path.relpath(path, HERE.parent.parent) if path.startswith(str(HERE)) else path for path in own]
-        + foreign,
+        sources=[os.path.relpath(path, HERE.parent.parent) for path in own] + foreign,
         include_dirs=[str(HERE), str(WIRE), LLHTTP_INCLUDE],
         libraries=["dl"],
         define_macros=[("LLHTTP_STRICT_MODE", "1")],

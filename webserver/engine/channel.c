@@ -63,7 +63,9 @@ static void due_run(struct exchange *x)
 	exchange_pin(x);
 	if (x->owes & (OWES_CANCEL | OWES_CANCEL_KEEPER))
 		group_cancel(x);
-	if (x->request != NULL && x->failed)
+	if (x->request != NULL && x->failed == BODY_TOO_LARGE)
+		exchange_fail(x, 413, 0, "group \"%s\": the gathered body is larger than spool_limit", x->group->name);
+	else if (x->request != NULL && x->failed)
 		exchange_fail(x, 503, 0,
 			"group \"%s\": the request's body could not be kept: the spool directory is full or missing",
 			x->group->name);
@@ -222,13 +224,14 @@ int channel_make(struct engine *e)
 	list_init(&c->watched);
 	list_init(&c->owing);
 	list_init(&c->ending);
+	list_init(&c->tunnels);
 	c->serial_base = (uint64_t)e->options.incarnation << 40;
 	c->share = WIRE_PLACED / (e->options.frontends ? e->options.frontends : 1);
 	if (c->share == 0)
 		c->share = 1;
 	c->watch_queue = timer_queue(e, STUCK_NS, watch_expired);
 	c->look_queue = timer_queue(e, LOOK_NS, look_expired);
-	return c->watch_queue != NULL && c->look_queue != NULL ? 0 : -1;
+	return c->watch_queue != NULL && c->look_queue != NULL ? tunnels_limits(e) : -1;
 }
 
 void channel_free(struct engine *e)

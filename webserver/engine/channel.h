@@ -9,6 +9,7 @@
  *   place.c      which slot; sending; looking after what does not start; recall
  *   frames.c     what workers say: checked against the engine's own record before anything is done
  *   answers.c    answer heads and bodies on their way to the client; credit for the worker
+ *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
  *   bodies.c     request bodies: gathered, or streamed within the worker's credit
  *   block.c      a request as one flat block
  *   spool.c      unlinked files for what memory is too small for
@@ -34,6 +35,7 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "sendfile.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -99,6 +101,7 @@ enum exchange_state {
 };
 
 enum upload { UPLOAD_NONE = 0, UPLOAD_WHOLE, UPLOAD_FILE, UPLOAD_STREAM };
+enum body_failure { BODY_NOT_KEPT = 1, BODY_TOO_LARGE };
 enum owes { OWES_CANCEL = 1, OWES_CANCEL_KEEPER = 2, OWES_CREDIT = 4, OWES_PROBE = 8, OWES_CLOSED = 16 };
 
 /* Before body bytes in memory, so that they can become a message where they are. */
@@ -122,8 +125,11 @@ struct exchange {
 	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
 	bool answered_head; /* reply_begin was called */
-	bool failed;	    /* its body could not be kept: to be answered 503 */
+	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
+	bool tunnel;	    /* it was answered with 101 */
+	bool leaving;	    /* the tunnel is to end: its server or its generation does */
+	struct list open;   /* in channel->tunnels, while a slot has it */
 
 	struct engine_text script_name, path_info, script_filename;
 
@@ -146,6 +152,7 @@ struct exchange {
 		} runs[4]; /* parts of what was given that are in the spool file, in order */
 		unsigned run_count;
 		bool discard; /* HEAD, 204, 304: body bytes are not passed on */
+		bool shut;    /* a tunnel's worker says nothing more */
 	} answer;
 };
 
@@ -178,7 +185,7 @@ struct group {
 	struct list generations;       /* newest first */
 	struct list queue;	       /* struct exchange.node */
 	struct list waiting;	       /* in channel->waiting while the queue is not empty */
-	uint32_t queued, exchanges;
+	uint32_t queued, exchanges, tunnels;
 	uint32_t fresh; /* of those queued: came in this turn, at the end of the queue */
 	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
@@ -261,9 +268,10 @@ struct channel {
 	struct list groups, closed_groups;
 	struct group **table; /* by id */
 	uint32_t table_size;
-	struct list recheck, due, waiting, watched, owing, ending;
+	struct list recheck, due, waiting, watched, owing, ending, tunnels;
 	struct list retry; /* struct exchange.due: to be due at the next look */
 	struct timer_queue *watch_queue, *look_queue;
+	struct timer_queue *tunnel_idle, *tunnel_grace, *tunnel_last; /* the first two: NULL for no limit */
 	struct timer watch, look;
 	uint64_t serial_base, counter;
 	uint32_t share; /* requests that this front end may have at one slot */
@@ -271,7 +279,8 @@ struct channel {
 	uint32_t spares;
 	uint64_t spooled;	/* in this turn */
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
-	struct field fields[WIRE_FIELDS];
+	struct field fields[WIRE_FIELDS + SENDFILE_FIELDS];
+	struct sendfile sendfile; /* what the answer at hand names */
 };
 
 struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none */
@@ -356,10 +365,22 @@ void body_placed(struct exchange *x);
 bool body_credit(struct exchange *x, uint64_t limit);
 bool body_kept(const struct exchange *x); /* nothing of it would be missing if it were sent again */
 
+/* ---- tunnel.c */
+/* Whether a 101 with the fields in channel->fields is what the client asked for. */
+bool tunnel_asked_for(const struct exchange *x, const struct wire_response *response, size_t count);
+void tunnel_begin(struct exchange *x);
+void tunnel_moved(struct exchange *x); /* bytes came, from either side */
+void tunnel_over(struct exchange *x);  /* its slot is free */
+
 /* ---- block.c */
+/* Trailers of the request as they lie in a message, from an offset that is a multiple of 8; 0: none. */
+size_t block_trailers_size(const struct request *r);
+void block_put_trailers(const struct request *r, char *message, size_t at);
 size_t block_head_size(const struct exchange *x);		    /* without body bytes */
 size_t block_body_size(const struct exchange *x, size_t head_size); /* body bytes that ride along */
 /* Writes the block at to, size bytes as head_size + body_size. 0, or -1 if the spool file could not be read. */
+/* Whether a block with so many body bytes needs no BODY after it. */
+bool block_is_whole(const struct exchange *x, size_t body_size);
 int block_write(const struct exchange *x, char *to, size_t head_size, size_t body_size, uint16_t slot, uint64_t serial);
 
 /* ---- endings.c */

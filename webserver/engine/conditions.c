@@ -41,6 +41,17 @@ static bool same(struct engine_text a, struct engine_text b)
 	return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
 }
 
+/* The tag for comparisons that a weak one always fails (section 8.8.3.2), and for those where weakness is no matter. */
+static struct engine_text strong(struct engine_text etag)
+{
+	return etag.size > 0 && etag.data[0] == '"' ? etag : (struct engine_text){"", 0};
+}
+
+static struct engine_text opaque(struct engine_text etag)
+{
+	return etag.size > 2 && etag.data[0] == 'W' ? (struct engine_text){etag.data + 2, etag.size - 2} : etag;
+}
+
 bool etag_list_has(struct engine_text list, struct engine_text etag, bool weak_comparison)
 {
 	struct reader r = {list.data, list.data + list.size};
@@ -90,14 +101,15 @@ static enum truth truth(bool value)
 
 static enum truth if_match(const struct conditions *c, const struct validators *v)
 {
-	return c->if_match_count == 0 ? ABSENT : truth(any_line_has(c->if_match, c->if_match_count, v->etag, false));
+	return c->if_match_count == 0 ? ABSENT
+				      : truth(any_line_has(c->if_match, c->if_match_count, strong(v->etag), false));
 }
 
 static enum truth if_none_match(const struct conditions *c, const struct validators *v)
 {
 	return c->if_none_match_count == 0
 		       ? ABSENT
-		       : truth(!any_line_has(c->if_none_match, c->if_none_match_count, v->etag, true));
+		       : truth(!any_line_has(c->if_none_match, c->if_none_match_count, opaque(v->etag), true));
 }
 
 static enum truth if_unmodified_since(const struct conditions *c, const struct validators *v)
@@ -124,7 +136,7 @@ static enum truth if_range(const struct conditions *c, const struct validators *
 		return ABSENT;
 	struct reader r = {t.data, t.data + t.size};
 	if (take_etag(&r, &weak, &tag))
-		return truth(r.at == r.end && !weak && same(tag, v->etag));
+		return truth(r.at == r.end && !weak && same(tag, strong(v->etag)));
 	return truth(date_parse(t.data, t.size, v->now, &date) && date == v->modified && v->modified < v->now);
 }
 

@@ -19,7 +19,7 @@ struct conditions {
 
 /* What there is now. */
 struct validators {
-	struct engine_text etag; /* strong, with its quotes */
+	struct engine_text etag; /* with its quotes; "W/" before them: weak; "": none */
 	int64_t modified;	 /* seconds */
 	int64_t now;		 /* seconds */
 };

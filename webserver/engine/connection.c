@@ -6,9 +6,11 @@
  * chain of pipelined requests is a loop and not a recursion.
  */
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "connection.h"
@@ -21,6 +23,9 @@
 #define STEPS 32
 /* After an answer that closes: what the client may still send before it has seen the answer. */
 #define LINGER_BYTES (16U << 20)
+/* A tunnel in which nothing moves: after so many seconds the client is asked whether it is there, and gone after two
+   such times without an answer. */
+#define TUNNEL_ALIVE_S 60
 
 struct connection *connection_make(struct engine *e, const struct transport *transport)
 {
@@ -78,7 +83,7 @@ struct connection *connection_open(struct engine *e, int fd, const struct sockad
 
 static void connection_watch(struct connection *c, bool input, bool output)
 {
-	if (c->poll.fd < 0 || c->phase == PHASE_CLOSED) {
+	if (c->poll.fd < 0 || c->phase == PHASE_CLOSED || c->hung) {
 		c->poll.events = (input ? EPOLLIN : 0U) | (output ? EPOLLOUT : 0U);
 		return;
 	}
@@ -132,7 +137,7 @@ static void reset_when_closed(struct connection *c)
 static void reset_if_it_would_look_whole(struct connection *c)
 {
 	const struct request *r = c->request;
-	if (r != NULL && r->state >= REQUEST_REPLYING && r->framing == FRAMING_CLOSE)
+	if (r != NULL && r->state >= REQUEST_REPLYING && (r->framing == FRAMING_CLOSE || r->framing == FRAMING_TUNNEL))
 		reset_when_closed(c);
 }
 
@@ -200,7 +205,8 @@ void connection_idle(struct connection *c)
 void connection_finish(struct connection *c)
 {
 	struct request *r = c->request;
-	bool body_done = r->body_done, keep = c->keep;
+	/* Of a tunnel that we ended, more may be on its way. */
+	bool body_done = r->body_done && (c->body != BODY_TUNNEL || c->ended), keep = c->keep;
 	timer_disarm(&c->timer);
 	request_end(r, true);
 	if (!keep) {
@@ -274,6 +280,8 @@ static void output_ready(struct connection *c)
 	struct request *r = c->request;
 	if (r == NULL)
 		return;
+	if (result == OUTPUT_DONE)
+		reply_drained(r);
 	if (r->reply_complete) {
 		if (result == OUTPUT_DONE)
 			connection_finish(c);
@@ -295,6 +303,45 @@ static void peer_has_shut(struct connection *c)
 		timer_arm(c->engine, c->engine->connections->probe_queue, &c->timer);
 }
 
+/* It has been waiting to be asked for its body, of which nothing is here, and will not send it any more. */
+static bool waits_no_more(struct connection *c)
+{
+	const struct request *r = c->request;
+	int unread = 1;
+
+	return r->expect && !r->continued && input_left(c) == 0 && ioctl(c->poll.fd, FIONREAD, &unread) == 0 &&
+	       unread == 0;
+}
+
+/*
+ * A tunnel of which both sides are shut hangs up (EPOLLHUP), though the client's last bytes may still be here, for a
+ * worker that is slow to take them. epoll would tell of nothing but that any more, again and again.
+ */
+static bool tunnel_has_hung_up(struct connection *c, uint32_t events)
+{
+	if (c->phase != PHASE_REQUEST || !c->request->shut_done || (events & EPOLLERR) != 0)
+		return false;
+	poll_remove(c->engine, &c->poll);
+	c->hung = c->peer_shut = c->readable = true;
+	connection_later(c);
+	return true;
+}
+
+void connection_tunnel(struct connection *c)
+{
+	const int on = 1, idle = TUNNEL_ALIVE_S, between = TUNNEL_ALIVE_S / 4, probes = 4;
+	c->body = BODY_TUNNEL;
+	c->ended = false;
+	timer_disarm(&c->timer);
+	if (c->poll.fd < 0 || (c->family != AF_INET && c->family != AF_INET6))
+		return;
+	/* A client that is gone without a word would keep a slot for ever. */
+	setsockopt(c->poll.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(c->poll.fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(c->poll.fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));
+	setsockopt(c->poll.fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
 void connection_ready(struct engine *e, struct pollable *self, uint32_t events)
 {
 	struct connection *c = list_entry(self, struct connection, poll);
@@ -302,7 +349,8 @@ void connection_ready(struct engine *e, struct pollable *self, uint32_t events)
 	if (c->phase == PHASE_CLOSED)
 		return;
 	if ((events & (EPOLLERR | EPOLLHUP)) && c->phase != PHASE_LINGER) {
-		connection_close(c);
+		if (!tunnel_has_hung_up(c, events))
+			connection_close(c);
 		return;
 	}
 	if (events & EPOLLOUT) {
@@ -316,6 +364,10 @@ void connection_ready(struct engine *e, struct pollable *self, uint32_t events)
 	const struct request *r = c->request;
 	if (c->phase == PHASE_REQUEST && (r->body_done || r->body_room == 0)) {
 		/* Nobody wants it now; level-triggered, so stop listening, or the loop would spin. */
+		if ((events & EPOLLRDHUP) && waits_no_more(c)) {
+			connection_close(c);
+			return;
+		}
 		if (events & EPOLLRDHUP)
 			peer_has_shut(c);
 		connection_listen(c, false);

@@ -36,7 +36,7 @@ enum phase {
 	PHASE_CLOSED = 5
 };
 
-enum body_kind { BODY_NONE = 0, BODY_LENGTH = 1, BODY_CHUNKED = 2 };
+enum body_kind { BODY_NONE = 0, BODY_LENGTH = 1, BODY_CHUNKED = 2, BODY_TUNNEL = 3 /* until the client's end */ };
 
 /* How bytes move. One for sockets; tests have another. Results and errno as the system calls have them. */
 struct transport {
@@ -70,6 +70,8 @@ struct connection {
 	bool driving;	  /* connection_drive is on the stack */
 	bool readable;	  /* a read may find something: do not wait for the descriptor first */
 	bool peer_shut;	  /* it will send nothing more */
+	bool ended;	  /* BODY_TUNNEL: the client's end of file has been read */
+	bool hung;	  /* both sides are shut: out of the epoll set, which would tell of nothing else */
 	bool probed;	  /* has been asked whether it is still there */
 	bool keep;	  /* after the request: another may follow */
 	bool broken;	  /* no memory, or an error was seen: to be closed as soon as nobody is on the stack */
@@ -124,6 +126,8 @@ void connection_reset(struct connection *c);
 void connection_fail(struct connection *c);
 /* The request's answer is whole and written: end it, and go on or close. */
 void connection_finish(struct connection *c);
+/* The request has been answered with 101: what comes is its body, to the client's end. */
+void connection_tunnel(struct connection *c);
 /* Nothing of a request is left: what comes next is the next one. */
 void connection_idle(struct connection *c);
 /* Shut our side and wait a while for the client to see the answer. */

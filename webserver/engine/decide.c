@@ -40,6 +40,12 @@ static bool script_ok(const struct decisions *all, const struct engine_decision 
 	       memchr(c->script.data, 0, c->script.size) == NULL;
 }
 
+static bool run_ok(const struct decisions *all, const struct engine_decision *d, const struct engine_choice *c)
+{
+	(void)all, (void)d;
+	return c->script.size > 0 && c->script.data[0] == '/' && memchr(c->script.data, 0, c->script.size) == NULL;
+}
+
 static bool internal_ok(const struct decisions *all, const struct engine_decision *d, const struct engine_choice *c)
 {
 	(void)all, (void)d;
@@ -67,6 +73,7 @@ static bool (*const choice_ok[])(
 	[CHOICE_STATUS] = status_ok,
 	[CHOICE_FIXED] = fixed_ok,
 	[CHOICE_GREEN] = any_ok,
+	[CHOICE_RUN] = run_ok,
 };
 
 static bool choices_ok(const struct decisions *all, const struct engine_decision *d)
@@ -75,7 +82,7 @@ static bool choices_ok(const struct decisions *all, const struct engine_decision
 		return false;
 	for (size_t i = 0; i < d->choice_count; i++) {
 		const struct engine_choice *c = &d->choices[i];
-		if (c->kind < CHOICE_FILE || c->kind > CHOICE_GREEN || !text_ok(c->script) ||
+		if (c->kind < CHOICE_FILE || c->kind > CHOICE_RUN || !text_ok(c->script) ||
 			!choice_ok[c->kind](all, d, c))
 			return false;
 	}

@@ -264,7 +264,7 @@ static struct decision *copy(const struct engine_decision *from, struct engine_t
 	d->choice_count = from->choice_count;
 	for (size_t i = 0; i < from->choice_count; i++) {
 		const struct engine_choice *c = &from->choices[i];
-		d->choices[i] = (struct choice){c->kind, c->target, c->strip, put(&at, c->script)};
+		d->choices[i] = (struct choice){c->kind, c->target, c->strip, c->flags, put(&at, c->script)};
 	}
 	for (size_t i = 0; prefixed && i < from->except_prefix_count; i++)
 		if (matters(from->except_prefixes[i], path)) {

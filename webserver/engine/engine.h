@@ -7,7 +7,8 @@
  *   reply.c output.c         the answer's head and framing; bytes on their way to the client
  *   request.c green.c errors.c        the request's life; answers by Python; the engine's own answers
  *   route.c decisions.c      the decision table                      struct decision, struct site
- *   static.c files.c ranges.c conditions.c mime.c                    struct file, struct root
+ *   static.c files.c paths.c sources.c roots.c mime.c                struct file, struct root
+ *   represent.c parts.c ranges.c conditions.c sendfile.c             a file as an answer; files that groups name
  *   group.c queue.c slots.c place.c channel.c frames.c bodies.c spool.c pages.c zmqlib.c    struct group and below
  *   access.c log.c           access log in batches; error log lines
  *
@@ -134,6 +135,12 @@ struct request {
 	struct field *fields;
 	uint32_t field_count;
 	uint64_t content_length; /* UINT64_MAX: chunked */
+	struct field *trailers;	 /* once the body is done; in the arena */
+	uint32_t trailer_count;
+	struct {
+		char *data;
+		size_t size, room;
+	} trailer_bytes; /* as they came */
 
 	/* Routing: route.c */
 	struct site *site;	   /* NULL before it is decided */
@@ -154,12 +161,14 @@ struct request {
 
 	/* Answer: reply.c */
 	uint16_t status;
-	uint8_t framing;       /* enum in reply.c */
-	bool reply_complete;   /* reply_end was called */
-	uint64_t reply_length; /* declared, or UINT64_MAX */
-	uint64_t reply_body;   /* body bytes given to reply_* so far */
-	uint64_t bytes_out;    /* heads and body written to the socket */
-	uint64_t heads_size;   /* of that, heads: the answer's and interim ones */
+	uint8_t framing;     /* enum in reply.c */
+	bool reply_complete; /* reply_end was called */
+	bool trailers_sent;
+	bool shut_wanted, shut_done; /* reply_shut was called; our side of the connection is shut */
+	uint64_t reply_length;	     /* declared, or UINT64_MAX */
+	uint64_t reply_body;	     /* body bytes given to reply_* so far */
+	uint64_t bytes_out;	     /* heads and body written to the socket */
+	uint64_t heads_size;	     /* of that, heads: the answer's and interim ones */
 
 	const char *group_name; /* for the access log; NULL if no group had it */
 	void *arena;		/* request_alloc; freed with the request */
@@ -186,10 +195,11 @@ bool request_take(struct request *r, const struct backend *backend, void *data) 
    reply_flush, reply_abort and answer_* may: then backend->release has been called when they return, and r must not be
    touched. */
 enum reply_flags {
-	REPLY_CLOSE = 1 /* close the connection after this answer */
+	REPLY_CLOSE = 1, /* close the connection after this answer */
+	REPLY_TUNNEL = 2 /* status 101: what follows is no HTTP any more, to the end of the connection */
 };
 /* Fields are checked by whoever made them; Date, Server, Connection and framing fields are added here. length
-   UINT64_MAX: not known. status 1xx: sends an interim answer at once (101: not final in HTTP terms, later issue). */
+   UINT64_MAX: not known. status 1xx: sends an interim answer at once, but with REPLY_TUNNEL. */
 int reply_begin(struct request *r, int status, struct engine_text reason, const struct field *fields, size_t count,
 	uint64_t length, unsigned flags);
 int reply_inform(struct request *r, int status, const struct field *fields, size_t count);
@@ -198,6 +208,10 @@ int reply_static(struct request *r, const void *data, size_t size, struct file *
 /* message: a zmq_msg_t that is moved from (the caller's becomes empty); data points into it. */
 int reply_message(struct request *r, void *message, const char *data, size_t size);
 int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size); /* holds a reference */
+/* After the body, and before reply_end: sent if the framing has room for them. */
+int reply_trailers(struct request *r, const struct field *fields, size_t count);
+/* A tunnel's last byte has been given; its other direction goes on. */
+void reply_shut(struct request *r);
 /* The answer is whole. Flushes. May end the request. If fewer bytes came than declared: the connection is cut. */
 int reply_end(struct request *r);
 /* Bytes given but not yet written (files count in full). */
@@ -223,9 +237,11 @@ struct site {
 	uint64_t generation; /* a decision with another one is forgotten */
 	char *name, *document_root;
 	uint64_t max_body;
+	uint32_t *sendfile; /* roots whose files its groups may have sent */
+	size_t sendfile_count;
 };
 struct choice {
-	uint32_t kind, target, strip;
+	uint32_t kind, target, strip, flags;
 	struct engine_text script;
 };
 /* Look the request up in the table; ask Python when it is not there. */
@@ -256,6 +272,10 @@ void static_start(struct request *r, uint32_t root, struct engine_text rest);
 /* ---- group.c: answer from a process group. script_* as the choice says */
 void group_start(struct request *r, uint32_t group, struct engine_text script_name, struct engine_text path_info,
 	struct engine_text script_filename);
+/* ---- tunnel.c, for loop.c: to end after tunnel_grace, in one generation or (NULL) all; new limits, 0 or -1 */
+struct generation;
+void tunnels_leave(struct engine *e, const struct generation *gen);
+int tunnels_limits(struct engine *e);
 /* Called by loop.c in every turn: read sockets that are due, place, recall. True: there is more to do now. */
 bool channel_turn(struct engine *e);
 

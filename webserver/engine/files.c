@@ -179,6 +179,7 @@ static const struct {
 	{ENOTDIR, FILE_MISSING},
 	{ENAMETOOLONG, FILE_MISSING},
 	{ENXIO, FILE_MISSING},
+	{NOT_SENT, FILE_MISSING},
 	{EACCES, FILE_REFUSED},
 	{EPERM, FILE_REFUSED},
 	{ELOOP, FILE_REFUSED},
@@ -195,27 +196,6 @@ static enum file_kind kind_of(const struct opened *o)
 		if (meanings[i].error == o->error)
 			return meanings[i].kind;
 	return FILE_FAILED;
-}
-
-static struct opened look(const struct root *root, struct engine_text path, bool probe)
-{
-	char text[FILES_PATH];
-	if (!path_allowed(path, root->flags))
-		return (struct opened){.fd = -1, .error = ENOENT};
-	if (path.size >= sizeof text)
-		return (struct opened){.fd = -1, .error = ENAMETOOLONG};
-	memcpy(text, path.data, path.size);
-	text[path.size] = 0;
-	struct opened o = path_open(root->fd, root->flags, text, probe ? O_PATH : O_RDONLY);
-	if (o.fd >= 0 || o.error != EACCES || probe)
-		return o;
-	/* A directory may be entered though its names may not be read: it is there all the same. */
-	struct opened directory = path_open(root->fd, root->flags, text, O_PATH);
-	if (directory.fd >= 0 && S_ISDIR(directory.state.st_mode))
-		return directory;
-	if (directory.fd >= 0)
-		close(directory.fd);
-	return o;
 }
 
 static bool same_time(struct timespec a, struct timespec b)
@@ -361,7 +341,7 @@ static struct file *failure(engine *e, int error)
 static struct file *look_again(
 	engine *e, const struct root *root, struct engine_text path, bool probe, uint64_t hash, struct file *known)
 {
-	struct opened o = look(root, path, probe);
+	struct opened o = path_look(root, path, probe);
 	enum file_kind kind = kind_of(&o);
 	if (known != NULL && unchanged(known, &o, kind)) {
 		if (o.fd >= 0)

@@ -2,6 +2,7 @@
  * Files as the server sees them: roots, safe opening, the open-file cache, MIME types.
  *
  *   roots.c   directories that sites serve from, by number
+ *   sources.c names of programs, whose text is not for clients
  *   paths.c   from a root and a path to a descriptor, under the root's rules about links and dot files
  *   files.c   struct file, and the cache of what is known about each path
  *   mime.c    types by file-name extension
@@ -42,15 +43,25 @@ int root_set(engine *e, uint32_t id, const char *path, uint32_t flags, const str
 struct root *root_use(engine *e, uint32_t id);
 bool root_runs(const struct root *root, struct engine_text name); /* ends in one of its script extensions */
 
+/* ---- sources.c */
+/* Whether a file of this name is a program's text, or a copy of it. */
+bool root_holds_source(const struct root *root, struct engine_text path);
+/* The same, by the name that an open file really has: links lead to it from other names. */
+bool root_holds_source_at(const struct root *root, int fd);
+#define NOT_SENT ENOEXEC /* error of a file that is there and is a program's text */
+
 /* ---- paths.c */
 struct opened {
-	int fd;	   /* -1: error says why */
-	int error; /* errno */
+	int fd;	     /* -1: error says why */
+	int error;   /* errno */
+	bool linked; /* symbolic links may lie between the path and the file */
 	struct stat state;
 };
 /* path: below root_fd, without a leading "/", NUL-terminated. flags: O_RDONLY or O_PATH. Never blocks on what is not a
    file, never follows what the rules forbid. */
 struct opened path_open(int root_fd, uint32_t rules, const char *path, int flags);
+/* What the path below the root is, or NOT_SENT. probe: only whether something is there. */
+struct opened path_look(const struct root *root, struct engine_text path, bool probe);
 /* The walk that path_open falls back to, where every link is looked at. */
 struct opened path_walk(int root_fd, uint32_t rules, const char *path, int flags);
 /* No "..", no NUL, no dot file unless the rules allow it. */

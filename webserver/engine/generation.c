@@ -186,8 +186,10 @@ int engine_generation_drain(engine *e, uint32_t group, uint32_t generation)
 
 	if (gen == NULL)
 		return ENGINE_INVALID;
+	engine_clock(e);
 	gen->draining = true;
 	g->look = true;
+	tunnels_leave(e, gen);
 	generation_settle(gen);
 	return ENGINE_OK;
 }

@@ -187,7 +187,10 @@ void group_start(struct request *r, uint32_t group, struct engine_text script_na
 		group_enqueue(x);
 	} else {
 		exchange_move(x, EXCHANGE_GATHERING);
-		body_want(x);
+		if (x->failed)
+			exchange_due(x); /* it will not be asked for */
+		else
+			body_want(x);
 	}
 	exchange_unpin(x);
 }
@@ -305,6 +308,7 @@ int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stat
 		return ENGINE_INVALID;
 	stats->queued = g->queued;
 	stats->exchanges = g->exchanges;
+	stats->tunnels = g->tunnels;
 	stats->requests = g->requests;
 	stats->service_ns = g->service_ns;
 	for (struct list *n = g->generations.next; n != &g->generations; n = n->next) {

@@ -10,6 +10,7 @@
 #include <strings.h>
 
 #include "fields.h"
+#include "http.h"
 #include "http1.h"
 
 static int refuse(int status, const char *text, const char **why)
@@ -78,6 +79,7 @@ static const char *line_check(const char *at, const char *end, struct field *fie
 
 struct framing_fields {
 	const struct field *host, *length, *coding, *expect;
+	bool upgrade; /* to something that may be changed to */
 };
 
 static int lines_check(struct engine *e, const struct head *head, struct request *r, const char **why)
@@ -111,6 +113,22 @@ static int lines_check(struct engine *e, const struct head *head, struct request
 	if (head->end - at != 2 || at[0] != '\r' || at[1] != '\n')
 		return refuse(400, "the head does not end in an empty line", why);
 	return 0;
+}
+
+/* True if a list has this word; its members may have parameters. */
+static bool lists(struct engine_text list, const char *word)
+{
+	const char *member;
+
+	for (size_t at = 0, size; (size = wire_next_protocol(list.data, list.size, &at, &member)) > 0;) {
+		const char *end = memchr(member, ';', size);
+		size_t name = end != NULL ? (size_t)(end - member) : size;
+		while (name > 0 && is_space(member[name - 1]))
+			name--;
+		if (wire_is_word(member, name, word))
+			return true;
+	}
+	return false;
 }
 
 /* Number the fields, leave out those nobody may see, note the ones that matter here. */
@@ -151,7 +169,10 @@ static int fields_fill(
 			twice = "Expect comes twice";
 			break;
 		case WIRE_FIELD_TE:
-			r->te_trailers |= memmem(field->value.data, field->value.size, "trailers", 8) != NULL;
+			r->te_trailers |= r->version >= 11 && lists(field->value, "trailers");
+			break;
+		case WIRE_FIELD_UPGRADE:
+			found->upgrade |= wire_offers(field->value.data, field->value.size);
 			break;
 		}
 		if (slot == NULL)
@@ -277,6 +298,8 @@ int head_fill(struct engine *e, const struct head *head, struct request *r, cons
 	}
 	bool close = head->flags & F_CONNECTION_CLOSE;
 	r->keep_alive = !close && (r->version >= 11 || (head->flags & F_CONNECTION_KEEP_ALIVE));
-	r->upgrade = (head->flags & F_UPGRADE) && (head->flags & F_CONNECTION_UPGRADE);
+	/* Beside a body it is passed over: where the one ended and the other began would be anybody's guess. */
+	r->upgrade = found.upgrade && (head->flags & F_CONNECTION_UPGRADE) && r->version >= 11 && !r->has_body &&
+		     !r->is_head;
 	return 0;
 }

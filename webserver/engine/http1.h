@@ -3,7 +3,7 @@
  *
  *   http1.c   llhttp: where the texts of a head lie
  *   head.c    what llhttp leaves to its user: line ends, Host, framing conflicts, Expect, which fields anybody sees
- *   chunked.c chunked bodies
+ *   trailers.c what follows a chunked body (wire/chunked.c)
  *   target.c  the request target: its forms, percent-decoding, dot segments; pure functions
  *   fields.c  field names: token check and number of a known one in one pass
  *
@@ -53,6 +53,11 @@ void head_refuse(struct connection *c, int status, const char *why);
 /* ---- head.c */
 /* Check the head and fill the request. 0, or a status and *why. */
 int head_fill(struct engine *e, const struct head *head, struct request *r, const char **why);
+
+/* ---- trailers.c */
+/* What a piece has of trailers, if the request lives (NULL: it does not). With the last, r->trailers is filled; those
+   that nobody may see, or that belong before a body, are left out. False: no memory, or more than may be. */
+bool trailers_keep(struct request *r, const char *data, const struct chunked_piece *piece);
 
 /* ---- target.c. All answer 0 or a status; *why is set with a status. */
 struct target {

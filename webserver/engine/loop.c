@@ -208,6 +208,7 @@ void engine_limits(engine *e, const struct engine_limits *limits)
 {
 	e->limits = *limits;
 	connections_limits(e);
+	tunnels_limits(e);
 }
 
 void engine_drain(engine *e)
@@ -216,6 +217,7 @@ void engine_drain(engine *e)
 		return;
 	engine_clock(e);
 	e->draining = true;
+	tunnels_leave(e, NULL);
 	connections_drain(e);
 }
 

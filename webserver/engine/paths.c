@@ -80,7 +80,38 @@ struct opened path_open(int root_fd, uint32_t rules, const char *path, int flags
 	}
 	if (fd < 0 && (errno == ENOSYS || errno == EPERM || (errno == ELOOP && links == ROOT_SYMLINKS_OWNER)))
 		return path_walk(root_fd, rules, path, flags);
-	return found((int)fd);
+	struct opened o = found((int)fd);
+	o.linked = links == ROOT_SYMLINKS_ALLOW;
+	return o;
+}
+
+struct opened path_look(const struct root *root, struct engine_text path, bool probe)
+{
+	char text[FILES_PATH];
+	if (!path_allowed(path, root->flags))
+		return (struct opened){.fd = -1, .error = ENOENT};
+	if (path.size >= sizeof text)
+		return (struct opened){.fd = -1, .error = ENAMETOOLONG};
+	memcpy(text, path.data, path.size);
+	text[path.size] = 0;
+	/* Whoever only asks whether a program is there may know. */
+	bool source = !probe && root_holds_source(root, path);
+	struct opened o = path_open(root->fd, root->flags, text, probe || source ? O_PATH : O_RDONLY);
+	if (!probe && !source && o.fd >= 0 && o.linked && S_ISREG(o.state.st_mode))
+		source = root->script_count > 0 && root_holds_source_at(root, o.fd);
+	if (source && o.fd >= 0 && !S_ISDIR(o.state.st_mode)) {
+		close(o.fd);
+		return (struct opened){.fd = -1, .error = NOT_SENT};
+	}
+	if (o.fd >= 0 || o.error != EACCES || probe)
+		return o;
+	/* A directory may be entered though its names may not be read: it is there all the same. */
+	struct opened directory = path_open(root->fd, root->flags, text, O_PATH);
+	if (directory.fd >= 0 && S_ISDIR(directory.state.st_mode))
+		return directory;
+	if (directory.fd >= 0)
+		close(directory.fd);
+	return o;
 }
 
 /* ---- the walk */
@@ -229,6 +260,7 @@ struct opened path_walk(int root_fd, uint32_t rules, const char *path, int flags
 			error = check_owners(&w, links);
 	}
 	struct opened o = error != 0 ? failed(error) : reach(&w, flags);
+	o.linked = w.link_count > 0;
 	drop(&w, w.parent);
 	drop(&w, w.here);
 	return o;

@@ -15,6 +15,8 @@
 
 #define SEARCH	    64		  /* busy slots looked at for one request */
 #define FREE_SEARCH 8		  /* of one worker's free slots */
+#define PACK_NS	    50000ull	  /* requests this short are gathered at slots that are awake */
+#define PACKED	    16		  /* at one of them */
 #define STALLED_NS  10000000ull	  /* not started although nothing seems to run there */
 #define SILENT_NS   5000000000ull /* a keeper that has not answered for so long does not run */
 
@@ -47,6 +49,11 @@ static uint32_t foreign(const struct channel *c, const struct slot *s, const str
 static bool refuses(const struct slot *s, uint64_t now_ns)
 {
 	return s->full_until_ns > now_ns;
+}
+
+static bool is_in_block(const struct exchange *x)
+{
+	return x->upload == UPLOAD_NONE || x->upload == UPLOAD_WHOLE;
 }
 
 static struct slot *free_slot(const struct channel *c, const struct generation *gen)
@@ -132,9 +139,29 @@ static struct slot *busy_slot(const struct channel *c, struct generation *gen, c
 	return best;
 }
 
-static bool is_in_block(const struct exchange *x)
+/*
+ * Where requests are so short that waking a thread costs more than running one, those of a process are gathered at few
+ * of its slots: of eight threads that share an interpreter's lock only one computes.
+ */
+static struct slot *awake_slot(const struct channel *c, const struct generation *gen, const struct exchange *x)
 {
-	return x->upload == UPLOAD_NONE || x->upload == UPLOAD_WHOLE;
+	struct worker *calm = NULL;
+
+	if (gen->group->service_ns == 0 || gen->group->service_ns > PACK_NS || !is_in_block(x))
+		return NULL;
+	for (struct list *n = gen->workers.next; n != &gen->workers; n = n->next) {
+		struct worker *w = list_entry(n, struct worker, node);
+		if (!w->gone && w->keeper && (calm == NULL || w->running < calm->running))
+			calm = w;
+	}
+	if (calm == NULL || calm->slots == 1 || calm->running == 0)
+		return NULL;
+	for (uint32_t i = 0; i < calm->slots && i < SEARCH; i++) {
+		struct slot *s = &calm->slot[i];
+		if (s->placed > 0 && s->placed < PACKED && busy_load(c, s, x) < PACKED)
+			return s;
+	}
+	return NULL;
 }
 
 /* 0, or -1 with errno. */
@@ -165,7 +192,7 @@ static int send_block(struct exchange *x, struct slot *s)
 	x->serial = serial;
 	x->sent_ns = e->now_ns;
 	x->body.sent = body_size;
-	x->body.closed = is_in_block(x) || (x->upload == UPLOAD_FILE && body_size == x->body.received);
+	x->body.closed = block_is_whole(x, body_size);
 	return 0;
 }
 
@@ -179,7 +206,9 @@ bool place(struct exchange *x)
 		struct generation *gen = place_target(g);
 		if (gen == NULL)
 			return false;
-		struct slot *s = free_slot(c, gen);
+		struct slot *s = awake_slot(c, gen, x);
+		if (s == NULL)
+			s = free_slot(c, gen);
 		if (s == NULL && is_in_block(x))
 			s = busy_slot(c, gen, x);
 		if (s == NULL)

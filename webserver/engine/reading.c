@@ -53,11 +53,16 @@ static size_t receive(struct connection *c, void *data, size_t size)
 		c->readable = false;
 		return 0;
 	}
+	if (n == 0 && c->body == BODY_TUNNEL && c->phase == PHASE_REQUEST) {
+		c->ended = true;
+		return 0;
+	}
 	if (n <= 0) {
 		connection_close(c);
 		return 0;
 	}
-	c->readable = (size_t)n == size;
+	/* Nothing would announce the rest where both sides are shut. */
+	c->readable = (size_t)n == size || c->hung;
 	c->engine->stats.bytes_in += (uint64_t)n;
 	return (size_t)n;
 }
@@ -232,13 +237,25 @@ static void carry(struct connection *c, const char *data, size_t size)
 	in->end = size;
 }
 
-enum taken { TAKEN_NOTHING, TAKEN_SOME, TAKEN_BROKEN };
-
 struct piece {
 	const char *data;
 	size_t size;
 	bool last;
 };
+
+enum taken { TAKEN_NOTHING, TAKEN_SOME, TAKEN_BROKEN };
+
+/* Take what is chunked out of data. */
+static enum taken unchunk(struct connection *c, char *data, size_t size, size_t *consumed, struct piece *piece)
+{
+	struct chunked_piece found;
+	if (!chunked_decode(&c->chunked, data, size, c->engine->limits.max_head, &found) ||
+		!trailers_keep(c->request, data, &found))
+		return TAKEN_BROKEN;
+	*consumed = found.consumed;
+	*piece = (struct piece){data, found.size, found.last};
+	return TAKEN_SOME;
+}
 
 /* Take up to limit bytes of the body: from behind the head, or from the socket. */
 static enum taken body_take(struct connection *c, uint64_t limit, struct piece *piece)
@@ -261,18 +278,17 @@ static enum taken body_take(struct connection *c, uint64_t limit, struct piece *
 			room = SCRATCH_SIZE;
 		}
 		take = receive(c, data, limit < room ? (size_t)limit : room);
-		if (take == 0)
+		if (take == 0 && !c->ended)
 			return TAKEN_NOTHING;
 	} else {
 		take = here < limit ? here : (size_t)limit;
 	}
-	*piece = (struct piece){.data = data, .size = take};
+	*piece = (struct piece){.data = data, .size = take, .last = c->ended};
 	consumed = take;
 	if (c->body == BODY_LENGTH) {
 		c->body_left -= take;
 		piece->last = c->body_left == 0;
-	} else if (!chunked_decode(&c->chunked, data, take, c->engine->limits.max_head, &piece->size, &consumed,
-			   &piece->last)) {
+	} else if (c->body == BODY_CHUNKED && unchunk(c, data, take, &consumed, piece) == TAKEN_BROKEN) {
 		return TAKEN_BROKEN;
 	}
 	if (here > 0)
@@ -308,7 +324,9 @@ bool body_step(struct connection *c)
 	case TAKEN_NOTHING:
 		if (c->phase == PHASE_CLOSED)
 			return false;
-		timer_arm(c->engine, c->engine->connections->body_queue, &c->timer);
+		/* In a tunnel nobody owes anything. */
+		if (c->body != BODY_TUNNEL)
+			timer_arm(c->engine, c->engine->connections->body_queue, &c->timer);
 		connection_listen(c, true);
 		return false;
 	case TAKEN_BROKEN:

@@ -7,6 +7,7 @@
  *   1.1, 1.0  known             Content-Length
  *   1.1       unknown           chunked
  *   1.0       unknown           the end of the connection
+ *   Upgrade   status 101        the end of the connection
  *
  * The head goes into the same piece of memory as a small body, so a small answer is one system call. Everything but
  * reply_end, reply_flush and reply_abort only queues: the request cannot end in it. When memory runs out, or the answer
@@ -163,7 +164,8 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 	struct engine *e = c->engine;
 	if (c->broken)
 		return -1;
-	if (status < 200 && status >= 100)
+	bool tunnel = flags & REPLY_TUNNEL;
+	if (status < 200 && status >= 100 && !tunnel)
 		return reply_inform(r, status, fields, count);
 	if (r->state >= REQUEST_REPLYING) {
 		log_entry(e, LOG_LEVEL_ERROR, r, "a second answer to one request was refused");
@@ -171,8 +173,8 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 	}
 	r->status = (uint16_t)status;
 	r->reply_length = length;
-	r->framing = framing_for(r, status, length);
-	c->keep = connection_stays(r, flags);
+	r->framing = tunnel ? FRAMING_TUNNEL : framing_for(r, status, length);
+	c->keep = !tunnel && connection_stays(r, flags);
 	r->state = REQUEST_REPLYING;
 
 	bool has_date = false, has_server = false;
@@ -206,7 +208,9 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 		at = put_number(at, length);
 		at = put(at, CRLF, 2);
 	}
-	if (!c->keep)
+	if (tunnel)
+		at = put(at, "Connection: Upgrade\r\n", 21);
+	else if (!c->keep)
 		at = put(at, "Connection: close\r\n", 19);
 	else if (r->version < 11)
 		at = put(at, "Connection: keep-alive\r\n", 24);
@@ -304,6 +308,35 @@ int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t s
 	return chunk_end(r, output_file(r->connection, file, offset, size));
 }
 
+int reply_trailers(struct request *r, const struct field *fields, size_t count)
+{
+	if (!replying(r))
+		return -1;
+	if (r->framing != FRAMING_CHUNKED || !r->te_trailers || count == 0)
+		return 0;
+	char *start = output_reserve(r->connection, 3 + fields_size(fields, count) + 2);
+	if (start == NULL)
+		return no_memory(r);
+	char *at = put(put_fields(put(start, last_chunk, 3), fields, count), CRLF, 2);
+	output_commit(r->connection, (size_t)(at - start));
+	r->trailers_sent = true;
+	return 0;
+}
+
+void reply_shut(struct request *r)
+{
+	r->shut_wanted = true;
+}
+
+/* All that was given has been written. */
+void reply_drained(struct request *r)
+{
+	if (!r->shut_wanted || r->shut_done)
+		return;
+	r->shut_done = true;
+	r->connection->transport->shut(r->connection);
+}
+
 int reply_end(struct request *r)
 {
 	struct connection *c = r->connection;
@@ -318,7 +351,8 @@ int reply_end(struct request *r)
 		reply_abort(r);
 		return -1;
 	}
-	if (r->framing == FRAMING_CHUNKED && output_copy(c, last_chunk, sizeof(last_chunk) - 1) < 0) {
+	if (r->framing == FRAMING_CHUNKED && !r->trailers_sent &&
+		output_copy(c, last_chunk, sizeof(last_chunk) - 1) < 0) {
 		no_memory(r);
 		return -1;
 	}
@@ -350,6 +384,7 @@ int reply_flush(struct request *r)
 		break;
 	}
 	connection_expect_output(c, false);
+	reply_drained(r);
 	if (r->reply_complete)
 		connection_finish(c);
 	return 0;

@@ -6,7 +6,12 @@ enum framing {
 	FRAMING_NONE = 0,    /* no body follows the head */
 	FRAMING_LENGTH = 1,  /* Content-Length */
 	FRAMING_CHUNKED = 2, /* Transfer-Encoding: chunked */
-	FRAMING_CLOSE = 3    /* until the end of the connection */
+	FRAMING_CLOSE = 3,   /* until the end of the connection */
+	FRAMING_TUNNEL = 4   /* the same, in both directions */
 };
+
+struct request;
+/* connection.c: the output has been written to its end. */
+void reply_drained(struct request *r);
 
 #endif

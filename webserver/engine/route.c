@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "decisions.h"
+#include "files.h"
 #include "fixed.h"
 #include "sites.h"
 
@@ -48,6 +49,11 @@ void decisions_free(engine *e)
 int engine_site(engine *e, uint32_t id, const char *name, const char *document_root, uint64_t max_body)
 {
 	return site_set(e->decisions->sites, id, name, document_root, max_body);
+}
+
+int engine_sendfile(engine *e, uint32_t site, const uint32_t *roots, size_t count)
+{
+	return site_sendfile(e->decisions->sites, site, roots, count);
 }
 
 void engine_site_forget(engine *e, uint32_t id)
@@ -98,6 +104,10 @@ static void choose_script(struct request *r, const struct choice *c)
 		route_next(r, "no part of the path ends in the script's extension");
 		return;
 	}
+	if (!path_allowed(upto(from(r->path, 1), end - 1), c->flags & CHOICE_DOTFILES ? ROOT_DOTFILES : 0)) {
+		route_next(r, "a name that begins with a dot, and dotfiles = deny");
+		return;
+	}
 	/* The root's path, then the script's: the path begins with "/", so the root must not end with one. */
 	struct engine_text root = c->script;
 	while (root.size > 0 && root.data[root.size - 1] == '/')
@@ -112,6 +122,15 @@ static void choose_script(struct request *r, const struct choice *c)
 	memcpy(file + root.size, r->path.data, end);
 	r->script_end = (uint32_t)end;
 	group_start(r, c->target, upto(r->path, end), from(r->path, end), (struct engine_text){file, root.size + end});
+}
+
+static void choose_run(struct request *r, const struct choice *c)
+{
+	size_t name = c->strip;
+	if (name > 0 && r->path.data[name - 1] == '/')
+		name--;
+	/* The decision, and its text with it, is the request's until it is over: no other choice follows a group. */
+	group_start(r, c->target, upto(r->path, name), from(r->path, name), c->script);
 }
 
 static void choose_internal(struct request *r, const struct choice *c)
@@ -153,6 +172,7 @@ static void (*const carry_out[])(struct request *r, const struct choice *c) = {
 	[CHOICE_STATUS] = choose_status,
 	[CHOICE_FIXED] = choose_fixed,
 	[CHOICE_GREEN] = choose_green,
+	[CHOICE_RUN] = choose_run,
 };
 
 /* ---- one request */

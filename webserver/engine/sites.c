@@ -32,6 +32,7 @@ void sites_delete(struct sites *sites)
 		if (sites->by_id[i] != NULL) {
 			free(sites->by_id[i]->name);
 			free(sites->by_id[i]->document_root);
+			free(sites->by_id[i]->sendfile);
 			free(sites->by_id[i]);
 		}
 	while (sites->retired != NULL) {
@@ -106,6 +107,24 @@ int site_set(struct sites *sites, uint32_t id, const char *name, const char *doc
 		return ENGINE_SYSTEM;
 	}
 	site->max_body = max_body;
+	return ENGINE_OK;
+}
+
+int site_sendfile(struct sites *sites, uint32_t id, const uint32_t *roots, size_t count)
+{
+	struct site *site = site_by_id(sites, id);
+	if (site == NULL || count > SITE_SENDFILE || (count > 0 && roots == NULL))
+		return ENGINE_INVALID;
+	uint32_t *copy = NULL;
+	if (count > 0) {
+		copy = malloc(count * sizeof *copy);
+		if (copy == NULL)
+			return ENGINE_SYSTEM;
+		memcpy(copy, roots, count * sizeof *copy);
+	}
+	free(site->sendfile);
+	site->sendfile = copy;
+	site->sendfile_count = count;
 	return ENGINE_OK;
 }
 

@@ -85,6 +85,8 @@ void slot_detach(struct exchange *x)
 
 	if (x->state == EXCHANGE_RECALLED)
 		s->recalls--;
+	if (x->tunnel)
+		tunnel_over(x);
 	list_remove(&x->node);
 	x->slot = NULL;
 	x->owes = 0;
@@ -248,6 +250,8 @@ void slot_measure(struct slot *s, const struct exchange *x)
 	s->seen_requests = page.requests;
 	s->seen_busy_ns = page.busy_ns;
 	s->done_ns = now;
+	if (x->tunnel)
+		return; /* how long it lasted says nothing of the others */
 	uint64_t step = g->service_ns / 32 + 1;
 	if (g->service_ns == 0)
 		g->service_ns = sample < UINT32_MAX ? sample + 1 : UINT32_MAX;

@@ -56,7 +56,10 @@ bool spool_write(struct engine *e, struct spool *spool, const char *data, size_t
 {
 	uint64_t in_use = spool->end - spool->freed;
 
-	if (in_use > limit || size > limit - in_use || e->channel->spooled + size > SPOOL_A_TURN)
+	if (in_use > limit || size > limit - in_use)
+		return false;
+	/* What has no limit here has been asked for a little at a time, and has nowhere else to go. */
+	if (limit != UINT64_MAX && e->channel->spooled + size > SPOOL_A_TURN)
 		return false;
 	if (spool_open(e, spool) < 0)
 		return false;

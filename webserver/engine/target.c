@@ -2,8 +2,8 @@
  * The request target (RFC 9112, section 3.2) and its path. Pure functions.
  *
  * A path is decoded first and then freed of dot segments, so that nothing hides behind an escape: "%2e%2e" climbs and
- * "%2F" separates, as for every WSGI and CGI application that gets a decoded path. Empty segments stay. A path that
- * climbs above the root, or holds a NUL, is refused rather than mended.
+ * "%2F" separates, as for every WSGI and CGI application that gets a decoded path. Empty segments go, but for the one
+ * at the end. A path that climbs above the root, or holds a NUL, is refused rather than mended.
  */
 #include <string.h>
 
@@ -73,7 +73,7 @@ bool target_path_is_plain(struct engine_text raw)
 	for (size_t i = 0; i < raw.size; i++) {
 		if (raw.data[i] == '%')
 			return false;
-		if (raw.data[i] == '/' && i + 1 < raw.size && raw.data[i + 1] == '.')
+		if (raw.data[i] == '/' && i + 1 < raw.size && (raw.data[i + 1] == '.' || raw.data[i + 1] == '/'))
 			return false;
 	}
 	return true;
@@ -110,7 +110,9 @@ int target_path(struct engine_text raw, char *room, struct engine_text *path, co
 	int status = decode(raw, room, &size, why);
 	if (status != 0)
 		return status;
-	/* In place: what is written never overtakes what is read. Each round takes one segment with its leading "/". */
+	/* In place: what is written never overtakes what is read. Each round takes one segment with its leading "/".
+	   Slashes that follow one another are one: every file system and many applications take them so, and a route
+	   for "/private" must not be walked around by "//private". */
 	for (size_t i = 0; i < size;) {
 		const char *next = memchr(room + i + 1, '/', size - i - 1);
 		size_t end = next != NULL ? (size_t)(next - room) : size;
@@ -125,6 +127,9 @@ int target_path(struct engine_text raw, char *room, struct engine_text *path, co
 			do
 				out--;
 			while (room[out] != '/');
+			if (last)
+				room[out++] = '/';
+		} else if (segment == 0) {
 			if (last)
 				room[out++] = '/';
 		} else {

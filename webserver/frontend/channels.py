@@ -23,6 +23,7 @@ from .engine import Engine, EngineError
 OVERLAP = 2
 SPARE_CONNECTIONS = 8
 BACKLOG = 1024
+SEND_BUFFER = 1 << 20  # bytes; the kernel allows what wmem_max does
 HIGH_WATER = 256  # CHANNEL_HIGH_WATER of engine/channel.h: messages
 HANDSHAKE_MS = 10_000
 
@@ -98,6 +99,8 @@ class Channels:
             # For each connection. Credit bounds what a worker may have sent; more fills its own pipe only.
             zmq.RCVHWM: HIGH_WATER,
             zmq.SNDHWM: HIGH_WATER,
+            # A piece of a body goes in at once; by default two thirds of it do.
+            zmq.SNDBUF: SEND_BUFFER,
             zmq.BACKLOG: BACKLOG,
             zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         }

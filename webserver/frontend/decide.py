@@ -31,19 +31,22 @@ class Kind(IntEnum):
     STATUS = 5
     FIXED = 6
     GREEN = 7
+    RUN = 8
 
 
 @dataclass(frozen=True)
 class Choice:
     """One thing to try. `target` is a root's, group's, fixed answer's or handler's number, or a status.
 
-    `script` is the root's path, a path to route again with, or why the status is answered (for the error log).
+    `script` is the root's path, the file to run, a path to route again with, or why the status is answered (for the
+    error log). `dotfiles`: a script's path may have names that begin with a dot.
     """
 
     kind: Kind
     target: int = 0
     strip: int = 0
     script: bytes = b""
+    dotfiles: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,10 @@ class SiteRules:
                 return mount
         return None
 
-    def extension(self, path: bytes) -> bytes:
-        """The routed extension of the first path segment that has one, or b""."""
-        for segment in path.split(b"/"):
-            for extension in self.scripts:
-                if segment.endswith(extension):
-                    return extension
-        return b""
+    def extensions(self, path: bytes) -> list[bytes]:
+        """The routed extensions in the path: that of the first segment that has one comes first, and decides."""
+        segments = path.split(b"/")
+        return list(dict.fromkeys(e for segment in segments for e in self.scripts if segment.endswith(e)))
 
 
 class SiteTable:
@@ -151,13 +151,15 @@ def decide(table: SiteTable, request: Request) -> Decision:
     mount = rules.mount(path)
     if mount is None:
         return Decision(rules.number, _NOT_FOUND, Scope.EXACT)
-    extension = rules.extension(path) if mount.serves_files else b""
+    extensions = rules.extensions(path) if mount.serves_files else []
+    extension = extensions[0] if extensions else b""
     longer = tuple(m.prefix[:-1] for m in rules.mounts if len(m.prefix) > len(mount.prefix))
     longer = tuple(p for p in longer if p.startswith(mount.prefix))
     choices = (rules.scripts[extension],) if extension else mount.choices
     gather = extension in rules.gather_scripts if extension else mount.gather
-    if any(path.startswith(p) for p in longer) or not path.startswith(mount.prefix):
-        # "/shopping" beside a route "/shop/", or "/shop" itself: the prefix's own decision makes an exception of it.
+    if any(path.startswith(p) for p in longer) or not path.startswith(mount.prefix) or len(extensions) > 1:
+        # "/shopping" beside a route "/shop/", or "/shop" itself: the prefix's own decision makes an exception of it. As
+        # does that of an extension of a path that has another one too: which comes first is in no other path's power.
         return Decision(rules.number, choices, Scope.EXACT, gather=gather, extension=extension)
     return Decision(
         rules.number,
@@ -167,5 +169,5 @@ def decide(table: SiteTable, request: Request) -> Decision:
         prefix=mount.prefix,
         extension=extension,
         except_prefixes=longer,
-        except_extensions=tuple(rules.scripts) if mount.serves_files and not extension else (),
+        except_extensions=tuple(e for e in rules.scripts if e != extension) if mount.serves_files else (),
     )

@@ -122,6 +122,11 @@ class Engine:
         del keep_index, keep_scripts
         self._check(f"root {path}", result)
 
+    def sendfile(self, number: int, roots: Sequence[int]) -> None:
+        """The roots of which the site's groups may name files."""
+        native = ffi.new("uint32_t[]", list(roots) or 1)
+        self._check(f"sendfile of site {number}", lib.engine_sendfile(self.native, number, native, len(roots)))
+
     def mime(self, extension: str, kind: str) -> None:
         self._check(f"MIME type {extension}", lib.engine_mime(self.native, extension.encode(), kind.encode()))
 
@@ -160,6 +165,7 @@ class Engine:
             place.kind = choice.kind
             place.target = choice.target
             place.strip = choice.strip
+            place.flags = lib.CHOICE_DOTFILES if choice.dotfiles else 0
             set_text(place.script, choice.script, keep)
         native.choices = choices
         native.choice_count = len(decision.choices)
@@ -217,7 +223,7 @@ def texts(values: Iterable[bytes]) -> tuple[Any, list[Any]]:
 
 
 def _fill_limits(limits: Any, server: Server) -> None:
-    for name in ("head_timeout", "body_timeout", "idle_timeout", "send_timeout"):
+    for name in ("head_timeout", "body_timeout", "idle_timeout", "send_timeout", "tunnel_timeout", "tunnel_grace"):
         setattr(limits, f"{name}_ns", int(getattr(server, name) * NANOSECONDS))
     for name in ("connections", "max_head", "max_line", "max_fields", "spool_memory", "spool_limit"):
         setattr(limits, name, getattr(server, name))

@@ -16,7 +16,7 @@ from ..config.model import Config, Group, Site
 from ..engine._engine import lib
 from .decide import NO_SITE, Choice, Decision, Kind, SiteTable, decide
 from .engine import Engine, Stale
-from .sites import Numbers, compile_sites
+from .sites import Directory, Numbers, compile_sites
 
 _SYMLINKS = {"deny": 0, "owner": 1, "allow": 2}
 _DOTFILES = 4
@@ -68,6 +68,7 @@ class Routing:
         self._removed: set[str] = set()
         self._mime: dict[str, str] = {}
         self._hosts: dict[int, tuple[str, ...]] = {}
+        self._sendfile: dict[int, list[int]] = {}  # numbers of the directories' roots, by site
         engine.site(NO_SITE, "-", "", 0)
 
     def use(self, config: Config) -> None:
@@ -96,8 +97,9 @@ class Routing:
         for number in changed:
             site = compiled.sites[number]
             flags = _SYMLINKS[site.symlinks] | (_DOTFILES if site.dotfiles == "allow" else 0)
-            engine.root(number, site.root, flags, site.index, compiled.script_extensions[number])
+            engine.root(number, site.root, flags, site.index, compiled.programs[number])
             engine.site(number, site.name, site.root, site.max_body)
+            self._use_sendfile(number, compiled.sendfile[number], flags)
         gone = set(self._sites) - set(compiled.sites)
         hosts = {number: site.hosts for number, site in compiled.sites.items()}
         self._table = compiled.table
@@ -110,6 +112,17 @@ class Routing:
                 lib.engine_site_forget(engine.native, number)
         self._hosts = hosts
         self._removed = (self._removed | gone_groups) - set(self._groups)
+
+    def _use_sendfile(self, number: int, directories: tuple[Directory, ...], flags: int) -> None:
+        engine = self._engine
+        for directory in directories:
+            engine.root(directory.number, directory.path, flags, (), directory.programs)
+        now = [directory.number for directory in directories]
+        engine.sendfile(number, now)
+        for gone in set(self._sendfile.pop(number, ())) - set(now):
+            engine.root(gone, "", flags, (), ())  # its descriptor goes
+        if now:
+            self._sendfile[number] = now
 
     def group_number(self, name: str) -> int:
         """The group's number; one that the configuration in force does not have yet is made, with usual limits.

@@ -166,9 +166,14 @@ class FrontEnd:
         """No route leads to the group any more and no generation follows: what waits for a place still gets one."""
         group = self._routing.groups.of(message["group"])
         # Unless the group has come back meanwhile.
-        while len(self._channels.of_group(group)) == 1 and self._engine.group_stats(group).get("exchanges"):
+        while len(self._channels.of_group(group)) == 1 and self._waits(group):
             sleep(LAST_SECONDS)
         self._drain_generation(message)
+
+    def _waits(self, group: int) -> bool:
+        """Whether the group has a request that is not a tunnel: those end with their generation."""
+        stats = self._engine.group_stats(group)
+        return stats.get("exchanges", 0) > stats.get("tunnels", 0)
 
     def _drain_generation(self, message: dict[str, Any]) -> None:
         group = self._routing.groups.of(message["group"])

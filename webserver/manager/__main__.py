@@ -1,4 +1,4 @@
-"""Start of a manager: INTERPRETER -I .../webserver/manager/__main__.py --control N, as the group's user already."""
+"""Start of a manager: INTERPRETER .../webserver/manager/__main__.py --control N, as the group's user already."""
 
 import io
 import os
@@ -11,6 +11,9 @@ def main() -> int:
     if len(sys.argv) != 3 or sys.argv[1] != "--control":
         sys.stderr.write("usage: the supervisor starts managers; see webserverd(8)\n")
         return 2
+    # Where this file is: Python puts it there unless -I or PYTHONSAFEPATH forbids it. Nobody looks among our modules.
+    if sys.path and sys.path[0] == os.path.dirname(__file__):
+        del sys.path[0]
     # A handler and not SIG_IGN, which programs that an application runs would inherit.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGWINCH):
         signal.signal(number, _pass_over)
@@ -23,6 +26,9 @@ def main() -> int:
     from webserver.wire.control import Control
 
     sys.path.remove(tree)
+    # Nor does our package's name stand in the way of an application's `webserver`. What has been imported stays.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "webserver"]:
+        del sys.modules[name]
 
     # What an application prints goes to the log as it is printed, not when the interpreter ends.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -41,5 +47,4 @@ def _pass_over(number: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    # Started by its path and with -I, so that nothing is looked for in the current directory.
     sys.exit(main())

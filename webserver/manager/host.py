@@ -4,8 +4,9 @@ ctypes.CDLL gives the interpreter's lock away during each call, which host.h ask
 """
 
 import ctypes
+import errno
 import os
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple, Sequence, Tuple
 
 FRONTENDS = 32  # WIRE_FRONTENDS
 PATH = 112  # HOST_PATH
@@ -15,6 +16,7 @@ MESSAGE = 4096
 EXIT_LOAD = 40  # HOST_EXIT_LOAD
 EXIT_SYSTEM = 41  # HOST_EXIT_SYSTEM
 EXIT_ORPHAN = 42  # HOST_EXIT_ORPHAN
+EXIT_GAVE_UP = 43  # HOST_EXIT_GAVE_UP
 
 _ORDER_FRONTENDS = 1
 _ORDER_RETIRE = 2
@@ -86,6 +88,9 @@ class Host:
         self._library.host_worker.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Options)]
         self._library.host_language_version.restype = ctypes.c_char_p
         self._library.host_language_version.argtypes = [ctypes.c_void_p]
+        # Not given away: fork copies the lock as it is.
+        self._fork = ctypes.PyDLL(library).host_fork
+        self._fork.argtypes = [ctypes.c_void_p]
         self._library.host_title.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
         self._library.host_title.restype = None
         self._library.host_log.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
@@ -120,6 +125,18 @@ class Host:
         message = ctypes.create_string_buffer(MESSAGE)
         if self._library.host_preload(self._host, message, MESSAGE) != 0:
             raise HostError(message.value.decode(errors="replace") or "preloading failed")
+
+    def fork(self) -> int:
+        """As os.fork(): by the plugin, whose language may have to know of it. Raises OSError."""
+        ctypes.pythonapi.PyOS_BeforeFork()
+        pid = int(self._fork(self._host))
+        if pid == 0:
+            ctypes.pythonapi.PyOS_AfterFork_Child()
+        else:
+            ctypes.pythonapi.PyOS_AfterFork_Parent()
+        if pid < 0:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return pid
 
     @property
     def version(self) -> str:
@@ -183,20 +200,6 @@ def read_report(data: bytes) -> Tuple[bool, str]:
 
 
 REPORT_SIZE = ctypes.sizeof(_Report)
-
-
-def threads_left() -> List[str]:
-    """Names of the threads beside this one: what preloading left running does not live on in workers."""
-    names = []
-    for task in os.listdir("/proc/self/task"):
-        if int(task) == os.getpid():
-            continue
-        try:
-            with open("/proc/self/task/%s/comm" % task) as comm:
-                names.append(comm.read().strip())
-        except OSError:
-            continue
-    return sorted(names)
 
 
 def _array(frontends: Sequence[FrontEnd]) -> "ctypes.Array[_FrontEnd]":

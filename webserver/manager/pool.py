@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 from webserver.manager import policy
 from webserver.manager.host import (
+    EXIT_GAVE_UP,
     EXIT_LOAD,
     EXIT_ORPHAN,
     EXIT_SYSTEM,
@@ -28,6 +29,7 @@ EXITS = {
     EXIT_LOAD: "its application did not load",
     EXIT_SYSTEM: "the system refused it something it needs",
     EXIT_ORPHAN: "it took its manager for dead",
+    EXIT_GAVE_UP: "it could do no more",
 }
 
 
@@ -81,7 +83,7 @@ class Pool:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             manager = os.getpid()
             try:
-                pid = os.fork()
+                pid = self._host.fork()
             except OSError as error:
                 ours.close()
                 theirs.close()
@@ -169,7 +171,8 @@ class Pool:
     def _ended(self, place: Place, status: int, now: float) -> None:
         cause, code, number = policy.cause_of(status, place.state, self._told.pop(place.pid, ""), EXITS)
         loaded = place.state in (policy.READY, policy.RETIRING)
-        orderly = place.state == policy.RETIRING and code == 0
+        # Also one that was not asked by us: by SIGTERM, or by its application.
+        orderly = loaded and code == 0
         self._tell({"op": "gone", **_who(place.number, place.worker, place.pid), **_why(cause, code, number, loaded)})
         if self.draining:
             self._places[place.number] = policy.change(place, policy.CLOSED, now, pid=0)

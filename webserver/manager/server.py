@@ -12,11 +12,20 @@ import sys
 import time
 from typing import Any, Dict, List
 
-from webserver.manager.host import ERROR, WARNING, Host, HostError, threads_left
+from webserver.manager import left
+from webserver.manager.host import ERROR, WARNING, Host, HostError
+from webserver.manager.plugins import NoPlugin, choose
 from webserver.manager.pool import Pool
 from webserver.wire.control import Control, ControlClosed, ControlError, close_all
 
 BEAT_SECONDS = 5.0
+THREADS = (
+    "preloading left threads that no worker will have: %s; start them after the fork: webserver-groups(5), Preloading"
+)
+SHARED = (
+    "preloading left open what all workers now share: %s; what one of them does there, another meets. Close it before"
+    " preloading ends, or open it after the fork: webserver-groups(5), Preloading"
+)
 
 
 class Manager:
@@ -47,17 +56,22 @@ class Manager:
             return 1
         settings = [(name, value) for name, value in record["settings"]]
         try:
-            host.open(record["plugin"], settings, record["processes"], record["threads"])
+            plugin = choose(record["plugin"], record["language"])
+            host.open(plugin, settings, record["processes"], record["threads"])
+            tasks, descriptors = left.tasks(), left.descriptors()
             host.preload()
-        except HostError as error:
+        except (HostError, NoPlugin) as error:
             return self._failed(host, str(error))
-        left = threads_left()
-        if left:
-            host.log(WARNING, "preloading left threads that no worker will have: %s" % ", ".join(left))
+        threads, shared = left.threads(tasks), left.shared(descriptors)
+        if threads:
+            host.log(WARNING, THREADS % ", ".join(threads))
+        if shared:
+            host.log(WARNING, SHARED % ", ".join(shared))
         # What is here now is shared with every worker; a collection there would only copy its pages.
         gc.collect()
         gc.freeze()
-        self._control.send({"op": "loaded", "language_version": host.version, "threads_left": left})
+        loaded = {"op": "loaded", "language_version": host.version, "threads_left": threads, "shared": shared}
+        self._control.send(loaded)
         self._pool = Pool(host, record, self._control.send, self._own_descriptors)
         return self._loop()
 

@@ -16,6 +16,7 @@ from webserver.config.units import seconds_text
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
+from webserver.supervisor.loaded import NOTHING_YET, Loaded
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
@@ -68,7 +69,7 @@ class Generation:
     serving: set[int] = field(default_factory=set)  # ordinals
     workers: dict[int, Worker] = field(default_factory=dict)  # by incarnation
     failure: str = ""  # what was said last about why it does not start
-    language_version: str = ""
+    loaded: Loaded = NOTHING_YET
     asked_to_leave: bool = False
 
     def __post_init__(self) -> None:
@@ -136,10 +137,10 @@ class Generation:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
         limit = self.config.request_timeout
         for worker in self.workers.values():
-            decision, why = worker.look(limit, self._leaving, now)
+            decision, why = worker.look(limit, self.parts.frontends.config.server.tunnel_grace, self._leaving, now)
             if decision is Stuck.NO:
                 continue
-            worker.told = True
+            worker.told = worker.told or now
             why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
             self._order(decision.value, worker, why)
 
@@ -209,7 +210,7 @@ class Generation:
         elif op == "gone":
             self._gone(message)
         elif op == "loaded":
-            self.language_version = str(message.get("language_version", ""))[:100]
+            self.loaded = Loaded.claimed(message)
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
         elif op != "beat":

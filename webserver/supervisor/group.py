@@ -257,4 +257,4 @@ class GroupRole:
             self._parts.loop.soon(done)
 
     def _language(self, generation: Generation) -> str:
-        return f"{self.config.language} {generation.language_version}".rstrip()
+        return f"{self.config.language} {generation.loaded.language_version}".rstrip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from webserver.config import Config, Group, Listen
+from webserver.config.kinds import PROGRAMS
 
 # What processes get before exec, or hold for as long as they live.
 FIXED_SERVER = ("frontends", "user", "group", "run", "open_files", "spool")
@@ -42,3 +43,26 @@ def plan(before: Config, after: Config) -> Plan:
         changed=tuple(group for name, group in new.items() if name in old and group != old[name]),
         removed=tuple(name for name in old if name not in new),
     )
+
+
+def exposed(before: Config, after: Config) -> tuple[str, ...]:
+    """Extensions whose files a site's group has run, and that the new configuration would send as they are.
+
+    Nobody should find that out from a stranger: it has to be said in the configuration.
+    """
+    found = []
+    sites = {site.name: site for site in before.sites}
+    for site in after.sites:
+        old = sites.get(site.name)
+        sends = any({"files", "data"} & set(route.targets) for route in site.routes)
+        if old is None or old.root != site.root or not sends:
+            continue
+        now = {route.pattern for route in site.routes}
+        for route in old.routes:
+            ran = route.pattern.startswith(".") and route.targets[0].startswith("group:")
+            if ran and route.pattern not in now and route.pattern not in PROGRAMS:
+                found.append(
+                    f'site "{site.name}": without the route {route.pattern} = {route.targets[0]} its files would be'
+                    f" sent as they are; write {route.pattern} = files if they should be, or {route.pattern} = =404"
+                )
+    return tuple(found)

@@ -96,16 +96,22 @@ class Stuck(Enum):
     KILL = "kill"  # nothing else runs in it
 
 
-def stuck(since_ns: Sequence[int], limit: float, now_ns: int, told: bool) -> Stuck:
-    """`since_ns`: when each request began that a worker runs (CLOCK_MONOTONIC, as its page says); `limit`: its group's
-    request_timeout, 0 for none; `told`: it has been told to leave."""
+def stuck(since_ns: Sequence[int], limit: float, now_ns: int, told: bool, tunnels: bool = False) -> Stuck:
+    """`since_ns`: when each request began that a worker runs (CLOCK_MONOTONIC, as its page says), without tunnels;
+    `limit`: its group's request_timeout, 0 for none; `told`: it has been told to leave; `tunnels`: it has some that are
+    worth waiting for."""
     last = now_ns - int((limit + STUCK_MARGIN) * 1e9)
     over = [since for since in since_ns if 0 < since < last]
     if not limit or not over:
         return Stuck.NO
     if not told:
         return Stuck.LEAVE
-    return Stuck.KILL if len(over) == len(since_ns) else Stuck.NO
+    return Stuck.KILL if len(over) == len(since_ns) and not tunnels else Stuck.NO
+
+
+def tunnels_wait(told: float | None, grace: float, now: float) -> bool:
+    """Whether tunnels still keep a worker that was told at `told` to leave. `grace`: tunnel_grace, 0 for none."""
+    return told is None or not grace or now - told < grace
 
 
 REACT_WAIT = 5.0  # seconds in which a worker takes note that it is to end, whatever its application does

@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from webserver.config import Config, Group, Logs
-from webserver.config.languages import plugin
+from webserver.config.languages import find, plugin
 from webserver.supervisor.confine import PATH
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.nursery import CONTROL_NUMBER
@@ -44,13 +44,16 @@ def manager_process(
     group: Group, identity: Identity, open_files: tuple[int, int], null: int, log: int
 ) -> ProcessRecord:
     """`open_files`: soft and hard limit. Not what we have raised ours to: programs still use select(2)."""
-    # Without site-packages unless the language is Python: what the distribution puts there is not ours to load.
-    flags = ("-I",) if group.language == "python" else ("-I", "-S")
+    # Without site-packages unless the language is Python: what the distribution puts there is not ours to load. Then
+    # this interpreter is the application's as well, and what it reads from the environment at its start must be there.
+    ours = group.language == "python"
+    flags = ("-s",) if ours else ("-I", "-S")
+    environment = {name: value for name, value in group.environment if ours and name.startswith("PYTHON")}
     script = package_file("manager", "__main__.py")
     argv = (group.interpreter or "/usr/bin/python3", *flags, script, "--control", str(CONTROL_NUMBER))
     return ProcessRecord(
         "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, umask=group.umask,
-        limits=((resource.RLIMIT_NOFILE, *open_files),), no_new_privs=group.no_new_privs,
+        limits=((resource.RLIMIT_NOFILE, *open_files),), no_new_privs=group.no_new_privs, environment=environment,
     )  # fmt: skip
 
 
@@ -79,6 +82,7 @@ def public(config: Config) -> dict[str, Any]:
     for group in record["groups"]:
         group["environment"] = []
         group["ini"] = []
+        group["settings"] = []
         group["arguments"] = []
     return record
 
@@ -117,13 +121,26 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
 
 def settings(group: Group) -> list[list[str]]:
     """A group's settings as its plugin gets them: option names, a list as one entry for each value."""
-    entries = [("application", group.application), ("directory", group.directory)]
+    entries = [("application", group.application), ("directory", group.directory), ("interface", group.interface)]
+    entries += [("websocket_message", str(group.websocket_message)), ("websocket_ping", str(group.websocket_ping))]
     for name, values in (
         ("preload", group.preload),
         ("python_path", group.python_path),
+        ("perl_path", group.perl_path),
         ("arguments", group.arguments),
     ):
         entries += [(name, value) for value in values]
+    if find(group.language).program:
+        entries += [
+            ("listens_on", group.listens_on),
+            ("strip_prefix", "yes" if group.strip_prefix else "no"),
+            ("forwarded", group.forwarded),
+            ("keepalive", "yes" if group.keepalive else "no"),
+            ("start_timeout", f"{group.start_timeout:g}"),
+            ("continue_timeout", f"{group.continue_timeout:g}"),
+            ("stop_timeout", f"{group.stop_timeout:g}"),
+        ]
     entries += [(f"ini.{name}", value) for name, value in group.ini]
+    entries += [(f"settings.{name}", value) for name, value in group.settings]
     entries += [(f"environment.{name}", value) for name, value in group.environment]
     return [list(entry) for entry in entries]

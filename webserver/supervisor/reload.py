@@ -18,7 +18,7 @@ from webserver.supervisor.journal import Journal
 from webserver.supervisor.listeners import ListenError, Listeners
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
-from webserver.supervisor.plan import plan
+from webserver.supervisor.plan import exposed, plan
 
 VACATE = 0.1  # seconds for front ends to learn that an address is to be vacated
 HANDSHAKE = 1.0  # seconds for a client to finish a handshake that it has begun
@@ -62,6 +62,9 @@ class Reload:
         self._plan = plan(self._before, self._after)
         if self._plan.refused:
             self._done([f"{text} needs a new start of the server" for text in self._plan.refused], [])
+            return
+        if problems := exposed(self._before, self._after):
+            self._done(list(problems), [])
             return
         self._bind()
 

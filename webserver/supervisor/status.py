@@ -57,6 +57,8 @@ def _manager(generation: Generation, now: float) -> dict[str, Any]:
         stage=generation.stage.value,
         language=generation.config.language,
         user=generation.identity.user,
+        threads_left=list(generation.loaded.threads_left),
+        shared=list(generation.loaded.shared),
     )
 
 
@@ -77,6 +79,7 @@ def _worker(generation: Generation, worker: Worker, now: float) -> dict[str, Any
         errors=page.errors,
         slots=worker.page.slots,
         busy=page.busy,
+        tunnels=page.tunnels,
         queued=page.queued,
     )
 
@@ -94,6 +97,7 @@ def _group(role: GroupRole, frontends: FrontEnds) -> dict[str, Any]:
         "generations": [{"generation": one.number, "stage": one.stage.value} for one in generations],
         "requests": sum(page.requests for page in workers) + sum(one.requests for one in generations),
         "busy": sum(page.busy for page in workers),
+        "tunnels": sum(page.tunnels for page in workers),
         "slots": sum(len(page.slot) for page in workers),
         "queued": sum(_queued(one, role.name) for one in frontends.alive()),
     }

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Tuple, Union
 
-VERSION = 1  # WIRE_VERSION
+VERSION = 2  # WIRE_VERSION
 MAGIC = 0x57534831  # WIRE_MAGIC
 FRONTENDS = 32  # WIRE_FRONTENDS
 SLOTS = 256  # WIRE_SLOTS
@@ -19,7 +19,8 @@ PAGE_HEAD = 128  # sizeof(struct wire_page)
 SLOT_SIZE = 64 + 8 * FRONTENDS  # sizeof(struct wire_slot)
 
 STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
-PHASES = ("idle", "running", "reading", "writing")  # enum wire_phase
+PHASES = ("idle", "running", "reading", "writing", "tunnel")  # enum wire_phase
+TUNNEL = 4  # WIRE_TUNNEL
 
 PAGE_FORMAT = "=IIIIQQII"  # magic version state slots worker started_ns pid protocol_errors
 SLOT_FORMAT = "=QQIIQQQ"  # running since_ns phase queued requests busy_ns errors
@@ -70,6 +71,10 @@ class Page:
     @property
     def busy(self) -> int:
         return sum(1 for slot in self.slot if slot.running)
+
+    @property
+    def tunnels(self) -> int:
+        return sum(1 for slot in self.slot if slot.running and slot.phase == TUNNEL)
 
     @property
     def queued(self) -> int:

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 /* wire: begin */
-#define WIRE_VERSION	     1
+#define WIRE_VERSION	     2
 #define WIRE_MAGIC	     0x57534831
 #define WIRE_FRONTENDS	     32
 #define WIRE_SLOTS	     256
@@ -62,9 +62,19 @@ enum wire_flags {
 	WIRE_GIVEN_BACK = 4, /* VERDICT: it will not be run here */
 	WIRE_STARTED = 8,    /* VERDICT: application code has it, or had it */
 	WIRE_HEAD = 16,	     /* REQUEST: method HEAD, the answer's body bytes are not wanted */
-	WIRE_UPGRADE = 32,   /* REQUEST: the client asks to upgrade; RESPONSE 101: a tunnel follows */
-	WIRE_TRAILERS = 64   /* REQUEST: TE: trailers was sent */
+	WIRE_UPGRADE = 32,   /* REQUEST: the client asks to upgrade, and sends no body; RESPONSE 101: see below */
+	WIRE_TRAILERS = 64,  /* REQUEST: TE: trailers was sent; RESPONSE: has a Trailer field, if it can be sent */
+	WIRE_SHUT = 128	     /* BODY of a tunnel, from the worker: its last bytes, but it goes on to read */
 };
+
+/*
+ * A tunnel. A RESPONSE with status 101 and WIRE_UPGRADE answers a REQUEST that has WIRE_UPGRADE. From then on the
+ * request has a body, from offset 0 and with a new window of WIRE_BODY_WINDOW: what the client sends, until it ends its
+ * side (WIRE_LAST). The answer's body is what it gets. WIRE_LAST from the worker ends both.
+ *
+ * Trailers are fields like a head's. Those of a request ride in its block, behind its fields, if all of its body does,
+ * else in the last BODY; those of an answer in its last BODY, which a RESPONSE with WIRE_LAST is not.
+ */
 
 struct wire_head {
 	uint32_t kind;	  /* enum wire_kind */
@@ -116,10 +126,11 @@ struct wire_request {
 	uint64_t deadline_ns;	  /* CLOCK_MONOTONIC; 0: none */
 	uint16_t version;	  /* 10, 11, 20 */
 	uint16_t field_count;
-	uint32_t fields; /* offset of struct wire_field[field_count], 8-aligned */
+	uint32_t fields; /* offset of struct wire_field[field_count + trailer_count], 8-aligned */
 	uint16_t remote_port;
 	uint16_t server_port;
-	uint32_t reserved;
+	uint16_t trailer_count;
+	uint16_t reserved;
 	struct wire_span text[16];
 };
 
@@ -127,7 +138,7 @@ struct wire_response {
 	struct wire_head head;
 	uint64_t content_length; /* UINT64_MAX: not said by the application */
 	uint16_t status;
-	uint16_t field_count;	 /* never holds Content-Length, Transfer-Encoding, Connection, Keep-Alive, Upgrade */
+	uint16_t field_count;	 /* never holds Content-Length, Transfer-Encoding, Connection, Keep-Alive */
 	uint32_t fields;	 /* offset of struct wire_field[field_count], 8-aligned */
 	struct wire_span reason; /* empty: the registered phrase */
 	struct wire_span body;
@@ -137,6 +148,9 @@ struct wire_body {
 	struct wire_head head;
 	uint64_t offset; /* of the first byte of this piece in the body; pieces have no gaps */
 	struct wire_span data;
+	uint32_t fields; /* WIRE_LAST: trailers, as struct wire_field[field_count], 8-aligned */
+	uint16_t field_count;
+	uint16_t reserved;
 };
 
 struct wire_credit {
@@ -181,7 +195,8 @@ enum wire_phase {
 	WIRE_IDLE = 0,
 	WIRE_RUNNING = 1, /* application code has the request */
 	WIRE_READING = 2, /* it waits for request body */
-	WIRE_WRITING = 3  /* it waits for credit */
+	WIRE_WRITING = 3, /* it waits for credit */
+	WIRE_TUNNEL = 4	  /* it has answered 101: it may last for days */
 };
 
 struct wire_slot {
@@ -215,6 +230,7 @@ struct wire_page {
 _Static_assert(sizeof(struct wire_head) == 24, "wire_head");
 _Static_assert(sizeof(struct wire_field) == 16, "wire_field");
 _Static_assert(sizeof(struct wire_request) == 24 + 32 + 24 - 8 + 8 * 16, "wire_request");
+_Static_assert(sizeof(struct wire_body) == 48, "wire_body");
 _Static_assert(sizeof(struct wire_identity) == 16, "wire_identity");
 _Static_assert(sizeof(struct wire_frontend) == 8, "wire_frontend");
 _Static_assert(sizeof(struct wire_page) == 128, "wire_page");

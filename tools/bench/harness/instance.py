@@ -15,7 +15,6 @@ from harness.site import BENCH, Site
 START_SECONDS = 20.0
 PORTS = 200
 UNPRIVILEGED = "www-data"
-PROBE = {"echo": "hello", "static": "static1k", "python": "hello", "php": "hello"}
 
 
 @dataclass
@@ -158,7 +157,7 @@ def start(context: Context, server: Server, options: Options | None = None, wait
 
 def wait_ready(instance: Instance, every: float = 0.02) -> float:
     """Waits for the first good answer; returns the seconds since the start of the first process."""
-    kind = PROBE[instance.server.speaks]
+    kind = "static1k" if instance.server.speaks == "static" else "hello"
     request = requests.one(instance.server.speaks, kind, 0)
     why = "no connection"
     while time.monotonic() < instance.started + START_SECONDS:

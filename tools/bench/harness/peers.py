@@ -13,7 +13,7 @@ OURS = "ours"
 class Server:
     """A server to measure.
 
-    speaks: echo, static, python or php: which application (and so which rows) it can serve.
+    speaks: echo, static or a language: which application (and so which rows) it can serve.
     templates: files of peers/ rendered into the instance's directory.
     commands: argv of each process.  flags: switches of the templates.
     front, worker: what the title of a front end's (or worker's) process contains; "" if there is no such kind.
@@ -38,11 +38,11 @@ def _nginx(config: str) -> tuple[str, ...]:
     return ("/usr/sbin/nginx", "-p", "@DIR@/", "-e", "@DIR@/error.log", "-c", f"@DIR@/{config}")
 
 
-def _ours(speaks: str) -> Server:
-    group = () if speaks == "static" else ("group",)
+def _ours(speaks: str, threads: int = 1) -> Server:
+    group = () if speaks == "static" else ("group", "one" if threads == 1 else "eight")
     return Server(
-        name=f"{OURS}-{speaks}",
-        title=f"ours ({speaks})",
+        name=f"{OURS}-{speaks}" + ("" if threads == 1 else f"-2x{threads}"),
+        title=f"ours ({speaks})" if threads == 1 else f"ours ({speaks}), 2 workers x {threads} threads",
         speaks=speaks,
         templates=("ours.conf",),
         commands=(("@WEBSERVERD@", "--config", "@DIR@/ours.conf", "--foreground"),),
@@ -63,10 +63,47 @@ def _gunicorn(kind: str) -> Server:
     )
 
 
+def _uwsgi(name: str, title: str, speaks: str, *flags: str) -> Server:
+    return Server(
+        name=name,
+        title=title,
+        speaks=speaks,
+        templates=("uwsgi.ini", "nginx-uwsgi.conf", *_NGINX),
+        commands=(("/usr/bin/uwsgi", "--ini", "@DIR@/uwsgi.ini"), _nginx("nginx-uwsgi.conf")),
+        flags=(speaks, *flags),
+        front=_NGINX_FRONT,
+        worker="uwsgi",
+        unprivileged=(0,),
+    )
+
+
+def _puma(threads: int) -> Server:
+    return Server(
+        name=f"puma-2x{threads}",
+        title=f"Puma, 2 workers x {threads} thread{'s' if threads > 1 else ''}",
+        speaks="ruby",
+        templates=("puma.rb",),
+        commands=(("/usr/bin/puma", "-C", "@DIR@/puma.rb"),),
+        flags=("one" if threads == 1 else "eight",),
+        front="puma: cluster worker",
+        unprivileged=(0,),
+    )
+
+
+_STARMAN = (
+    *("/usr/bin/starman", "--listen", "@DIR@/starman.sock", "--workers", "2", "--backlog", "4096"),
+    *("--max-requests", "1000000000", "--disable-keepalive", "--preload-app", "--env", "deployment", "@APPS@/app.psgi"),
+)
+
 SERVERS = (
     _ours("echo"),
     _ours("python"),
+    _ours("python", 8),
     _ours("php"),
+    _ours("perl"),
+    _ours("ruby"),
+    _ours("ruby", 8),
+    _ours("lua"),
     _ours("static"),
     Server(
         name="nginx-return",
@@ -93,27 +130,26 @@ SERVERS = (
         flags=("cache",),
         front=_NGINX_FRONT,
     ),
+    _uwsgi("nginx-uwsgi", "nginx (2 workers) + uWSGI (2 processes x 1 thread), unix socket", "python"),
+    _uwsgi(
+        "nginx-uwsgi-nospool",
+        "nginx + uWSGI with larger buffers and no temporary file (a slow client holds the worker)",
+        "python",
+        "nospool",
+    ),
+    _uwsgi("nginx-uwsgi-psgi", "nginx (2 workers) + uWSGI's PSGI (2 processes x 1 thread), unix socket", "perl"),
     Server(
-        name="nginx-uwsgi",
-        title="nginx (2 workers) + uWSGI (2 processes x 1 thread), unix socket",
-        speaks="python",
-        templates=("uwsgi.ini", "nginx-uwsgi.conf", *_NGINX),
-        commands=(("/usr/bin/uwsgi", "--ini", "@DIR@/uwsgi.ini"), _nginx("nginx-uwsgi.conf")),
+        name="nginx-starman",
+        title="nginx (2 workers) + Starman (2 workers), unix socket",
+        speaks="perl",
+        templates=("nginx-starman.conf", *_NGINX),
+        commands=(_STARMAN, _nginx("nginx-starman.conf")),
         front=_NGINX_FRONT,
-        worker="uwsgi",
+        worker="starman worker",
         unprivileged=(0,),
     ),
-    Server(
-        name="nginx-uwsgi-nospool",
-        title="nginx + uWSGI with larger buffers and no temporary file (a slow client holds the worker)",
-        speaks="python",
-        templates=("uwsgi.ini", "nginx-uwsgi.conf", *_NGINX),
-        commands=(("/usr/bin/uwsgi", "--ini", "@DIR@/uwsgi.ini"), _nginx("nginx-uwsgi.conf")),
-        flags=("nospool",),
-        front=_NGINX_FRONT,
-        worker="uwsgi",
-        unprivileged=(0,),
-    ),
+    _puma(1),
+    _puma(8),
     _gunicorn("sync"),
     _gunicorn("gevent"),
     Server(

@@ -14,6 +14,7 @@ DISTINCT = 10_000
 UPLOAD_BYTES = 1024 * 1024
 UPLOAD_DISTINCT = 16  # each is 1 MiB of client memory
 HOST = "bench.example"
+SLEEP = "sleep20"  # hello after 20 ms
 
 PAGE_FIELDS = (
     ("Accept-Language", "en-GB,en;q=0.8,de;q=0.5"),
@@ -24,7 +25,8 @@ PAGE_FIELDS = (
     ("X-Tenant", "tenant-seven"),
 )
 # kind: (method, path with {i}, extra fields)
-_APP = {"python": "/p{i:05d}/{name}", "php": "/{name}.php/p{i:05d}"}
+_APP = "/p{i:05d}/{name}"  # the last segment chooses
+_SCRIPT = "/{name}.php/p{i:05d}"
 _STATIC = {
     "static1k": ("/s1k/f{file:05d}.txt", "s1k", ()),
     "static100k": ("/s100k/f{file:05d}.txt", "s100k", ()),
@@ -58,7 +60,7 @@ def path_of(language: str, kind: str, number: int) -> str:
         return _STATIC[kind][0].format(file=file_number(kind, number))
     if language == "echo":
         return f"/e{number:05d}"
-    return _APP[language].format(i=number, name=name)
+    return (_SCRIPT if language == "php" else _APP).format(i=number, name="sleep" if name == SLEEP else name)
 
 
 def fields_of(kind: str, number: int) -> list[tuple[str, str]]:
@@ -82,7 +84,7 @@ def one(language: str, kind: str, number: int) -> bytes:
     if kind == "upload":
         method, body = "POST", upload_body(number)
         fields += [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(body)))]
-    query = f"q={number}&v={number * 7919 % 100003}"
+    query = f"q={number}&v={number * 7919 % 100003}" + ("&ms=20" if kind == SLEEP else "")
     head = f"{method} {path_of(language, kind, number)}?{query} HTTP/1.1\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in fields)
     return head.encode("ascii") + b"\r\n" + body

@@ -87,7 +87,7 @@ class Run:
                 say(f"{name}: {error}")
 
     def count_calls(self) -> None:
-        applications = {row.language for row in self.rows} & {"python", "php"}
+        applications = {row.language for row in self.rows} - {"echo", "static"}
         for name in dict.fromkeys(name for name, _ in self.running):
             server = BY_NAME[name]
             if server.speaks not in applications:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 PYTHON = ("ours-python", "nginx-uwsgi")
 PYTHON_ALL = (*PYTHON, "gunicorn-sync", "gunicorn-gevent", "mod_wsgi")
 PHP = ("ours-php", "nginx-fpm")
+PERL = ("ours-perl", "nginx-uwsgi-psgi", "nginx-starman")
+RUBY = ("ours-ruby", "puma-2x1")
+THREADS = ("ours-ruby-2x8", "puma-2x8")
 STATIC = ("ours-static", "nginx-static", "nginx-static-cache")
 STREAM_BYTES = 10 * 1024 * 1024
 
@@ -48,6 +51,11 @@ def _application(language: str, two: tuple[str, ...], all_: tuple[str, ...]) -> 
     return rows
 
 
+def _other(language: str, servers: tuple[str, ...], kinds: tuple[str, ...]) -> list[Row]:
+    """A language of which only the rows are asked for that have a floor."""
+    return [_at(64, language, kind, servers, unit_bytes=STREAM_BYTES if kind == "stream" else 0) for kind in kinds]
+
+
 def _static() -> list[Row]:
     def row(name: str, kind: str, connections: int, unit_bytes: int = 0) -> Row:
         return Row(f"{name}-{connections}", "static", kind, connections, STATIC, unit_bytes)
@@ -68,6 +76,12 @@ ROWS: tuple[Row, ...] = (
     *(Row(f"echo-{c}", "echo", "hello", c, ECHO) for c in (1, 64, 512)),
     *_application("python", PYTHON, PYTHON_ALL),
     *_application("php", PHP, PHP),
+    *_other("perl", PERL, ("hello", "page", "upload", "stream")),
+    *_other("ruby", RUBY, ("hello", "page", "upload", "stream")),
+    *_other("lua", ("ours-lua", "ours-perl"), ("hello", "page")),
+    Row("threads-ruby-64", "ruby", "hello", 64, THREADS),
+    Row("sleep20-ruby-64", "ruby", "sleep20", 64, THREADS),
+    Row("sleep20-python-64", "python", "sleep20", 64, ("ours-python-2x8",)),
     *_static(),
     Row("pinned-python-1", "python", "hello", 1, PYTHON_ALL, pinned=True),
     Row("pinned-php-1", "php", "hello", 1, PHP, pinned=True),

@@ -1,4 +1,4 @@
-"""Floors and goals, as data: the table of issue 2.  report.py judges them.
+"""Floors and goals, as data.  report.py judges them.
 
 A target compares a metric of one of our servers with the same metric of another server (or of another row: `base_row`),
 or judges it alone (against ""). sense ">=": more is better; "<=": less is better; "-": ours minus theirs, less is better.
@@ -26,6 +26,9 @@ class Target:
 
 
 PY, PHP, UWSGI, FPM = "ours-python", "ours-php", "nginx-uwsgi", "nginx-fpm"
+PERL, PSGI, STARMAN = "ours-perl", "nginx-uwsgi-psgi", "nginx-starman"
+RUBY, PUMA, RUBY_8, PUMA_8 = "ours-ruby", "puma-2x1", "ours-ruby-2x8", "puma-2x8"
+LUA = "ours-lua"
 STATIC, CACHE = "ours-static", "nginx-static-cache"
 
 
@@ -46,6 +49,27 @@ TARGETS = (
     Target("sleeper-python", "p99_ratio", PY, "", "<=", 6, 3, "Python hello beside a sleeper, p99", unit="x"),
     Target("stream-python-64", "rate", PY, UWSGI, ">=", 1.3, 2, "Python 10 MB streamed answer"),
     Target("upload-python-64", "rate", PY, UWSGI, ">=", 0.9, 1.3, "Python 1 MB upload"),
+    Target("hello-perl-64", "rate", PERL, PSGI, ">=", 1.8, None, "Perl hello"),
+    Target("page-perl-64", "rate", PERL, PSGI, ">=", 1.4, None, "Perl page"),
+    Target("hello-ruby-64", "rate", RUBY, PUMA, ">=", 3.5, None, "Ruby hello"),
+    Target("page-ruby-64", "rate", RUBY, PUMA, ">=", 1.5, None, "Ruby page"),
+    Target("threads-ruby-64", "rate", RUBY_8, PUMA_8, ">=", 2, None, "Ruby hello, 2 x 8 threads"),
+    Target("hello-lua-64", "rate", LUA, PERL, ">=", 1, None, "Lua hello"),
+    Target("page-lua-64", "rate", LUA, PERL, ">=", 1, None, "Lua page"),
+    *(
+        Target(f"{kind}-{language}-64", "rate", ours, against, ">=", 0.9, 1.3, f"{text}, {language}")
+        for kind, text in (("stream", "10 MB stream"), ("upload", "1 MB upload"))
+        for language, ours, peers in (
+            ("python", PY, ("gunicorn-sync", "gunicorn-gevent")),
+            ("perl", PERL, (PSGI, STARMAN)),
+            ("ruby", RUBY, (PUMA,)),
+            ("php", PHP, (FPM,)),
+        )
+        for against in peers
+    ),
+    # 2 x 8 slots of 20 ms: 800 a second.
+    Target("sleep20-python-64", "rate", "ours-python-2x8", "", ">=", 760, None, "20 ms handlers, Python", unit="/s"),
+    Target("sleep20-ruby-64", "rate", RUBY_8, "", ">=", 760, None, "20 ms handlers, Ruby", unit="/s"),
     _static("1k-64", "1 KB"),
     _static("100k-64", "100 KB"),
     _static("10m-64", "10 MB"),

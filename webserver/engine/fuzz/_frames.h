@@ -20,7 +20,7 @@ struct placement {
 	uint64_t given;	       /* answer bytes that its worker has sent */
 	uint64_t body, credit; /* of the request's body: seen, allowed */
 	uint64_t window;       /* what the engine allows of the answer */
-	bool closed;
+	bool closed, tunnel;
 };
 
 struct client {

@@ -14,7 +14,7 @@
 #define AT_SLOT	  (IN(PLACED) | IN(RECALLED) | IN(STARTED) | IN(ANSWERING) | IN(ABANDONED))
 
 struct sums {
-	uint32_t placed, usable;
+	uint32_t placed, usable, tunnels;
 };
 
 static void placing_ok(const struct slot *s, const struct exchange *x)
@@ -58,6 +58,8 @@ static void slot_ok(const struct slot *s, struct sums *sums)
 		serial = x->serial;
 		placed++;
 		recalls += x->state == EXCHANGE_RECALLED;
+		sums->tunnels += x->tunnel;
+		must(x->tunnel == list_linked(&x->open));
 		exchange_ok(x);
 		placing_ok(s, x);
 	}
@@ -86,6 +88,7 @@ static struct sums generation_ok(const struct generation *gen)
 		connections += w->keeper;
 		sums.placed += mine.placed;
 		sums.usable += mine.usable;
+		sums.tunnels += mine.tunnels;
 	}
 	must(sums.placed == gen->in_flight && sums.usable == gen->usable && connections == gen->connections);
 	must(!gen->broken || !list_linked(&gen->recheck));
@@ -94,7 +97,7 @@ static struct sums generation_ok(const struct generation *gen)
 
 static void group_ok(const struct group *g)
 {
-	uint32_t queued = 0, exchanges = 0;
+	uint32_t queued = 0, exchanges = 0, tunnels = 0;
 
 	for (const struct list *n = g->queue.next; n != &g->queue; n = n->next) {
 		const struct exchange *x = list_entry(n, struct exchange, node);
@@ -102,8 +105,12 @@ static void group_ok(const struct group *g)
 		queued++;
 	}
 	must(queued == g->queued && list_linked(&g->waiting) == (queued > 0));
-	for (const struct list *n = g->generations.next; n != &g->generations; n = n->next)
-		exchanges += generation_ok(list_entry(n, struct generation, node)).placed;
+	for (const struct list *n = g->generations.next; n != &g->generations; n = n->next) {
+		struct sums sums = generation_ok(list_entry(n, struct generation, node));
+		exchanges += sums.placed;
+		tunnels += sums.tunnels;
+	}
+	must(tunnels == g->tunnels);
 	/* And those that no slot has: one for each of their clients. */
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		const struct request *r = world.client[i].c ? world.client[i].c->request : NULL;

@@ -185,7 +185,7 @@ static void see_request(const struct message *m, const struct wire_head *head)
 
 	must(m->size >= sizeof(block));
 	memcpy(&block, m->data, sizeof(block));
-	must(wire_fields_ok(m->data, m->size, block.fields, block.field_count));
+	must(wire_fields_ok(m->data, m->size, block.fields, (uint32_t)block.field_count + block.trailer_count));
 	for (unsigned i = 0; i < WIRE_TEXTS; i++)
 		must(wire_span_ok(block.text[i], m->size));
 	must(head->serial > world.latest_serial);
@@ -206,6 +206,14 @@ static void see_request(const struct message *m, const struct wire_head *head)
 	};
 }
 
+/* A request that was answered with 101 has a second body. */
+static bool is_tunnel(const struct placement *p)
+{
+	const struct request *r = request_by_index(world.e, p->request);
+
+	return r != NULL && r->life == p->life && ((const struct exchange *)r->backend_data)->tunnel;
+}
+
 static void see_body(const struct message *m, const struct wire_head *head)
 {
 	struct placement *p = placement_find(head->serial);
@@ -214,8 +222,16 @@ static void see_body(const struct message *m, const struct wire_head *head)
 	must(m->size >= sizeof(piece));
 	memcpy(&piece, m->data, sizeof(piece));
 	must(wire_span_ok(piece.data, m->size) && piece.data.size <= WIRE_PIECE);
+	must(piece.field_count == 0 ||
+		(head->flags & WIRE_LAST && wire_fields_ok(m->data, m->size, piece.fields, piece.field_count)));
 	if (p == NULL)
 		return;
+	if (p->closed && !p->tunnel && is_tunnel(p)) {
+		p->tunnel = true;
+		p->closed = false;
+		p->body = 0;
+		p->credit = p->credit < WIRE_BODY_WINDOW ? WIRE_BODY_WINDOW : p->credit;
+	}
 	must(!p->closed && piece.offset == p->body && memcmp(&p->at, &towards, sizeof(towards)) == 0);
 	p->body += piece.data.size;
 	must(p->body <= p->credit || piece.data.size == 0);

@@ -38,6 +38,7 @@ static void path_ok(struct engine_text path)
 		while (i + 1 + segment.size < path.size && segment.data[segment.size] != '/')
 			segment.size++;
 		must(!text_is(segment, ".", 1) && !text_is(segment, "..", 2));
+		must(segment.size > 0 || i + 1 == path.size);
 	}
 }
 

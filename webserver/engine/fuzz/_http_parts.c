@@ -30,6 +30,18 @@ bool channel_turn(struct engine *e)
 	return false;
 }
 
+void tunnels_leave(struct engine *e, const struct generation *gen)
+{
+	(void)e;
+	(void)gen;
+}
+
+int tunnels_limits(struct engine *e)
+{
+	(void)e;
+	return 0;
+}
+
 void access_flush(struct engine *e)
 {
 	(void)e;

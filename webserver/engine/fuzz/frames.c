@@ -6,13 +6,14 @@
  * sources: webserver/engine/loop.c webserver/engine/pace.c webserver/engine/timers.c webserver/engine/listener.c
  * sources: webserver/engine/connection.c webserver/engine/connections.c webserver/engine/deadlines.c
  * sources: webserver/engine/transport.c webserver/engine/buffers.c webserver/engine/reading.c
- * sources: webserver/engine/http1.c webserver/engine/head.c webserver/engine/chunked.c
+ * sources: webserver/engine/http1.c webserver/engine/head.c webserver/wire/chunked.c
+ * sources: webserver/engine/trailers.c webserver/engine/tunnel.c
  * sources: webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c
  * sources: webserver/engine/group.c webserver/engine/queue.c webserver/engine/slots.c webserver/engine/place.c
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
  * sources: webserver/engine/block.c webserver/engine/spool.c webserver/engine/endings.c webserver/engine/exchange.c
- * sources: webserver/engine/generation.c webserver/engine/pages.c
+ * sources: webserver/engine/generation.c webserver/engine/pages.c webserver/engine/sendfile.c webserver/engine/dates.c
  * sources: webserver/engine/fuzz/_frames_zmq.c webserver/engine/fuzz/_frames_clients.c
  * sources: webserver/engine/fuzz/_frames_checks.c
  * sources: /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c
@@ -89,6 +90,9 @@ static const char *const requests[] = {
 	"0\r\n\r\n",
 	"3\r\nxyz\r\n0\r\n\r\n",
 	"GET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+	"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+	"0\r\nX-T: u\r\nHost: b\r\n\r\n",
+	"GET /a HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n",
 };
 
 static void client_sends(struct client *client, const char *data, size_t size)
@@ -143,7 +147,13 @@ static void do_client(void)
 
 void route_start(struct request *r)
 {
-	static struct site site = {.id = 1, .name = "site", .document_root = "/nowhere", .max_body = 5000};
+	static uint32_t sendfile = 1;
+	static struct site site = {.id = 1,
+		.name = "site",
+		.document_root = "/nowhere",
+		.max_body = 5000,
+		.sendfile = &sendfile,
+		.sendfile_count = 1};
 
 	r->site = &site;
 	/* Only whether there is one is asked. */
@@ -276,14 +286,42 @@ static void put_body(struct draft *d, struct placement *p, unsigned what)
 	p->given += size;
 }
 
+static const char trailer_texts[] = "X-T: uContent-Length: 3";
+
+/* One field, or (wrong) one that is no trailer. */
+static void put_trailer(struct draft *d, struct wire_body *b, bool wrong)
+{
+	while (d->size % 8 != 0)
+		d->data[d->size++] = 0;
+	uint32_t texts = (uint32_t)(d->size + sizeof(struct wire_field));
+	struct wire_field field = wrong ? (struct wire_field){texts + 6, 14, 0, texts + 22, 1}
+					: (struct wire_field){texts, 3, 0, texts + 5, 1};
+
+	b->fields = (uint32_t)d->size;
+	b->field_count = 1;
+	put(d, &field, sizeof(field));
+	put(d, trailer_texts, sizeof(trailer_texts));
+}
+
+/* The one field that a 101 needs. */
+static void put_upgrade(char *table, uint32_t texts, struct wire_response *r, bool wrong)
+{
+	const struct wire_field field = {texts + 48, 7, 0, texts + 57, (uint32_t)(wrong ? 2 : 1)};
+
+	memcpy(table, &field, sizeof(field));
+	r->field_count = 1;
+	r->head.flags |= WIRE_UPGRADE;
+}
+
 static void draft_response(struct draft *d, struct placement *p, struct wire_head head)
 {
 	static const uint16_t statuses[] = {200, 204, 304, 500, 103, 101, 199, 65535};
-	static const char names[] = "X-A: b\0Content-Length: 3\0Date: c\0bad name: \r";
+	static const char names[] =
+		"X-A: b\0Content-Length: 3\0Date: c\0bad name: \r\0\0\0\0Upgrade: xy\0X-Sendfile: /x";
 	unsigned what = byte(), more = byte();
 	struct wire_response r = {.content_length = UINT64_MAX, .status = statuses[what % 8]};
-	static const struct wire_field fields[] = {
-		{0, 3, 0, 5, 1}, {7, 14, 0, 23, 1}, {25, 4, 0, 31, 1}, {33, 8, 0, 43, 1}, {0, 0, 0, 0, 0}};
+	static const struct wire_field fields[] = {{0, 3, 0, 5, 1}, {7, 14, 0, 23, 1}, {25, 4, 0, 31, 1},
+		{33, 8, 0, 43, 1}, {0, 0, 0, 0, 0}, {60, 10, 0, 72, 2}};
 
 	if (head.kind == WIRE_INFORM)
 		r.status = statuses[4 + what % 4];
@@ -293,6 +331,8 @@ static void draft_response(struct draft *d, struct placement *p, struct wire_hea
 	size_t texts = d->size + 7 * sizeof(struct wire_field);
 	for (unsigned i = 0; i < 7; i++) {
 		struct wire_field field = fields[what < 128 ? (what / 64 + i) % 3 : (what + i) % 5];
+		if ((more & 0xc0) == 0xc0 && i == 0)
+			field = fields[5];
 		field.name += (uint32_t)texts;
 		field.value += (uint32_t)texts;
 		put(d, &field, sizeof(field));
@@ -305,6 +345,8 @@ static void draft_response(struct draft *d, struct placement *p, struct wire_hea
 	put_body(d, p, more);
 	r.body.size = (uint32_t)(d->size - r.body.at);
 	r.head = head;
+	if (r.status == 101 && head.kind == WIRE_RESPONSE && !(more & 32))
+		put_upgrade(d->data + sizeof(r), (uint32_t)texts, &r, more & 64);
 	r.head.size = (uint32_t)d->size;
 	memcpy(d->data, &r, sizeof(r));
 }
@@ -319,6 +361,10 @@ static void draft_body(struct draft *d, struct placement *p, struct wire_head he
 	put_body(d, p, what);
 	b.data.size = (uint32_t)(d->size - sizeof(b));
 	b.head = head;
+	if ((what & 0x18) == 0x18)
+		put_trailer(d, &b, what & 64);
+	if ((what & 0x28) == 0x28)
+		b.head.flags |= WIRE_SHUT;
 	b.head.size = (uint32_t)d->size;
 	memcpy(d->data, &b, sizeof(b));
 }
@@ -555,6 +601,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 			.body_timeout_ns = 11 * second,
 			.idle_timeout_ns = 12 * second,
 			.send_timeout_ns = 13 * second,
+			.tunnel_timeout_ns = 14 * second,
+			.tunnel_grace_ns = 1 * second,
 			.connections = 10,
 			.max_head = 6000,
 			.max_line = 1000,

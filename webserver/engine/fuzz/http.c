@@ -5,7 +5,8 @@
  * sources: webserver/engine/loop.c webserver/engine/pace.c webserver/engine/timers.c webserver/engine/listener.c
  * sources: webserver/engine/connection.c webserver/engine/connections.c webserver/engine/deadlines.c
  * sources: webserver/engine/transport.c webserver/engine/buffers.c webserver/engine/reading.c
- * sources: webserver/engine/http1.c webserver/engine/head.c webserver/engine/chunked.c
+ * sources: webserver/engine/http1.c webserver/engine/head.c webserver/wire/chunked.c
+ * sources: webserver/engine/trailers.c
  * sources: webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c
  * sources: webserver/engine/green.c webserver/engine/fuzz/_http_parts.c webserver/engine/fuzz/_http_checks.c

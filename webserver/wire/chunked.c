@@ -1,8 +1,9 @@
-/* Chunked bodies; see chunked.h. Extensions are skipped, trailers are checked for their form and dropped. */
+/* Chunked bodies; see chunked.h. Extensions are skipped, trailers are checked for their form. */
+#include "chunked.h"
+
 #include <string.h>
 
-#include "chunked.h"
-#include "http1.h"
+#include "http.h"
 
 enum state {
 	SIZE = 0,  /* first digit of a size, or a further one */
@@ -69,9 +70,9 @@ static enum state framing(struct chunked *c, char byte)
 	case DATA_LF:
 		return byte == '\n' ? SIZE : BROKEN;
 	case LINE:
-		return byte == '\r' ? END_LF : token_characters[(unsigned char)byte] ? TRAILER_NAME : BROKEN;
+		return byte == '\r' ? END_LF : wire_is_token(&byte, 1) ? TRAILER_NAME : BROKEN;
 	case TRAILER_NAME:
-		return byte == ':' ? TRAILER_VALUE : token_characters[(unsigned char)byte] ? TRAILER_NAME : BROKEN;
+		return byte == ':' ? TRAILER_VALUE : wire_is_token(&byte, 1) ? TRAILER_NAME : BROKEN;
 	case TRAILER_VALUE:
 		return byte == '\r' ? TRAILER_LF : is_text(byte) ? TRAILER_VALUE : BROKEN;
 	case TRAILER_LF:
@@ -86,28 +87,36 @@ static enum state framing(struct chunked *c, char byte)
 	return BROKEN;
 }
 
-bool chunked_decode(
-	struct chunked *c, char *data, size_t size, uint32_t most, size_t *decoded, size_t *consumed, bool *last)
+static bool in_trailers(const struct chunked *c)
+{
+	return c->state >= LINE && c->state <= END_LF;
+}
+
+bool chunked_decode(struct chunked *c, char *data, size_t size, uint32_t most, struct chunked_piece *piece)
 {
 	size_t in = 0, out = 0;
+
+	*piece = (struct chunked_piece){0};
 	while (in < size && c->state != DONE) {
 		if (c->state == DATA) {
-			size_t piece = c->left < size - in ? (size_t)c->left : size - in;
-			memmove(data + out, data + in, piece);
-			in += piece;
-			out += piece;
-			c->left -= piece;
+			size_t part = c->left < size - in ? (size_t)c->left : size - in;
+			memmove(data + out, data + in, part);
+			in += part;
+			out += part;
+			c->left -= part;
 			c->overhead = 0;
 			if (c->left == 0)
 				c->state = DATA_CR;
 			continue;
 		}
+		if (in_trailers(c) && piece->trailers_size++ == 0)
+			piece->trailers = in;
 		c->state = framing(c, data[in++]);
 		if (c->state == BROKEN || ++c->overhead > most)
 			return false;
 	}
-	*decoded = out;
-	*consumed = in;
-	*last = c->state == DONE;
+	piece->size = out;
+	piece->consumed = in;
+	piece->last = c->state == DONE;
 	return true;
 }

@@ -1,0 +1,259 @@
+-- Applications and their answers. Runs in the plugin's Lua state; `native` is request.c.
+--
+-- An application is a function of one argument: application(wsapi_env) -> status, headers, body, close
+--
+--   status    200 or "200 OK"
+--   headers   {Name = value}, a value being a string, a number, or a list of them: one field for each; or nil
+--   body      a string, a function that returns pieces until nil, a coroutine that yields them, an open file, or nil
+--   close     nil, a function, or a value with __close: called when the request is over, however it has ended
+
+local native = ...
+local serve = {}
+local scripts = {} -- by path: what the file was like, and its application
+local group -- the application that the group names; nil: the requested file's
+local preload = {}
+local requests = 0 -- how many there have been, this one included
+
+-- The function that a file returns, or `run` of the table that it returns, or its global `application`. Globals that a
+-- file sets are its own; it sees all others.
+local function run(path)
+  local globals = setmetatable({}, { __index = _G })
+  local chunk, problem = loadfile(path, "bt", globals)
+  if not chunk then
+    error(problem, 0)
+  end
+  local result = chunk(path)
+  if type(result) == "table" then
+    result = result.run
+  end
+  if type(result) ~= "function" then
+    result = rawget(globals, "application")
+  end
+  if type(result) ~= "function" then
+    error(path .. " returns no function and no table with a function run, and defines no application", 0)
+  end
+  return result
+end
+
+-- A file's application, read again when the file has changed; or nil and the status that says why not.
+local function script(path)
+  local mark, status = native.mark(path)
+  if not mark then
+    return nil, status
+  end
+  local known = scripts[path]
+  if not known or known.mark ~= mark then
+    known = { mark = mark, application = run(path) }
+    scripts[path] = known
+  end
+  return known.application
+end
+
+local function script_or_error(path)
+  local application, status = script(path)
+  return application or error(path .. (status == 403 and ": Permission denied" or ": No such file"), 0)
+end
+
+-- Modules in a directory come before all others.
+local function look_in(directory)
+  -- "/" is where a group is that has no directory of its own; nobody's modules are there.
+  if directory and directory ~= "" and directory ~= "/" then
+    package.path = ("%s/?.lua;%s/?/init.lua;%s"):format(directory, directory, package.path)
+  end
+end
+
+-- In the manager, with the group's settings as a list of {name, value}.
+function serve.open(settings)
+  arg = { [0] = "webserver" }
+  local given = {}
+  for _, setting in ipairs(settings) do
+    local name, value = setting[1], setting[2]
+    if name == "arguments" then
+      arg[#arg + 1] = value
+    elseif name == "preload" then
+      preload[#preload + 1] = value
+    else
+      given[name] = value
+    end
+  end
+  look_in(given.directory)
+  if given.application and given.application ~= "" then
+    serve.application = given.application
+    arg[0] = given.application
+    look_in(given.application:match("^(.*)/"))
+  end
+  -- It is a pipe to the log: else a line would be there when some four thousand bytes are.
+  io.stdout:setvbuf("line")
+end
+
+function serve.preload()
+  for _, name in ipairs(preload) do
+    if name:sub(1, 1) == "/" then
+      script_or_error(name)
+    else
+      require(name)
+    end
+  end
+end
+
+-- In a worker. A file that was preloaded is not run again.
+function serve.load()
+  group = serve.application and script_or_error(serve.application)
+end
+
+local function send(piece)
+  if type(piece) ~= "string" then
+    error(("the body gave a %s, expected a string"):format(type(piece)), 0)
+  end
+  return piece == "" or native.write(piece)
+end
+
+-- env.input and env.error; each request has its own, so that one that was kept reads nothing of another's.
+local stream = {}
+stream.__index = stream
+
+local function check(self)
+  if self.request ~= requests then
+    error("the request of this stream is over", 3)
+  end
+end
+
+-- input:read(size): as many bytes, fewer at the body's end, nil after it; without a size all that is left.
+function stream:read(size)
+  check(self)
+  if math.type(size) == "integer" then
+    return native.read(size)
+  end
+  return native.read(math.maxinteger) or ""
+end
+
+-- input:some([most]): what has come, at least a byte; nil at the body's end.
+function stream:some(most)
+  check(self)
+  return native.some(math.type(most) == "integer" and most or 65536)
+end
+
+-- error:write(...): one entry of the log, with the request's id.
+function stream:write(...)
+  check(self)
+  local texts = table.pack(...)
+  for i = 1, texts.n do
+    texts[i] = tostring(texts[i])
+  end
+  native.log(2, table.concat(texts))
+  return self
+end
+
+function stream:flush()
+  return self
+end
+
+stream.setvbuf = stream.flush
+
+local asking = {
+  __index = {
+    cancelled = native.cancelled,
+    deadline = native.deadline,
+    early_hints = native.inform,
+    trailers = native.trailers,
+  },
+}
+
+local function environ()
+  requests = requests + 1
+  local env = native.environ()
+  env.GATEWAY_INTERFACE = "CGI/1.1"
+  env.HTTPS = env.REQUEST_SCHEME == "https" and "on" or nil
+  env.input = setmetatable({ request = requests }, stream)
+  env.error = setmetatable({ request = requests }, stream)
+  return setmetatable(env, asking)
+end
+
+-- Each piece is on its way before the next is asked for. Ends early when the client has gone.
+local function send_body(body)
+  local kind = type(body)
+  if kind == "string" then
+    native.write(body, true)
+  elseif kind == "thread" then
+    repeat
+      local good, piece = coroutine.resume(body)
+      if not good then
+        error(debug.traceback(body, tostring(piece)), 0)
+      end
+    until coroutine.status(body) == "dead" or not send(piece or "")
+  elseif kind == "function" then
+    repeat
+      local piece = body()
+    until piece == nil or not send(piece)
+  elseif io.type(body) == "file" then
+    native.send_file(body)
+  elseif body ~= nil then
+    error(("the application returned a %s as body, expected a string, function, coroutine or file"):format(kind), 0)
+  end
+end
+
+local function log_failure(good, ...)
+  if not good then
+    native.log(0, debug.traceback(tostring((...))))
+  end
+end
+
+-- What is left when the request is over: pending <close> variables of a coroutine, an open file, the application's own.
+local cleaning = {
+  __close = function(what)
+    local body, close = what.body, what.close
+    local state = type(body) == "thread" and coroutine.status(body)
+    if state == "suspended" then
+      log_failure(coroutine.close(body))
+    elseif state == "dead" then
+      coroutine.close(body) -- after an error its variables are still open; the error has been told
+    elseif io.type(body) == "file" then
+      body:close()
+    end
+    if type(close) == "function" then
+      log_failure(pcall(close))
+    elseif close ~= nil then
+      log_failure(pcall(getmetatable(close).__close, close))
+    end
+  end,
+}
+
+local function answer(status, headers, body)
+  local reason = ""
+  if type(status) == "string" then
+    status, reason = status:match("^%s*(%d%d%d)%s*(.-)$")
+  end
+  local number = math.tointeger(status)
+  if not number then
+    error('the application returned no status: expected a number, such as 200, or a string, such as "200 OK"', 0)
+  end
+  if headers ~= nil and type(headers) ~= "table" then
+    error(("the application returned a %s as headers, expected a table"):format(type(headers)), 0)
+  end
+  local empty = number == 204 or number == 304
+  native.respond(number, reason, headers or {}, not empty and (type(body) == "string" and #body or body == nil and 0) or -1)
+  if body ~= nil then
+    send_body(body)
+  end
+  native.finish()
+end
+
+-- One request. An error that comes out of here is the application's, and has its traceback.
+function serve.request()
+  local env, application = environ(), group
+  if not application then
+    local status
+    application, status = script(env.SCRIPT_FILENAME)
+    if not application then
+      return answer(status, { ["Content-Type"] = "text/plain" }, status == 403 and "Forbidden\n" or "Not Found\n")
+    end
+  end
+  local status, headers, body, close = application(env)
+  if close == nil and (type(body) == "string" or body == nil) then
+    return answer(status, headers, body)
+  end
+  local _ <close> = setmetatable({ body = body, close = close }, cleaning)
+  answer(status, headers, body)
+end
+
+return serve

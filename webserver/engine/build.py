@@ -1,8 +1,9 @@
 """Build the engine: webserver.engine._engine, a cffi API-mode module, from the C files here and in wire/, and llhttp's.
 
 Run as a script it builds in place; setup.py uses `ffibuilder` too. llhttp is compiled from where Debian's node-llhttp
-puts its C sources (LLHTTP_SOURCE names another place); nothing of it is copied into the tree. The engine does not link
-libzmq: it takes its functions from the library that pyzmq has loaded (zmqlib.c), and only needs zmq.h.
+puts its C sources (LLHTTP_SOURCE names another place); nothing of it is copied into the tree, and setup.py adds them
+where it compiles, since setuptools takes no absolute path for a file of the project. The engine does not link libzmq:
+it takes its functions from the library that pyzmq has loaded (zmqlib.c), and only needs zmq.h.
 
 WEBSERVER_SANITIZE, when set, holds the compiler's flags of a build with sanitizers (tools/variant).
 """
@@ -34,12 +35,15 @@ def declarations(header: Path, name: str) -> str:
     return re.sub(r"/\*.*?\*/", "", match.group(1), flags=re.S)
 
 
-def make() -> FFI:
+# Node's parser, of which nothing is in this tree.
+PARSER = [str(LLHTTP / name) for name in ("api.c", "http.c", "llhttp.c")]
+
+
+def make(foreign: list[str]) -> FFI:
     ffi = FFI()
     ffi.cdef(declarations(WIRE / "wire.h", "wire"))
     ffi.cdef(declarations(HERE / "api.h", "api"))
     own = sorted(str(path) for path in [*HERE.glob("*.c"), *WIRE.glob("*.c")] if not path.name.startswith("_"))
-    foreign = [str(LLHTTP / name) for name in ("api.c", "http.c", "llhttp.c")]
     sanitize = os.environ.get("WEBSERVER_SANITIZE", "").split()
     ffi.set_source(
         "webserver.engine._engine",
@@ -55,8 +59,8 @@ def make() -> FFI:
     return ffi
 
 
-ffibuilder = make()
+ffibuilder = make([])
 
 if __name__ == "__main__":
     os.chdir(HERE.parent.parent)
-    ffibuilder.compile(verbose="-v" in sys.argv, tmpdir=".")
+    make(PARSER).compile(verbose="-v" in sys.argv, tmpdir=".")

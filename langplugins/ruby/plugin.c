@@ -156,7 +156,7 @@ static int plugin_preload(void *state, char *message, size_t message_size)
 static VALUE fork_guarded(VALUE argument)
 {
 	load_call((struct plugin *)argument, "before_fork", 0, NULL);
-	return rb_funcall(rb_mProcess, rb_intern("_fork"), 0);
+	return rb_funcall(rb_mProcess, rb_intern("fork"), 0);
 }
 
 /*

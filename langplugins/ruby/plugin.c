@@ -161,8 +161,9 @@ static VALUE fork_guarded(VALUE argument)
 
 /*
  * Ruby forks itself: its timer, its pipes for signals and its list of threads are taken down before and set up again
- * after, and libraries that hook Process._fork are told. rb_thread_atfork() alone, in a child that another has forked,
- * renews the threads only: the child would then use a timer that it does not have, and abort.
+ * after, and libraries that hook a fork are told. Those of today hook Process._fork, which Process.fork comes to; older
+ * ones, such as Rails 6.1, Process.fork alone. rb_thread_atfork() alone, in a child that another has forked, renews the
+ * threads only: the child would then use a timer that it does not have, and abort.
  */
 static pid_t plugin_fork(void *state)
 {

@@ -30,6 +30,9 @@ CONFIG = """
   [[ruby]]
   language = ruby
   processes = 1
+  [[perl]]
+  language = perl
+  processes = 1
   [[echo]]
   language = echo
   processes = 1
@@ -48,6 +51,7 @@ CONFIG = """
     .php = group:blog
     .lua = group:lua
     .ru = group:ruby
+    .psgi = group:perl
     .shout = group:echo
 """
 
@@ -86,8 +90,18 @@ run(lambda do |env|
   [200, {{ "content-type" => "application/json" }}, [JSON.generate(seen)]]
 end)
 """
+PSGI = """
+use JSON::PP ();
+
+sub {{
+    my ($env) = @_;
+    my @names = qw(SCRIPT_NAME PATH_INFO REQUEST_URI SCRIPT_FILENAME DOCUMENT_ROOT QUERY_STRING);
+    my $seen = JSON::PP->new->latin1->encode({{mark => "{mark}", map {{ $_ => $env->{{$_}} }} @names}});
+    return [200, ['Content-Type' => 'application/json'], [$seen]];
+}}
+"""
 # A script of each language that answers with what it was told, and its mark.
-LANGUAGES = {"a.wsgi": WSGI, "b.py": WSGI, "c.php": PHP, "e.lua": LUA, "f.ru": RACK}
+LANGUAGES = {"a.wsgi": WSGI, "b.py": WSGI, "c.php": PHP, "e.lua": LUA, "f.ru": RACK, "g.psgi": PSGI}
 
 
 def wsgi(mark: str) -> str:
@@ -124,7 +138,7 @@ def seen(answer: Answer) -> dict[str, Any]:
 
 def test_each_extension_goes_to_its_own_group(site: Server) -> None:
     all_of_them = [seen(site.get(f"/{name}")) for name in LANGUAGES]
-    assert "".join(answer["mark"] for answer in all_of_them) == "abcef"
+    assert [answer["mark"] for answer in all_of_them] == [name[0] for name in LANGUAGES]
     a, b = all_of_them[:2]
     assert a["pid"] in site.pids("worker", "first")
     assert b["pid"] in site.pids("worker", "second")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import select
@@ -69,6 +70,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
         select.select([], [], [], 0.01)
 
 
+def _end_with_parent() -> None:
+    """Whoever kills a test run leaves no server behind (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 class Server:
     """One webserverd with the groups app (one request at a time), many and brief, all with the same application."""
 
@@ -120,7 +126,9 @@ class Server:
     def start(self) -> None:
         command = [self.programs / "webserverd", "--config", self.directory / "webserver.conf", "--foreground"]
         with open(self.directory / "stderr", "wb") as stderr:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True, preexec_fn=_end_with_parent
+            )
         until(self._ready, "the server is not ready", SECONDS * 2 * self.slowness)
         assert "failed to start" not in self.said(), f"{self.said()}\n{self.log()}"
 

@@ -117,10 +117,6 @@ CHECKED = {
         "[groups]\n[[g]]\nlanguage = echo\nplugin = nothing.so\n",
         "[groups] g: plugin: {}/nothing.so does not exist",
     ),
-    "language without a plugin": (
-        "[groups]\n[[g]]\nlanguage = lua\n",
-        "lua.so does not exist; the plugin for lua is not built or not installed",
-    ),
     "missing interpreter": (
         "[groups]\n[[g]]\nlanguage = echo\ninterpreter = venv/bin/python\n",
         "[groups] g: interpreter: {}/venv does not exist",

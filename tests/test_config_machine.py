@@ -11,7 +11,7 @@ import pytest
 from config_machine import PlainMachine
 from serving import directory
 
-from webserver.config import ConfigErrors, load
+from webserver.config import ConfigErrors, languages, load
 from webserver.config.files import FileProblem, read_environment, read_types
 from webserver.config.machine import READ, SEARCH, WRITE, Machine, User
 from webserver.config.options import MIME_TYPES
@@ -198,3 +198,13 @@ def test_media_types() -> None:
     assert types["woff2"] == "font/woff2"
     assert types["wasm"] == "application/wasm"
     assert len(types) > 100
+
+
+def test_a_language_without_its_plugin(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes with the server, but was left out where it was built."""
+    monkeypatch.setattr(languages, "PLUGIN_PLACES", (str(place / "{language}.so"),))
+    file = place / "server.conf"
+    file.write_text("[groups]\n[[g]]\nlanguage = lua\n[sites]\n[[s]]\nhosts = *\n[[[routes]]]\n/ = group:g\n")
+    with pytest.raises(ConfigErrors) as caught:
+        load(str(file), PlainMachine())
+    assert f"{place}/lua.so does not exist; the plugin for lua is not built or not installed" in str(caught.value)

@@ -99,6 +99,15 @@ def test_a_version_field_is_not_the_protocol_s(app: Server) -> None:
     assert seen(app, "/env", Version="HTTP/9.9")["HTTP_VERSION"] == '"HTTP/1.1"'
 
 
+def test_how_files_are_named_is_not_the_client_s_to_say(app: Server) -> None:
+    fields = {"X-Sendfile-Type": "X-Accel-Redirect", "X-Accel-Mapping": "/a/=/b/", "X-Accel-Limit": "kept"}
+    assert set(seen(app, "/env", **fields)) & {
+        "HTTP_X_SENDFILE_TYPE",
+        "HTTP_X_ACCEL_MAPPING",
+        "HTTP_X_ACCEL_LIMIT",
+    } == {"HTTP_X_ACCEL_LIMIT"}
+
+
 @pytest.mark.parametrize(
     ("calls", "results"),
     [

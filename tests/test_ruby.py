@@ -92,6 +92,12 @@ module Watch
   end
 end
 Process.singleton_class.prepend(Watch)
+module OlderWatch
+  def fork
+    super.tap { |pid| $order << "older hook" unless pid }
+  end
+end
+Process.singleton_class.prepend(OlderWatch)
 run lambda { |env|
   Webserver.after_fork { $order << "late" } if env["QUERY_STRING"] == "late"
   [200, {}, [[$loaded_by, Process.ppid, Process.pid, $order, Random.rand].inspect]]
@@ -104,8 +110,8 @@ def test_preloading_the_application_and_hooks(server: Server) -> None:
     seen = {}
     for _ in range(60):
         loaded_by, parent, pid, order, _ = eval(server.get("/").text)
-        assert (loaded_by, order[-3:]) == (parent, ["before true", "hook true", "after true"])
-        assert set(order[:-3]) <= {"before true"}
+        assert (loaded_by, order[-4:]) == (parent, ["before true", "hook true", "older hook", "after true"])
+        assert set(order[:-4]) <= {"before true"}
         seen[pid] = order
     manager = server.pids("manager")[0]
     assert loaded_by == manager

@@ -138,7 +138,7 @@ module Webserver
         Webserver.instance_variable_get(:@before_fork).each(&:call)
       end
 
-      # Everything else that wants to know of a fork has been told by Process._fork.
+      # Everything else that wants to know of a fork has been told by Process.fork.
       def after_fork
         handler = trap("CHLD", "DEFAULT") # the manager has one of its own; without Ruby's, it waits for ever
         trap("CHLD", handler) if handler.respond_to?(:call)

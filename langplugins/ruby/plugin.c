@@ -156,13 +156,14 @@ static int plugin_preload(void *state, char *message, size_t message_size)
 static VALUE fork_guarded(VALUE argument)
 {
 	load_call((struct plugin *)argument, "before_fork", 0, NULL);
-	return rb_funcall(rb_mProcess, rb_intern("_fork"), 0);
+	return rb_funcall(rb_mProcess, rb_intern("fork"), 0);
 }
 
 /*
  * Ruby forks itself: its timer, its pipes for signals and its list of threads are taken down before and set up again
- * after, and libraries that hook Process._fork are told. rb_thread_atfork() alone, in a child that another has forked,
- * renews the threads only: the child would then use a timer that it does not have, and abort.
+ * after, and libraries that hook a fork are told. Those of today hook Process._fork, which Process.fork comes to; older
+ * ones, such as Rails 6.1, Process.fork alone. rb_thread_atfork() alone, in a child that another has forked, renews the
+ * threads only: the child would then use a timer that it does not have, and abort.
  */
 static pid_t plugin_fork(void *state)
 {

@@ -62,9 +62,13 @@ def forms(answer: Answer) -> list[Form]:
 
 
 class Browser:
-    """One person's: what it has been told to remember goes with each request."""
+    """One person's: what it has been told to remember goes with each request.
 
-    def __init__(self, server: Server) -> None:
+    With `says_from_where`, so does the page that it shows, as Referer; some applications go back there after a form.
+    """
+
+    def __init__(self, server: Server, says_from_where: bool = False) -> None:
+        self.says_from_where = says_from_where
         self.server = server
         self.cookies: dict[str, str] = {}
         self.at = "/"  # the page that it shows
@@ -92,7 +96,9 @@ class Browser:
     def send(self, method: str, target: str, body: bytes | None, fields: dict[str, str]) -> Answer:
         """One request, and no redirection is followed."""
         host = f"127.0.0.1:{self.server.port}"
-        fields = {"Host": host, "Referer": f"http://{host}{self.at.partition('#')[0]}", **fields}
+        if self.says_from_where:
+            fields = {"Referer": f"http://{host}{self.at.partition('#')[0]}", **fields}
+        fields = {"Host": host, **fields}
         if self.cookies:
             fields["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         self.at = urllib.parse.urljoin(self.at, target)

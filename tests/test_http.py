@@ -160,6 +160,7 @@ def test_target_s_authority_is_the_host(small: Server) -> None:
 def test_spoofed_fields_reach_nobody(small: Server) -> None:
     small.start()
     fields = ["X_Forwarded_For: s", "X-Forwarded_For: s", "Proxy: s", "PROXY: s", "Content_Length: 5", "X-Seen: s"]
+    fields += ["X-Sendfile-Type: s", "X-ACCEL-Mapping: s"]
     for path in ("/echo/variables", "/echo/fields"):
         answer = small.raw(head(path, *fields))
         assert [line for line in answer.split(b"\n") if line.endswith(b": s")] == [

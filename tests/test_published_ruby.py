@@ -7,11 +7,13 @@ the way out of it leads to the test's directory.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -141,6 +143,9 @@ def redmine(request: pytest.FixtureRequest, empty: Path) -> Iterator[Server]:
         data = empty / (layout.prefix.strip("/") or "root")  # SQLite has a journal beside its file
         data.mkdir()
         shutil.copyfile(empty / "empty.sqlite3", data / "redmine.sqlite3")
+        with contextlib.closing(sqlite3.connect(data / "redmine.sqlite3")) as opened:
+            # Readers wait for nobody then. Redmine takes a person whom it could not read for a stranger.
+            opened.execute("PRAGMA journal_mode = WAL")
         instance(place, data / "redmine.sqlite3")
         shutil.copyfile(empty / "Gemfile.lock", place / "Gemfile.lock")
         if ROOT:

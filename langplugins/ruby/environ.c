@@ -243,15 +243,10 @@ static VALUE known_value(struct thread *thread, const struct langplugin_variable
 	return rb_str_dup(last);
 }
 
-/*
- * Fields that are not for a client to say: "Version" would have the name of ours, and by the others Rack::Sendfile,
- * before 2025, learned from its proxy how to name files to it. That is us: whoever else says them would choose files.
- */
-static bool is_ours(struct langplugin_text name)
+/* A field "Version" of the client's has the name of ours. */
+static bool is_version(struct langplugin_text name)
 {
-	return (name.size == 12 && memcmp(name.data, "HTTP_VERSION", 12) == 0) ||
-	       (name.size == 20 && (memcmp(name.data, "HTTP_X_SENDFILE_TYPE", 20) == 0 ||
-					   memcmp(name.data, "HTTP_X_ACCEL_MAPPING", 20) == 0));
+	return name.size == 12 && memcmp(name.data, "HTTP_VERSION", 12) == 0;
 }
 
 static void put_fields(struct thread *thread, VALUE env, const struct langplugin_request *r)
@@ -260,7 +255,7 @@ static void put_fields(struct thread *thread, VALUE env, const struct langplugin
 		const struct langplugin_variable *v = &r->variables[i];
 		if (v->known && v->known < thread->host->known_count)
 			rb_hash_aset(env, thread->plugin->names[v->known], known_value(thread, v));
-		else if (!is_ours(v->name))
+		else if (!is_version(v->name))
 			rb_hash_aset(env, rb_obj_freeze(rb_usascii_str_new(v->name.data, (long)v->name.size)),
 				bytes(v->value));
 	}

@@ -102,8 +102,10 @@ int name_known(const struct names *names, const char *name, size_t size)
 	if (!all)
 		return FIELD_BAD;
 	/* "X_Y" and "X-Y" become the same CGI variable, and "Proxy" becomes HTTP_PROXY, which libraries of applications
-	   take for the operator's. */
-	if (underscore || (size == 5 && same(name, "proxy", 5)))
+	   take for the operator's. By the others Rack (CVE-2025-61780), Plack and their like learn from a proxy how to
+	   name files to it: that is us, and whoever else says them would choose files. */
+	if (underscore || (size == 5 && same(name, "proxy", 5)) ||
+		(size == 15 && (same(name, "x-sendfile-type", 15) || same(name, "x-accel-mapping", 15))))
 		return FIELD_HIDDEN;
 	for (uint32_t at = place_of(hash); names->place[at] != 0; at = (at + 1) % PLACES) {
 		const struct engine_text *candidate = &known[names->place[at]];

@@ -76,7 +76,7 @@ bool authority_valid(struct engine_text authority, struct engine_text *name);
 /* ---- fields.c */
 struct names *names_make(void);
 void names_free(struct names *names);
-/* Number of a known field, 0 for others, -1 when name is not a token or is one nobody may see ("Proxy", "_" in it):
+/* Number of a known field, 0 for others, negative when name is not a token or is one nobody may see ("Proxy", "X_Y"):
    FIELD_BAD, FIELD_HIDDEN. */
 enum { FIELD_BAD = -1, FIELD_HIDDEN = -2 };
 int name_known(const struct names *names, const char *name, size_t size);

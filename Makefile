@@ -21,13 +21,13 @@ ENGINE := $(wildcard webserver/engine/*.c webserver/engine/*.h webserver/wire/*.
 HOST := $(wildcard langplugins/host/*.c langplugins/host/*.h webserver/wire/*.c webserver/wire/*.h) \
 	langplugins/include/langplugin.h
 
-.PHONY: all build built run test test-long test-pypi bench check clean install-header setup-build setup-test setup-pypi \
-	setup-demo setup-bench
+.PHONY: all build built run test test-long test-pypi bench check clean install-header setup-build setup-test setup-long \
+	setup-pypi setup-demo setup-bench
 
 all: build
 
 # A static pattern: make looks for no implicit rule where a target is phony.
-setup-build setup-test setup-pypi setup-demo setup-bench: setup-%:
+setup-build setup-test setup-long setup-pypi setup-demo setup-bench: setup-%:
 	@tools/setup $*
 
 # A second make, since what is missing for the build may have been installed by the first one's setup-build.
@@ -104,7 +104,7 @@ run: setup-demo build
 test: setup-test build
 	@exec tools/test
 
-test-long: setup-test build
+test-long: setup-long build
 	@exec tools/test --long
 
 test-pypi: setup-pypi build

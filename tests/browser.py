@@ -25,6 +25,7 @@ class _Forms(HTMLParser):
         super().__init__()
         self.found: list[Form] = []
         self._area = ""
+        self._select = ""
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attributes}
@@ -36,10 +37,18 @@ class _Forms(HTMLParser):
             elif tag == "textarea":
                 self._area = given["name"]
                 self.found[-1].values[self._area] = ""
+            elif tag == "select":
+                self._select = "" if "multiple" in given else given["name"]
+        elif self._select and tag == "option":
+            values = self.found[-1].values
+            if self._select not in values or "selected" in given:
+                values[self._select] = given.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "textarea":
             self._area = ""
+        elif tag == "select":
+            self._select = ""
 
     def handle_data(self, data: str) -> None:
         if self._area:
@@ -53,9 +62,13 @@ def forms(answer: Answer) -> list[Form]:
 
 
 class Browser:
-    """One person's: what it has been told to remember goes with each request."""
+    """One person's: what it has been told to remember goes with each request.
 
-    def __init__(self, server: Server) -> None:
+    With `says_from_where`, so does the page that it shows, as Referer; some applications go back there after a form.
+    """
+
+    def __init__(self, server: Server, says_from_where: bool = False) -> None:
+        self.says_from_where = says_from_where
         self.server = server
         self.cookies: dict[str, str] = {}
         self.at = "/"  # the page that it shows
@@ -82,7 +95,10 @@ class Browser:
 
     def send(self, method: str, target: str, body: bytes | None, fields: dict[str, str]) -> Answer:
         """One request, and no redirection is followed."""
-        fields = {"Host": f"127.0.0.1:{self.server.port}", **fields}
+        host = f"127.0.0.1:{self.server.port}"
+        if self.says_from_where:
+            fields = {"Referer": f"http://{host}{self.at.partition('#')[0]}", **fields}
+        fields = {"Host": host, **fields}
         if self.cookies:
             fields["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         self.at = urllib.parse.urljoin(self.at, target)

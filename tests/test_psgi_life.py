@@ -91,6 +91,55 @@ def test_end_blocks_and_destructors_run_once_in_each_worker(server: Server) -> N
     assert f"end of {manager[0]}" not in lines
 
 
+# A driver that notes who takes leave of its database, as those of servers do when a handle is destroyed.
+DRIVER = """
+package DBD::Leaving;
+our $driver;
+sub driver { return $driver ||= DBI::_new_drh('DBD::Leaving::dr', { Name => 'Leaving', Version => 1 }) }
+package DBD::Leaving::dr;
+our $imp_data_size = 0;
+sub connect {
+    my ($driver, $name) = @_;
+    my ($outer, $inner) = DBI::_new_dbh($driver, { Name => $name });
+    $inner->STORE(Active => 1);
+    return $outer;
+}
+package DBD::Leaving::db;
+our $imp_data_size = 0;
+sub STORE { my ($one, $name, $value) = @_; return $name eq 'AutoCommit' || $one->SUPER::STORE($name, $value) }
+sub disconnect {
+    my ($one) = @_;
+    open my $file, '>>', __FILE__ . '.left' or die;
+    print $file $one->FETCH('Name'), " by $$\\n";
+    return $one->STORE(Active => 0);
+}
+sub DESTROY { my ($one) = @_; $one->disconnect if $one->FETCH('Active') }
+package DBD::Leaving::st;
+our $imp_data_size = 0;
+1;
+"""
+PRELOADED = """
+use DBI;
+our $shared = DBI->connect('dbi:Leaving:shared', '', '');
+our $own;
+Webserver::after_fork(sub { $own = DBI->connect('dbi:Leaving:own', '', '') });
+1;
+"""
+
+
+def test_no_worker_ends_the_database_connection_of_all(server: Server) -> None:
+    prepare(server, processes=2, lines=f"preload = {server.directory}/work/lib/Preloaded.pm, work/clauses.psgi")
+    left = server.file("work/lib/DBD/Leaving.pm", DRIVER).with_suffix(".pm.left")
+    server.file("work/lib/Preloaded.pm", PRELOADED)
+    left.touch()
+    left.chmod(0o666)
+    server.start()
+    pids = server.pids("worker")
+    server.ctl("restart", "app")
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the old workers have not ended")
+    assert sorted(left.read_text().splitlines()) == sorted(f"own by {pid}" for pid in pids)
+
+
 def test_a_stuck_request_is_shown_in_perl(server: Server) -> None:
     prepare(server, processes=1, lines="request_timeout = 0.3s").start()
     server.allow("request_timeout", "504", "stack")

@@ -50,8 +50,22 @@ sub _preload {
 }
 
 sub _forked {
+    _disown() if DBI->can('visit_handles');
     my @hooks = @after_fork;
     $_->() for @hooks;
+    return;
+}
+
+# A database handle that preloading has left is of one connection for all workers. The first one to end would take leave
+# of the database for the others, whose next query fails.
+sub _disown {
+    DBI->visit_handles(
+        sub {
+            my ($handle) = @_;
+            $handle->{InactiveDestroy} = 1 unless $handle->{Type} eq 'dr';
+            return 1;
+        }
+    );
     return;
 }
 

@@ -122,8 +122,8 @@ OTHERS_WAIT = 30.0  # in the end, after request_timeout
 def stacks_written(told: float, heard: float | None, now: float) -> bool:
     """Whether a worker that was told at `told` to leave has had the time to write its stacks.
 
-    `heard`: when its page was seen to say that it knows, None if it was not. It takes its orders one after the other, so
-    that its stacks were asked for before.
+    `heard`: when its page was seen to say that it knows, None if it was not. It takes its orders one after the other,
+    so that its stacks were asked for before.
     """
     return now - told >= REACT_WAIT if heard is None else now - heard >= STACKS_WAIT
 

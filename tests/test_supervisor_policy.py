@@ -38,6 +38,7 @@ from webserver.supervisor.policy import (
     on_signal,
     overstays,
     slow_beat_stopped,
+    stacks_written,
     stuck,
     tunnels_wait,
 )
@@ -162,6 +163,21 @@ def test_late_comes_before_hung() -> None:
     assert not late(State.STARTING, 0.0, BEAT_LATE)
     assert slow_beat_stopped(State.RUNNING, 0.0, SLOW_BEAT_LIMIT)
     assert not slow_beat_stopped(State.STARTING, 0.0, SLOW_BEAT_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("told", "heard", "wanted"),
+    [
+        (98.0, None, False),  # it may be slow to take its orders
+        (95.0, None, True),  # it does not take them
+        (96.0, 100.0, False),  # it has just taken them
+        (96.0, 99.0, False),
+        (96.0, 98.0, True),
+        (90.0, 99.0, False),
+    ],
+)
+def test_stacks_are_written_before_the_kill(told: float, heard: float | None, wanted: bool) -> None:
+    assert stacks_written(told, heard, 100.0) is wanted
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@
 #include "plugin.h"
 
 #define STACK_SIGNAL (SIGRTMAX - 2) /* nobody else uses it */
-#define LOCK_SECONDS 2		    /* to get the lock in */
+#define LOCK_SECONDS 1		    /* to get the lock in; the supervisor waits longer (STACKS_WAIT) before it kills */
 #define FRAMES	     64
 
 static atomic_int frames_to = -1;

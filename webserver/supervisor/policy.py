@@ -115,7 +115,17 @@ def tunnels_wait(told: float | None, grace: float, now: float) -> bool:
 
 
 REACT_WAIT = 5.0  # seconds in which a worker takes note that it is to end, whatever its application does
+STACKS_WAIT = 1.5  # after that, to write its stacks: Ruby's are there after a second (LOCK_SECONDS) at the latest
 OTHERS_WAIT = 30.0  # in the end, after request_timeout
+
+
+def stacks_written(told: float, heard: float | None, now: float) -> bool:
+    """Whether a worker that was told at `told` to leave has had the time to write its stacks.
+
+    `heard`: when its page was seen to say that it knows, None if it was not. It takes its orders one after the other,
+    so that its stacks were asked for before.
+    """
+    return now - told >= REACT_WAIT if heard is None else now - heard >= STACKS_WAIT
 
 
 def overstays(reacted: bool, waited: float, limit: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import Stuck, overstays, stuck, tunnels_wait
+from webserver.supervisor.policy import Stuck, overstays, stacks_written, stuck, tunnels_wait
 from webserver.wire.page import TUNNEL
 
 
@@ -18,6 +18,7 @@ class Worker:
     pid: int = 0  # as the manager says
     ready: bool = False
     told: float | None = None  # when it was told to leave, as a request in it does not end
+    heard: float | None = None  # when its page was first seen to say so after that
 
     def look(self, limit: float, grace: float, leaving: float | None, now: float) -> tuple[Stuck, str]:
         """What is to be done about it, and why if that is known here.
@@ -26,11 +27,16 @@ class Worker:
         end, if they were.
         """
         page = self.page.read()
+        reacted = page.state_name in ("draining", "gone")
+        if self.told is not None and self.heard is None and reacted:
+            self.heard = now
         since = [slot.since_ns for slot in page.slot if slot.running and slot.phase != TUNNEL]
         tunnels = page.tunnels > 0 and tunnels_wait(self.told, grace, now)
         decision = stuck(since, limit, int(now * 1e9), self.told is not None, tunnels)
+        if decision is Stuck.KILL and self.told is not None and not stacks_written(self.told, self.heard, now):
+            decision = Stuck.NO
         if decision is not Stuck.KILL and leaving is not None:
-            why = overstays(page.state_name in ("draining", "gone"), now - leaving, limit)
+            why = overstays(reacted, now - leaving, limit)
             if why:
                 return Stuck.KILL, why
         return decision, ""

@@ -2,6 +2,7 @@
 local PIECE = ("0123456789abcdef"):rep(4096) -- 64 KiB
 local STREAM_BYTES = 10 * 1024 * 1024
 local PAGE_BYTES = 10240
+local FILLER = ("."):rep(PAGE_BYTES) -- once: rep() copies byte by byte
 local PAGE_FIELDS = {
   "HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_COOKIE", "HTTP_REFERER",
   "HTTP_CACHE_CONTROL", "HTTP_DNT", "HTTP_X_REQUEST_ID", "HTTP_X_TRACE", "HTTP_X_TENANT",
@@ -21,7 +22,7 @@ function handlers.page(env)
   lines[#lines + 1] = "path: " .. (env.SCRIPT_NAME or "") .. (env.PATH_INFO or "") .. "\n"
   lines[#lines + 1] = "query: " .. (env.QUERY_STRING or "") .. "\n"
   local body = table.concat(lines)
-  body = body .. ("."):rep(PAGE_BYTES - #body)
+  body = body .. FILLER:sub(1, PAGE_BYTES - #body)
   local id = env.HTTP_X_REQUEST_ID or ""
   return 200, {
     ["Content-Type"] = "text/html; charset=utf-8",

@@ -80,8 +80,8 @@ ROWS: tuple[Row, ...] = (
     *_other("ruby", RUBY, ("hello", "page", "upload", "stream")),
     *_other("lua", ("ours-lua", "ours-perl"), ("hello", "page")),
     Row("threads-ruby-64", "ruby", "hello", 64, THREADS),
-    Row("sleep20-ruby-64", "ruby", "sleep20", 64, THREADS),
-    Row("sleep20-python-64", "python", "sleep20", 64, ("ours-python-2x8",)),
+    Row("sleep20-ruby-64", "ruby", "sleep20", 64, THREADS, slow=3.0),  # the first 20 ms bring nothing
+    Row("sleep20-python-64", "python", "sleep20", 64, ("ours-python-2x8",), slow=3.0),
     *_static(),
     Row("pinned-python-1", "python", "hello", 1, PYTHON_ALL, pinned=True),
     Row("pinned-php-1", "php", "hello", 1, PHP, pinned=True),

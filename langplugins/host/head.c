@@ -12,21 +12,6 @@ static bool named(struct langplugin_text name, const char *word)
 	return wire_is_word(name.data, name.size, word);
 }
 
-/* -1: not a length. */
-static int64_t length_of(struct langplugin_text text)
-{
-	int64_t length = 0;
-
-	if (text.size == 0 || text.size > 18)
-		return -1;
-	for (size_t i = 0; i < text.size; i++) {
-		if (text.data[i] < '0' || text.data[i] > '9')
-			return -1;
-		length = length * 10 + (text.data[i] - '0');
-	}
-	return length;
-}
-
 bool head_field_ok(const struct langplugin_field *field)
 {
 	return field->name.size <= UINT16_MAX && wire_is_token(field->name.data, field->name.size) &&
@@ -80,7 +65,7 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	size_t at = sizeof(*to) + table, made = 0;
 	for (size_t i = 0; i < count; i++) {
 		if (length && named(fields[i].name, "content-length")) {
-			int64_t said = length_of(fields[i].value);
+			int64_t said = wire_length(fields[i].value.data, fields[i].value.size);
 			if (said < 0 || (*length >= 0 && *length != said))
 				return LP_INVALID;
 			*length = said;

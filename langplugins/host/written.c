@@ -49,21 +49,6 @@ static struct langplugin_text trimmed(const char *at, const char *end)
 	return (struct langplugin_text){at, (size_t)(end - at)};
 }
 
-/* -1: not a length. */
-static int64_t length_of(struct langplugin_text text)
-{
-	int64_t length = 0;
-
-	if (text.size == 0 || text.size > 18)
-		return -1;
-	for (size_t i = 0; i < text.size; i++) {
-		if (text.data[i] < '0' || text.data[i] > '9')
-			return -1;
-		length = length * 10 + (text.data[i] - '0');
-	}
-	return length;
-}
-
 static bool read_field(struct langplugin_field *field, const char *at, const char *end)
 {
 	const char *colon = memchr(at, ':', (size_t)(end - at));
@@ -91,7 +76,7 @@ static enum written_got take_field(struct written *head, const char *at, const c
 	if (named(&field, "content-length")) {
 		if (head->length >= 0)
 			return wrong("Content-Length comes twice", why);
-		head->length = length_of(field.value);
+		head->length = wire_length(field.value.data, field.value.size);
 		return head->length < 0 ? wrong("Content-Length is not a number", why) : WRITTEN_WHOLE;
 	}
 	if (named(&field, "transfer-encoding")) {

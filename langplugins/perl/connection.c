@@ -99,17 +99,6 @@ static IV connection_close(pTHX_ PerlIO *file)
 	return result;
 }
 
-static PerlIO *connection_dup(pTHX_ PerlIO *file, PerlIO *of, CLONE_PARAMS *parameters, int flags)
-{
-	PERL_UNUSED_CONTEXT;
-	PERL_UNUSED_ARG(file);
-	PERL_UNUSED_ARG(of);
-	PERL_UNUSED_ARG(parameters);
-	PERL_UNUSED_ARG(flags);
-	SETERRNO(EBADF, SS_IVCHAN);
-	return NULL;
-}
-
 PerlIO_funcs connection_layer = {
 	.fsize = sizeof(PerlIO_funcs),
 	.name = "webserver_connection",
@@ -119,7 +108,7 @@ PerlIO_funcs connection_layer = {
 	.Popped = PerlIOBase_popped,
 	.Binmode = PerlIOBase_binmode,
 	.Fileno = take_over,
-	.Dup = connection_dup,
+	.Dup = layer_dup,
 	.Read = connection_read,
 	.Unread = PerlIOBase_unread,
 	.Write = connection_write,

@@ -186,7 +186,7 @@ static IV input_flush(pTHX_ PerlIO *file)
 	return 0;
 }
 
-static PerlIO *input_dup(pTHX_ PerlIO *file, PerlIO *of, CLONE_PARAMS *parameters, int flags)
+PerlIO *layer_dup(pTHX_ PerlIO *file, PerlIO *of, CLONE_PARAMS *parameters, int flags)
 {
 	PERL_UNUSED_CONTEXT;
 	PERL_UNUSED_ARG(file);
@@ -206,7 +206,7 @@ PerlIO_funcs input_layer = {
 	.Popped = input_popped,
 	.Binmode = PerlIOBase_binmode,
 	.Fileno = no_descriptor,
-	.Dup = input_dup,
+	.Dup = layer_dup,
 	.Read = input_read,
 	.Unread = PerlIOBuf_unread,
 	.Seek = input_seek,

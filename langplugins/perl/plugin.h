@@ -203,6 +203,8 @@ void handle_release(pTHX_ GV **kept);
 
 /* ---- input.c, spool.c, errors.c, connection.c */
 extern PerlIO_funcs input_layer, errors_layer, connection_layer;
+/* A second handle to the same request is refused (EBADF). */
+PerlIO *layer_dup(pTHX_ PerlIO *file, PerlIO *of, CLONE_PARAMS *parameters, int flags);
 #define INPUT_KEPT 65536 /* a body of up to so many bytes stays in memory while its request lives: seek() */
 SV *input_take(pTHX_ struct request *request);
 void input_release(pTHX_ struct plugin *plugin);

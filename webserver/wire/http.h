@@ -61,6 +61,21 @@ static inline bool wire_is_word(const char *data, size_t size, const char *lower
 	return size > 0 && (data[0] | 0x20) == lower[0] && strlen(lower) == size && strncasecmp(data, lower, size) == 0;
 }
 
+/* A Content-Length's value; -1: it is not one. */
+static inline int64_t wire_length(const char *data, size_t size)
+{
+	int64_t length = 0;
+
+	if (size == 0 || size > 18)
+		return -1;
+	for (size_t i = 0; i < size; i++) {
+		if (data[i] < '0' || data[i] > '9')
+			return -1;
+		length = length * 10 + (data[i] - '0');
+	}
+	return length;
+}
+
 static inline bool wire_is_one_of(const char *data, size_t size, const char *const *words, size_t count)
 {
 	for (size_t i = 0; i < count; i++)

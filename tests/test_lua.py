@@ -206,6 +206,43 @@ def test_a_stream_that_was_kept_reads_nothing_of_the_next_request(server: Server
     wait_until(lambda: "the request of this stream is over" in server.log(), "nothing says why")
 
 
+def test_an_environment_that_was_kept_has_nothing_of_the_next_request(server: Server) -> None:
+    code = """
+        local kept
+        return function(env)
+          if kept then
+            return 200, {}, kept.QUERY_STRING .. "|" .. select(2, pcall(function() return kept.PATH_INFO end))
+          end
+          kept = env
+          return 200, {}, env.QUERY_STRING
+        end
+    """
+    start(server, code)
+    assert server.get("/first?q=1").body == b"q=1"
+    kept = server.get("/second?q=2").body
+    assert kept.startswith(b"q=1|")
+    assert kept.endswith(b"app.lua:5: the request of this environment is over"), kept
+
+
+def test_pairs_finds_all_of_an_environment(server: Server) -> None:
+    code = """
+        return function(env)
+          local names = {}
+          for name, value in pairs(env) do
+            assert(env[name] == value)
+            names[#names + 1] = name
+          end
+          table.sort(names)
+          return 200, {}, table.concat(names, " ")
+        end
+    """
+    start(server, code)
+    names = server.get("/", X_One="1").body.decode().split()
+    assert {"PATH_INFO", "REQUEST_METHOD", "HTTP_X_ONE", "HTTP_HOST", "input", "error"} <= set(names)
+    assert len(names) == len(set(names))
+    assert "HTTPS" not in names
+
+
 def test_the_stack_of_a_stuck_application_is_in_the_log(server: Server) -> None:
     server.allow("error", "request_timeout", "stack")
     code = "local function stuck() while true do end end return function(env) if env.QUERY_STRING == 'x' then stuck() end return 200 end"

@@ -127,6 +127,7 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 			host->write(call, text, sizeof(text) - 1, 0);
 	}
 	plugin->call = NULL;
+	plugin->environ = NULL;
 	return LP_DONE;
 }
 

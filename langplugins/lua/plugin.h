@@ -27,6 +27,7 @@ struct plugin {
 	size_t count;
 	lua_State *state;
 	struct langplugin_call *call; /* the request that runs; NULL between requests */
+	const void *environ;	      /* its environment, by which it is told from those of before */
 };
 
 struct plugin *plugin_of(lua_State *L);

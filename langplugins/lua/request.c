@@ -10,8 +10,8 @@
 #include "plugin.h"
 
 #define PIECE 65536
+#define MOST  1024 /* fields of an answer */
 
-/* The request that runs, or an error. */
 static struct langplugin_call *call_of(lua_State *L)
 {
 	struct langplugin_call *call = plugin_of(L)->call;
@@ -21,91 +21,98 @@ static struct langplugin_call *call_of(lua_State *L)
 	return call;
 }
 
-/* ---- what was asked */
-
+#define AT(member) offsetof(struct langplugin_request, member)
+/* By number; 0: a field of the request's. */
 static const struct {
 	const char *name;
 	size_t offset;
-} from_request[] = {
-	{"REQUEST_METHOD", offsetof(struct langplugin_request, method)},
-	{"REQUEST_URI", offsetof(struct langplugin_request, target)},
-	{"SCRIPT_NAME", offsetof(struct langplugin_request, script_name)},
-	{"PATH_INFO", offsetof(struct langplugin_request, path_info)},
-	{"QUERY_STRING", offsetof(struct langplugin_request, query)},
-	{"SERVER_NAME", offsetof(struct langplugin_request, server_name)},
-	{"SERVER_PORT", offsetof(struct langplugin_request, server_port)},
-	{"SERVER_PROTOCOL", offsetof(struct langplugin_request, protocol)},
-	{"SERVER_ADDR", offsetof(struct langplugin_request, server_addr)},
-	{"REMOTE_ADDR", offsetof(struct langplugin_request, remote_addr)},
-	{"REMOTE_PORT", offsetof(struct langplugin_request, remote_port)},
-	{"REQUEST_SCHEME", offsetof(struct langplugin_request, scheme)},
-	{"REQUEST_ID", offsetof(struct langplugin_request, request_id)},
-	{"DOCUMENT_ROOT", offsetof(struct langplugin_request, document_root)},
-	{"SCRIPT_FILENAME", offsetof(struct langplugin_request, script_filename)},
-	{"UPGRADE", offsetof(struct langplugin_request, upgrade)},
-};
+} fixed[] = {{NULL, 0}, {"REQUEST_METHOD", AT(method)}, {"REQUEST_URI", AT(target)}, {"SCRIPT_NAME", AT(script_name)},
+	{"PATH_INFO", AT(path_info)}, {"QUERY_STRING", AT(query)}, {"SERVER_NAME", AT(server_name)},
+	{"SERVER_PORT", AT(server_port)}, {"SERVER_PROTOCOL", AT(protocol)}, {"SERVER_ADDR", AT(server_addr)},
+	{"REMOTE_ADDR", AT(remote_addr)}, {"REMOTE_PORT", AT(remote_port)}, {"REQUEST_SCHEME", AT(scheme)},
+	{"REQUEST_ID", AT(request_id)}, {"DOCUMENT_ROOT", AT(document_root)}, {"UPGRADE", AT(upgrade)},
+	{"SCRIPT_FILENAME", AT(script_filename)}, {"HTTPS", AT(scheme)}};
+#define FIXED (sizeof(fixed) / sizeof(fixed[0]))
 
-/* environ(): a table of CGI's variables */
-static int environ_table(lua_State *L)
+static const struct langplugin_text *find(lua_State *L, const struct langplugin_request *request, lua_Integer number)
+{
+	static const struct langplugin_text on = {"on", 2};
+	const void *at = (const char *)request + fixed[number].offset;
+	size_t size;
+
+	if (number == FIXED - 1)
+		return request->scheme.size == 5 ? &on : NULL;
+	if (number)
+		return at;
+	const char *name = lua_tolstring(L, 2, &size);
+	for (size_t i = 0; i < request->variable_count; i++)
+		if (request->variables[i].name.size == size && memcmp(request->variables[i].name.data, name, size) == 0)
+			return &request->variables[i].value;
+	return NULL;
+}
+
+/* variable(env, name): made when it is asked for, since most never are, and kept in env */
+static int variable(lua_State *L)
+{
+	struct plugin *plugin = plugin_of(L);
+
+	if (lua_topointer(L, 1) != plugin->environ)
+		return luaL_error(L, "the request of this environment is over");
+	if (lua_type(L, 2) != LUA_TSTRING)
+		return 0;
+	lua_pushvalue(L, 2);
+	/* The upvalue: by name the number in `fixed`, or what is the same for every request. */
+	if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNIL || lua_isinteger(L, 3)) {
+		const struct langplugin_text *text = find(L, plugin->host->request(plugin->call), lua_tointeger(L, 3));
+		if (!text)
+			return 0;
+		lua_pushlstring(L, text->data, text->size);
+	}
+	lua_pushvalue(L, 2);
+	lua_pushvalue(L, -2);
+	lua_rawset(L, 1);
+	return 1;
+}
+
+/* environ(): a table that variable() is going to fill */
+static int make_environ(lua_State *L)
+{
+	lua_createtable(L, 0, 16);
+	plugin_of(L)->environ = lua_topointer(L, -1);
+	return 1;
+}
+
+/* fill(env): with all that there is */
+static int fill(lua_State *L)
 {
 	const struct langplugin_request *request = plugin_of(L)->host->request(call_of(L));
 
-	lua_createtable(L, 0, (int)request->variable_count + 24);
-	for (size_t i = 0; i < sizeof(from_request) / sizeof(from_request[0]); i++) {
-		const void *at = (const char *)request + from_request[i].offset;
-		const struct langplugin_text *text = at;
-		lua_pushlstring(L, text->data, text->size);
-		lua_setfield(L, -2, from_request[i].name);
-	}
-	for (size_t i = 0; i < request->variable_count; i++) {
-		const struct langplugin_variable *v = &request->variables[i];
-		lua_pushlstring(L, v->name.data, v->name.size);
-		lua_pushlstring(L, v->value.data, v->value.size);
-		lua_rawset(L, -3);
-	}
-	return 1;
+	for (size_t i = 1; i < FIXED; i++, lua_pop(L, 1))
+		lua_getfield(L, 1, fixed[i].name);
+	for (size_t i = 0; i < request->variable_count; i++, lua_pop(L, 1))
+		lua_getfield(L, 1, request->variables[i].name.data);
+	return 0;
 }
 
-/* Bytes of the body: 0 at its end. */
-static size_t fetch(lua_State *L, char *to, size_t size)
-{
-	ssize_t got = plugin_of(L)->host->read(call_of(L), to, size, 0);
-
-	if (got == LP_GONE)
-		luaL_error(L, "the client went away before its request was complete");
-	return got > 0 ? (size_t)got : 0; /* LP_INVALID: the answer is complete, and the rest is nobody's */
-}
-
-/* read(size): as many bytes, fewer at the body's end, nil after it */
+/* read(size, some): as many bytes, fewer at the body's end, nil after it; some: at least a byte will do */
 static int read_bytes(lua_State *L)
 {
 	lua_Integer asked = luaL_checkinteger(L, 1);
-	size_t want = asked > 0 ? (size_t)asked : 0, have = 0, got = 1;
+	size_t want = asked > 0 ? (size_t)asked : 0, enough = lua_toboolean(L, 2) ? 1 : want, have = 0;
+	ssize_t got = 1;
 	luaL_Buffer buffer;
 
 	luaL_buffinit(L, &buffer);
-	while (got && have < want) {
+	while (got > 0 && have < enough) {
 		size_t room = want - have < PIECE ? want - have : PIECE;
-		got = fetch(L, luaL_prepbuffsize(&buffer, room), room);
-		luaL_addsize(&buffer, got);
-		have += got;
+		got = plugin_of(L)->host->read(call_of(L), luaL_prepbuffsize(&buffer, room), room, 0);
+		if (got == LP_GONE)
+			luaL_error(L, "the client went away before its request was complete");
+		if (got > 0) /* LP_INVALID: the answer is complete, and the rest is nobody's */
+			have += (size_t)got, luaL_addsize(&buffer, (size_t)got);
 	}
 	luaL_pushresult(&buffer);
 	if (!have && want)
-		lua_pushnil(L);
-	return 1;
-}
-
-/* some(most): what has come, at least a byte; nil at the body's end */
-static int read_some(lua_State *L)
-{
-	lua_Integer most = luaL_checkinteger(L, 1);
-	size_t room = most > PIECE ? PIECE : most > 0 ? (size_t)most : 1;
-	luaL_Buffer buffer;
-	size_t got = fetch(L, luaL_buffinitsize(L, &buffer, room), room);
-
-	luaL_pushresultsize(&buffer, got);
-	if (!got)
 		lua_pushnil(L);
 	return 1;
 }
@@ -129,52 +136,50 @@ static int deadline(lua_State *L)
 	return 1;
 }
 
-/* ---- what is answered */
-
 struct fields {
-	struct langplugin_field *field;
 	size_t count;
 	bool length; /* one of them is Content-Length */
+	struct langplugin_field field[MOST];
 };
 
-/* The value at the top as text; it is moved to the table at `anchors`, which keeps it alive. */
-static struct langplugin_text text_of(lua_State *L, int anchors)
+/* A string lives in the headers; one made of a number stays on the stack, below the `above` values of an iteration. */
+static struct langplugin_text text_at(lua_State *L, int index, int above)
 {
-	size_t size;
+	struct langplugin_text text;
 
-	if (!lua_isstring(L, -1))
-		luaL_error(L, "the headers hold a %s, expected a string", luaL_typename(L, -1));
-	const char *data = lua_tolstring(L, -1, &size);
-	lua_rawseti(L, anchors, (lua_Integer)lua_rawlen(L, anchors) + 1);
-	return (struct langplugin_text){data, size};
+	if (lua_type(L, index) != LUA_TSTRING) {
+		luaL_checkstack(L, 8, "headers");
+		/* Of a copy: lua_next would lose its way if the key itself became a string. */
+		lua_pushvalue(L, index);
+		if (!lua_tolstring(L, -1, NULL))
+			luaL_error(L, "the headers hold a %s, expected a string", luaL_typename(L, -1));
+		index = -1 - above;
+		lua_insert(L, index);
+	}
+	text.data = lua_tolstring(L, index, &text.size);
+	return text;
 }
 
-/* A table of fields, each a string, a number, or a list of these. Lives as long as what is on the stack now. */
-static struct fields fields_of(lua_State *L, int index)
+/* A table of fields, each a string, a number, or a list of these. Good as long as what it leaves on the stack. */
+static void fields_of(lua_State *L, int index, struct fields *fields)
 {
-	struct fields fields = {NULL, 0, false};
-	size_t most = 0;
-
+	fields->count = fields->length = 0;
 	luaL_checktype(L, index, LUA_TTABLE);
-	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
-		most += lua_istable(L, -1) ? lua_rawlen(L, -1) : 1;
-	fields.field = lua_newuserdatauv(L, (most + 1) * sizeof(*fields.field), 0);
-	lua_createtable(L, (int)most * 2, 0);
-	int anchors = lua_gettop(L);
-	for (lua_pushnil(L); lua_next(L, index); lua_settop(L, anchors + 1)) {
-		/* A copy of the key: lua_next would lose its way if the key itself became a string. */
-		lua_pushvalue(L, -2);
-		struct langplugin_text name = text_of(L, anchors);
+	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+		struct langplugin_text name = text_at(L, -2, 2);
 		bool list = lua_istable(L, -1);
 		lua_Integer count = list ? (lua_Integer)lua_rawlen(L, -1) : 1;
-		for (lua_Integer i = 1; i <= count; i++) {
+		for (lua_Integer i = 1; i <= count; i++, lua_pop(L, 1)) {
+			if (fields->count == MOST)
+				luaL_error(L, "more than %d headers", MOST);
 			if (list)
-				lua_rawgeti(L, anchors + 2, i);
-			fields.field[fields.count++] = (struct langplugin_field){name, text_of(L, anchors)};
+				lua_rawgeti(L, -1, i);
+			else
+				lua_pushvalue(L, -1);
+			fields->field[fields->count++] = (struct langplugin_field){name, text_at(L, -1, 3)};
 		}
-		fields.length |= name.size == 14 && strncasecmp(name.data, "Content-Length", 14) == 0;
+		fields->length |= name.size == 14 && strncasecmp(name.data, "Content-Length", 14) == 0;
 	}
-	return fields;
 }
 
 static int checked(lua_State *L, int result)
@@ -190,37 +195,34 @@ static int respond(lua_State *L)
 	int status = (int)luaL_checkinteger(L, 1);
 	lua_Integer length = luaL_checkinteger(L, 4);
 	struct langplugin_text reason = {luaL_checkstring(L, 2), lua_rawlen(L, 2)};
-	struct fields fields = fields_of(L, 3);
+	struct fields fields;
 
+	fields_of(L, 3, &fields);
 	return checked(L, plugin_of(L)->host->respond(
 				  call_of(L), status, reason, fields.field, fields.count, fields.length ? -1 : length));
 }
 
-/* inform(headers): early hints, before the answer */
-static int inform(lua_State *L)
+/* fields(headers, after): early hints before the answer, or trailers, while the body is made */
+static int send_fields(lua_State *L)
 {
-	struct fields fields = fields_of(L, 1);
+	const struct langplugin_host *host = plugin_of(L)->host;
+	struct fields fields;
 
-	return checked(L, plugin_of(L)->host->inform(call_of(L), 103, fields.field, fields.count));
+	fields_of(L, 1, &fields);
+	return checked(L, lua_toboolean(L, 2) ? host->trailers(call_of(L), fields.field, fields.count)
+					      : host->inform(call_of(L), 103, fields.field, fields.count));
 }
 
-/* trailers(headers): while the body is made */
-static int trailers(lua_State *L)
-{
-	struct fields fields = fields_of(L, 1);
-
-	return checked(L, plugin_of(L)->host->trailers(call_of(L), fields.field, fields.count));
-}
-
-/* write(piece, last): it is on its way now, unless it is the last. False: the client has gone */
+/* write(piece, last): it is on its way now; the last one ends the answer. False: the client has gone */
 static int write_piece(lua_State *L)
 {
 	const struct langplugin_host *host = plugin_of(L)->host;
 	const char *data = luaL_checkstring(L, 1);
-	int result = host->write(call_of(L), data, lua_rawlen(L, 1), 0);
+	size_t size = lua_rawlen(L, 1);
+	int result = size ? host->write(call_of(L), data, size, 0) : LP_OK;
 
-	if (result == LP_OK && !lua_toboolean(L, 2))
-		result = host->flush(call_of(L), 0);
+	if (result == LP_OK)
+		result = lua_toboolean(L, 2) ? host->end(call_of(L)) : host->flush(call_of(L), 0);
 	lua_pushboolean(L, result == LP_OK);
 	return 1;
 }
@@ -233,13 +235,6 @@ static int send_file(lua_State *L)
 
 	if (at < 0 || plugin_of(L)->host->send_file(call_of(L), fileno(stream->f), at, -1) == LP_FAILED)
 		luaL_error(L, "the body's file: %s", strerror(errno));
-	return 0;
-}
-
-/* finish(): the answer is complete; what follows keeps no client waiting */
-static int finish(lua_State *L)
-{
-	plugin_of(L)->host->end(call_of(L));
 	return 0;
 }
 
@@ -256,7 +251,6 @@ static int log_text(lua_State *L)
 static int mark(lua_State *L)
 {
 	const char *path = luaL_checkstring(L, 1);
-	char text[96];
 	struct stat st;
 
 	if (stat(path, &st) || !S_ISREG(st.st_mode) || access(path, R_OK)) {
@@ -264,18 +258,25 @@ static int mark(lua_State *L)
 		lua_pushinteger(L, errno == EACCES ? 403 : 404);
 		return 2;
 	}
-	snprintf(text, sizeof(text), "%lld.%09ld %lld %llu", (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
-		(long long)st.st_size, (unsigned long long)st.st_ino);
-	lua_pushstring(L, text);
+	lua_pushfstring(L, "%I.%I %I %I", (LUAI_UACINT)st.st_mtim.tv_sec, (LUAI_UACINT)st.st_mtim.tv_nsec,
+		(LUAI_UACINT)st.st_size, (LUAI_UACINT)st.st_ino);
 	return 1;
 }
 
 void request_open(lua_State *L)
 {
-	static const luaL_Reg functions[] = {{"environ", environ_table}, {"read", read_bytes}, {"some", read_some},
-		{"cancelled", cancelled}, {"deadline", deadline}, {"respond", respond}, {"inform", inform},
-		{"trailers", trailers}, {"write", write_piece}, {"send_file", send_file}, {"finish", finish},
-		{"log", log_text}, {"mark", mark}, {NULL, NULL}};
+	static const luaL_Reg functions[] = {{"environ", make_environ}, {"fill", fill}, {"read", read_bytes},
+		{"cancelled", cancelled}, {"deadline", deadline}, {"respond", respond}, {"fields", send_fields},
+		{"write", write_piece}, {"send_file", send_file}, {"log", log_text}, {"mark", mark}, {NULL, NULL}};
 
 	luaL_setfuncs(L, functions, 0);
+	lua_newtable(L);
+	for (size_t i = 1; i < FIXED; i++) {
+		lua_pushinteger(L, (lua_Integer)i);
+		lua_setfield(L, -2, fixed[i].name);
+	}
+	lua_pushvalue(L, -1);
+	lua_setfield(L, -3, "fixed");
+	lua_pushcclosure(L, variable, 1);
+	lua_setfield(L, -2, "variable");
 }

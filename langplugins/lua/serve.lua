@@ -130,7 +130,7 @@ end
 -- input:some([most]): what has come, at least a byte; nil at the body's end.
 function stream:some(most)
   check(self)
-  return native.some(math.type(most) == "integer" and most or 65536)
+  return native.read(math.type(most) == "integer" and math.max(most, 1) or 65536, true)
 end
 
 -- error:write(...): one entry of the log, with the request's id.
@@ -150,31 +150,36 @@ end
 
 stream.setvbuf = stream.flush
 
-local asking = {
-  __index = {
-    cancelled = native.cancelled,
-    deadline = native.deadline,
-    early_hints = native.inform,
-    trailers = native.trailers,
-  },
+native.fixed.GATEWAY_INTERFACE = "CGI/1.1"
+native.fixed.cancelled = native.cancelled
+native.fixed.deadline = native.deadline
+native.fixed.early_hints = function(headers)
+  native.fields(headers)
+end
+native.fixed.trailers = function(headers)
+  native.fields(headers, true)
+end
+
+local environment = {
+  __index = native.variable,
+  __pairs = function(env)
+    native.fill(env)
+    return next, env
+  end,
 }
 
 local function environ()
   requests = requests + 1
+  local both = setmetatable({ request = requests }, stream)
   local env = native.environ()
-  env.GATEWAY_INTERFACE = "CGI/1.1"
-  env.HTTPS = env.REQUEST_SCHEME == "https" and "on" or nil
-  env.input = setmetatable({ request = requests }, stream)
-  env.error = setmetatable({ request = requests }, stream)
-  return setmetatable(env, asking)
+  env.input, env.error = both, both
+  return setmetatable(env, environment)
 end
 
--- Each piece is on its way before the next is asked for. Ends early when the client has gone.
+-- A body that is no string. Each piece is on its way before the next is asked for. Ends early when the client has gone.
 local function send_body(body)
   local kind = type(body)
-  if kind == "string" then
-    native.write(body, true)
-  elseif kind == "thread" then
+  if kind == "thread" then
     repeat
       local good, piece = coroutine.resume(body)
       if not good then
@@ -190,6 +195,7 @@ local function send_body(body)
   elseif body ~= nil then
     error(("the application returned a %s as body, expected a string, function, coroutine or file"):format(kind), 0)
   end
+  native.write("", true)
 end
 
 local function log_failure(good, ...)
@@ -232,10 +238,11 @@ local function answer(status, headers, body)
   end
   local empty = number == 204 or number == 304
   native.respond(number, reason, headers or {}, not empty and (type(body) == "string" and #body or body == nil and 0) or -1)
-  if body ~= nil then
+  if type(body) == "string" then
+    native.write(body, true)
+  else
     send_body(body)
   end
-  native.finish()
 end
 
 -- One request. An error that comes out of here is the application's, and has its traceback.

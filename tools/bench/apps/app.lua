@@ -61,7 +61,7 @@ return function(env)
   if count then
     count:write(".")
   end
-  local handler = handlers[(env.PATH_INFO or ""):match("([^/]*)$")]
+  local handler = handlers[(env.PATH_INFO or ""):match("^.*/(.*)$")]
   if handler then
     return handler(env)
   end

@@ -99,6 +99,8 @@ struct input {
 	struct store store;
 };
 
+#define NAMES 64
+
 /* One slot's thread, and the request that it runs. */
 struct thread {
 	struct plugin *plugin;
@@ -108,6 +110,7 @@ struct thread {
 	VALUE common;			 /* plugin->common and what is remembered */
 	VALUE last[REMEMBERED];		 /* frozen strings */
 	VALUE *seen;			 /* long values of known fields, frozen, by their number */
+	VALUE names[NAMES];		 /* of fields without a number, frozen, by a sum of their bytes */
 	struct langplugin_field *fields; /* room for an answer's */
 	size_t field_room;
 	pthread_t native;

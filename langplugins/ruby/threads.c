@@ -26,6 +26,8 @@ void thread_mark(struct thread *thread)
 	rb_gc_mark(thread->turn);
 	for (int i = 0; i < REMEMBERED; i++)
 		rb_gc_mark(thread->last[i]);
+	for (int i = 0; i < NAMES; i++)
+		rb_gc_mark(thread->names[i]);
 	for (unsigned i = 0; thread->seen && i < thread->host->known_count; i++)
 		rb_gc_mark(thread->seen[i]);
 	rb_gc_mark(thread->env);
@@ -47,6 +49,8 @@ static void make(struct plugin *plugin, struct thread *thread, unsigned number)
 	thread->partial = thread->trailers = thread->input.whole = Qnil;
 	for (int i = 0; i < REMEMBERED; i++)
 		thread->last[i] = Qnil;
+	for (int i = 0; i < NAMES; i++)
+		thread->names[i] = Qnil;
 	thread->common = rb_hash_dup(plugin->common);
 	thread->turn = rb_mutex_new();
 	VALUE *seen = ALLOC_N(VALUE, plugin->host->known_count);

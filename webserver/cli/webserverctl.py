@@ -14,8 +14,8 @@ from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
 from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
-USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | stop [--json]"
-WORDS = {"status": 0, "reload": 0, "restart": 1, "stop": 0}  # command: words that follow it
+USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | stack GROUP | stop [--json]"
+WORDS = {"status": 0, "reload": 0, "restart": 1, "stack": 1, "stop": 0}  # command: words that follow it
 
 
 class Unreachable(Exception):
@@ -31,11 +31,11 @@ def main() -> int:
         if not words or words[0] not in WORDS:
             raise UsageError(f"unknown command {words[0]!r}" if words else "a command is missing")
         if len(words) - 1 != WORDS[words[0]]:
-            raise UsageError("restart needs one group" if words[0] == "restart" else f"{words[0]} takes no words")
+            raise UsageError(f"{words[0]} needs one group" if WORDS[words[0]] else f"{words[0]} takes no words")
     except UsageError as error:
         sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
         return 2
-    request = {"op": words[0], **({"group": words[1]} if words[0] == "restart" else {})}
+    request = {"op": words[0], **({"group": words[1]} if WORDS[words[0]] else {})}
     try:
         answer = _ask(_control_socket(os.path.abspath(given.get("--config", DEFAULT_CONFIG))), request)
     except Unreachable as error:
@@ -51,6 +51,10 @@ def main() -> int:
         from webserver.cli.table import status_text
 
         sys.stdout.write(status_text(answer))
+    elif words[0] == "stack":
+        from webserver.cli.table import stack_text
+
+        sys.stdout.write(stack_text(answer))
     for text in answer.get("errors", []):
         sys.stderr.write(f"webserverctl: {printable(text)}\n")
     if "--json" not in given:

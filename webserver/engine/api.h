@@ -62,7 +62,8 @@ enum engine_event_kind {
 	EVENT_BROKEN = 9,   /* group, generation, text: broke the protocol; its connections must be closed */
 	EVENT_EMPTY = 10,   /* engine_drain was asked and the last connection is gone */
 	EVENT_LEFT = 11,    /* group, generation, worker: said goodbye on every slot */
-	EVENT_SILENT = 12   /* group, generation, worker: its keeper does not answer, so the process does not run */
+	EVENT_SILENT = 12,  /* group, generation, worker: its keeper does not answer, so the process does not run */
+	EVENT_OVERDUE = 13  /* group, generation, worker: it runs a request whose time is over */
 };
 
 struct engine_event {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from webserver.config import Group
-from webserver.config.units import seconds_text
+from webserver.supervisor.deadlines import Deadlines
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -21,7 +21,7 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck
+from webserver.supervisor.policy import SHOW_SIGNAL, SHOW_WAIT, START_MARGIN, Allowance, Event
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
@@ -80,6 +80,7 @@ class Generation:
         self._leaving: float | None = None  # when its workers were asked to end
         self._undrained: set[int] = set()
         self._log_pipes: dict[int, int] = {}  # by worker incarnation
+        self._deadlines = Deadlines(self)
         self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
 
     @property
@@ -133,26 +134,17 @@ class Generation:
         else:
             self.parts.nursery.stop_now(self.manager, why)
 
-    def watch(self, now: float) -> None:
+    def watch(self) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        limit = self.config.request_timeout
-        for worker in self.workers.values():
-            decision, why = worker.look(limit, self.parts.frontends.config.server.tunnel_grace, self._leaving, now)
-            if decision is Stuck.NO:
-                continue
-            worker.told = worker.told or now
-            why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
-            self._order(decision.value, worker, why)
-
-    def _order(self, op: str, worker: Worker, cause: str) -> None:
-        self.parts.nursery.send(self.manager, {"op": op, "worker": worker.incarnation, "cause": cause})
+        self._deadlines.look(self._leaving)
 
     # What front ends say
 
     def silent(self, frontend: FrontEnd, incarnation: int) -> None:
         worker = self.workers.get(incarnation)
         if worker is not None:
-            self._order("kill", worker, "it did not answer a front end: stopped, or out of control")
+            cause = "it did not answer a front end: stopped, or out of control"
+            self.parts.nursery.send(self.manager, {"op": "kill", "worker": incarnation, "cause": cause})
 
     def bound(self, frontend: FrontEnd, path: str) -> None:
         # Managers pass it on to workers, which connect there: it must be where we said.
@@ -262,6 +254,7 @@ class Generation:
         if worker is None:
             return
         worker.ready = True
+        self.watch()  # with a short request_timeout it is to be looked at soon
         if self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
@@ -272,7 +265,9 @@ class Generation:
             return
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
-        if not orderly:
+        if orderly and worker.why:
+            cause = worker.why  # its language has ended the request
+        if not orderly or worker.why:
             self.parts.journal.error(
                 f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
             )
@@ -315,7 +310,11 @@ class Generation:
             limit = self.config.start_timeout
             self.failure = self.failure or f"it did not start within start_timeout = {limit:g} s, twice over"
             self.parts.journal.error(f"{self.label}: {self.failure}; it is stopped")
-            self.parts.nursery.stop_now(self.manager, self.failure)
+            wait = 0.0
+            if self.loaded is NOTHING_YET:  # what hangs while it is loaded in the manager writes where that is
+                self.parts.nursery.kill(self.manager, SHOW_SIGNAL)
+                wait = SHOW_WAIT
+            self.parts.loop.after(wait, lambda: self.parts.nursery.stop_now(self.manager, self.failure))
 
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()

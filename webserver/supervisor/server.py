@@ -29,6 +29,7 @@ from webserver.supervisor.operations import Operations, refusal
 from webserver.supervisor.overseer import Overseer
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
+from webserver.supervisor.stacks import Stacks
 from webserver.supervisor.states import Door, State
 from webserver.supervisor.status import status
 
@@ -125,6 +126,7 @@ class Supervisor:
         self._operations = Operations(
             self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups, self._path
         )
+        self._stacks = Stacks(self._loop, self._nursery, self._groups.named)
         try:
             self._commands = Commands(self._loop, self.journal, self._run.control, self._command)
         except OSError as error:
@@ -221,6 +223,8 @@ class Supervisor:
             self._operations.reload(answer)
         elif op == "restart":
             self._operations.restart(message.get("group"), answer)
+        elif op == "stack":
+            self._stacks.ask(message.get("group"), answer)
         elif op == "reopen":
             self._logs.reopen()
             answer({"ok": True, "errors": []})

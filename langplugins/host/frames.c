@@ -36,7 +36,7 @@ static void on_signal(int number)
 	if (!serving) {
 		ssize_t unused = write(STDERR_FILENO, words, sizeof(words) - 1);
 		(void)unused;
-		if (the_host->plugin->dump && the_host->state)
+		if (the_host->plugin->dump && the_host->plugin->minor >= 2 && the_host->state)
 			the_host->plugin->dump(the_host->state, STDERR_FILENO);
 		backtrace_symbols_fd(frames, backtrace(frames, FRAMES), STDERR_FILENO);
 	} else if (atomic_exchange(&wanted, false)) {

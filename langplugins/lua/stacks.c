@@ -214,7 +214,11 @@ void stacks_dump(void *state, int fd)
 	struct plugin *plugin = state;
 
 	if (!plugin->serves) {
+		/* A handler of a signal, on Lua's own thread. Of a loop the line is the hook's, which follows if it
+		 * can. */
 		write_all_frames(plugin, fd);
+		atomic_store(&dump_to, fd);
+		ask(plugin->state);
 		return;
 	}
 	if (!plugin->call) {

@@ -82,6 +82,7 @@ class Group:
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none
+    slow_request: float  # 0: none
     start_timeout: float
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already

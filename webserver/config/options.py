@@ -217,7 +217,10 @@ OPTIONS = (
     Option("group", "start_timeout", kinds.TIME, "A worker must have loaded its application in this time.", "60s",
            1, 3600),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
-           " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
+           " or is cut off if its answer has begun. If it still runs then, its stack goes to the error log, and its"
+           " worker is replaced within a second.", "5m", 0.1, 86400, may_be_zero=True),
+    Option("group", "slow_request", kinds.TIME_OR_NONE, "The stack of a request that runs for longer than this goes to"
+           " the error log, once, with its line and id; the request goes on.", "none", 0.1, 86400, may_be_zero=True),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
            " is answered with 503.", "1000", 0, 1000000),
     Option("group", "queue_timeout", kinds.TIME, "A request that has waited this long for a worker is answered with"

@@ -37,7 +37,7 @@ EXITS = {
 }
 
 
-START = "its application did not load within %g s, which is its start_timeout; its stack is in the log"
+START = "its application did not load within %g s, which is its start_timeout"
 
 
 class Pool:

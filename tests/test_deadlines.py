@@ -130,7 +130,8 @@ def hang(server: Server, name: str, way: str) -> Hung:
     answer = server.get(f"/{name}/{way}")
     over = time.monotonic()
     head = logged(
-        server, rf"group {name} (\d+) site=all request=(\w+): GET /{name}/{way} has run for [\d.]+ s, longer than request"
+        server,
+        rf"group {name} (\d+) site=all request=(\w+): GET /{name}/{way} has run for [\d.]+ s, longer than request",
     )
     pid, request = int(head[1]), head[2]
     ignored = ignores_term(pid)
@@ -299,7 +300,9 @@ def test_what_does_not_come_up_is_shown(server: Server) -> None:
     for name, (file, text, _) in LOADING.items():
         server.file(f"work/{file}", text)
         groups += f"[[{name}]]\nlanguage = {name}\napplication = work/{file}\nprocesses = 1\nstart_timeout = 1s\n"
-    server.write(f"[groups]\n{groups}[[calm]]\nlanguage = echo\n[sites]\n[[all]]\nhosts = *\n[[[routes]]]\n/ = group:calm\n")
+    server.write(
+        f"[groups]\n{groups}[[calm]]\nlanguage = echo\n[sites]\n[[all]]\nhosts = *\n[[[routes]]]\n/ = group:calm\n"
+    )
     server.allow(".")
     server.start()
     for name, (_, _, place) in LOADING.items():

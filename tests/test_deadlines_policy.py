@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from hypothesis import example, given
@@ -131,7 +132,7 @@ def test_slow_requests_are_shown_once(requests: list[tuple[float, float]]) -> No
             shown += sorted(found.told.slow - told.slow)
         told = found.told
         now = min(found.again, now + 0.5)
-    assert all(later - before >= SLOW_EVERY for before, later in zip(orders, orders[1:], strict=False))
+    assert all(later - before >= SLOW_EVERY for before, later in itertools.pairwise(orders))
     assert len(shown) == len(set(shown))
     assert {n for n, (_, lasts) in enumerate(requests, 1) if lasts > 2 + SLOW_EVERY + 0.5} <= set(shown)
     assert all(requests[n - 1][1] > 2 for n in shown)

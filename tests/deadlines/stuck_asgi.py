@@ -8,7 +8,7 @@ libc = ctypes.PyDLL(None)  # holds the interpreter's lock during a call
 
 
 def loop():
-    while True: pass  # loop
+    any(False for _ in iter(int, 1))  # loop
 
 
 def sleep():
@@ -34,7 +34,7 @@ def pause(seconds):
 
 def spin(seconds):
     end = time.monotonic() + seconds
-    while time.monotonic() < end: pass  # spin
+    any(time.monotonic() > end for _ in iter(int, 1))  # spin
 
 
 async def application(scope, receive, send):

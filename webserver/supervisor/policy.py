@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from webserver.supervisor.states import State
-from webserver.wire.page import TUNNEL, Page, Slot
+from webserver.wire.page import TUNNEL, Page
 
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MOST = 30.0
@@ -26,7 +26,7 @@ STACK_WAIT = 1.0  # for the hung process to write its stack
 STOPPED_STACK_WAIT = 0.1  # the same for one that was stopped by a signal, and could do harm if it went on
 START_MARGIN = 5.0  # added to a group's start_timeout: the manager is the first to act on it
 WATCH_EVERY = 2.0  # between two looks at everything that might hang
-NOTICE = 0.15  # after a request's deadline, for an application that notices that nobody waits any more
+NOTICE = 0.25  # after a request's deadline, for an application that notices that nobody waits any more
 SHOW_SIGNAL = signal.SIGRTMAX - 3  # HOST_STACK_SIGNAL: what hangs while it starts writes where
 STUCK_STOP = 0.9  # after it, until its worker is killed
 SHOW_WAIT = 0.6  # for a worker to show its stacks, and for what has been interrupted to end

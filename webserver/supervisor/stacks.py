@@ -39,7 +39,7 @@ class Reading:
 
 
 class Stacks:
-    """One group after the other. `find`: the generations of a group that has this name; None: there is no such group."""
+    """One group after the other. `find`: the generations of the group of this name; None: there is none."""
 
     def __init__(self, loop: Loop, nursery: Nursery, find: Find) -> None:
         self._loop = loop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from webserver.supervisor.pages import SharedPage
 from webserver.supervisor.policy import Course, Limits, Step, Told, course, overstays
@@ -16,7 +16,7 @@ class Worker:
     started: float
     pid: int = 0  # as the manager says
     ready: bool = False
-    told: Told = Told()
+    told: Told = field(default_factory=Told)
     why: str = ""  # it was told to leave
 
     def look(self, limits: Limits, leaving: float | None, now: float) -> tuple[Course, str]:

@@ -88,6 +88,7 @@ enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned 
 		recall->started[ordinal] = serial;
 	if (begin == BEGIN) {
 		recall->running = serial;
+		recall->since = now;
 		__atomic_store_n(&page->since_ns, now, __ATOMIC_RELAXED);
 		__atomic_store_n(&page->deadline_ns, deadline, __ATOMIC_RELAXED);
 		__atomic_store_n(&page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);

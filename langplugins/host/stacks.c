@@ -161,10 +161,9 @@ static unsigned choose(const struct job *job)
 	text.request[0] = text.site[0] = 0;
 	for (unsigned i = 0; i < worker->slots; i++) {
 		struct slot *slot = &worker->slot[i];
-		uint64_t now = clock_ns(), since = __atomic_load_n(&slot->page->since_ns, __ATOMIC_RELAXED);
-		uint64_t ran = now > since ? now - since : 0;
 		text.chosen[i] = 0;
 		pthread_mutex_lock(&slot->recall.mutex);
+		uint64_t now = clock_ns(), ran = now - slot->recall.since;
 		if (slot->recall.running && is_meant(job, slot, ran, now)) {
 			text.chosen[i] = slot->recall.running;
 			slot->shown_slow = slot->recall.running;

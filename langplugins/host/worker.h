@@ -80,7 +80,7 @@ struct recall {
 	uint64_t started[WIRE_FRONTENDS]; /* what the page's started[] is a copy of */
 	uint64_t set[RECALL_ROOM];	  /* serials that will not be begun: given back or cancelled */
 	unsigned count;
-	uint64_t running;
+	uint64_t running, since; /* as the page has it, which application code can write to */
 };
 void recall_open(struct recall *recall);
 /* The keeper: true if the request will not be run here. */

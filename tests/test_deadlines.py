@@ -93,7 +93,7 @@ def impatient() -> Iterator[Server]:
 def patient() -> Iterator[Server]:
     with directory() as path:
         server = Server(path)
-        write(server, "request_timeout = 1m", 2)
+        write(server, "request_timeout = 1m", 3)
         server.start()
         yield server
         server.stop()
@@ -240,31 +240,31 @@ def test_slow_request(impatient: Server, name: str) -> None:
 
 
 @contextlib.contextmanager
-def running(server: Server, target: str) -> Iterator[None]:
-    """A request that has begun, and is to be answered in order."""
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(server.get, target)
-        wait_until(lambda: any(one["busy"] for one in server.status()["groups"] if one["name"] != "calm"), "no begin")
+def running(server: Server, *targets: str) -> Iterator[None]:
+    """Requests that have begun, and are to be answered in order."""
+    with ThreadPoolExecutor(len(targets)) as pool:
+        answers = [pool.submit(server.get, target) for target in targets]
+        wait_until(lambda: sum(one["busy"] for one in server.status()["groups"]) == len(targets), "they do not begin")
         yield
-        assert answer.result().status == 200
+        assert [answer.result().status for answer in answers] == [200] * len(targets)
 
 
-@pytest.mark.parametrize("way", ["pause", "spin"])
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_stacks_of_a_group(patient: Server, name: str, way: str) -> None:
-    """On the caller's terminal, without harm to the workers."""
+def test_stacks_of_a_group(patient: Server, name: str) -> None:
+    """On the caller's terminal, without harm to the workers: of one that waits, one that computes, one that is idle."""
     before = patient.pids("worker", name)
-    with running(patient, f"/{name}/{way}/{1.5 * SLOWNESS}"):
+    with running(patient, *(f"/{name}/{way}/{3 * SLOWNESS}" for way in ("pause", "spin"))):
         text = patient.ctl("stack", name).stdout
-    assert re.search(rf"GET /{name}/{way}/\S+ has run for [\d.]+ s \(slot 0, request \w+\)", text), text
-    assert re.search(line_of(LANGUAGES[name], way), text), text
-    assert len(re.findall(rf"^worker \d of group {name} generation 1 \(process \d+\)$", text, re.M)) == 2
+    for way in ("pause", "spin"):
+        assert re.search(rf"GET /{name}/{way}/\S+ has run for [\d.]+ s \(slot 0, request \w+\)", text), text
+        assert re.search(line_of(LANGUAGES[name], way), text), text
+    assert len(re.findall(rf"^worker \d of group {name} generation 1 \(process \d+\)$", text, re.M)) == 3
     assert text.count("it runs no request") == 1
     assert patient.pids("worker", name) == before
 
 
 def test_a_worker_that_does_not_answer_is_named(patient: Server) -> None:
-    stopped, other = patient.pids("worker", "python")
+    stopped, *others = patient.pids("worker", "python")
     os.kill(stopped, signal.SIGSTOP)
     try:
         told = patient.ctl("stack", "python", "--json", check=False)
@@ -274,7 +274,7 @@ def test_a_worker_that_does_not_answer_is_named(patient: Server) -> None:
     assert told.returncode == 1
     (problem,) = answer["errors"]
     assert f"(process {stopped}): it did not answer within 1 s" in problem
-    assert {one["pid"]: bool(one["stack"]) for one in answer["workers"]} == {stopped: False, other: True}
+    assert {one["pid"]: bool(one["stack"]) for one in answer["workers"]} == {stopped: False, **dict.fromkeys(others, True)}
     assert patient.ctl("stack", "python").returncode == 0
 
 

@@ -87,6 +87,8 @@ enum frames_got frames_ask(struct slot *slot, uint64_t serial, uint64_t until)
 
 	if (ends[0] < 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK))
 		return FRAMES_OVER;
+	while (sem_trywait(&written) == 0)
+		; /* of one that was late */
 	atomic_store(&wanted, true);
 	if (!send_signal(slot, serial)) {
 		atomic_store(&wanted, false);

@@ -225,6 +225,8 @@ void stacks_dump(void *state, int fd)
 		dprintf(fd, "Lua: no request is running\n");
 		return;
 	}
+	while (sem_trywait(&dumped) == 0)
+		; /* of an earlier one that was late */
 	atomic_store(&dump_to, fd);
 	atomic_store(&plugin->asked, true);
 	ask(plugin->state);

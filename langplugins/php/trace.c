@@ -127,6 +127,8 @@ void trace_dump(void *state, int fd)
 		dprintf(fd, "PHP: no script is running\n");
 		return;
 	}
+	while (sem_trywait(&dumped) == 0)
+		; /* of an earlier one that was late */
 	atomic_store(&dump_to, fd);
 	ask();
 	if (has_told(HOOK_MS))

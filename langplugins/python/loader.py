@@ -275,6 +275,8 @@ def stacks():
             if frame is None:
                 break
             code = frame.f_code
+            if code.co_filename.endswith("/webserver/manager/host.py"):
+                break  # what lies below is the server's
             if not code.co_filename.startswith(__file__):
                 lines.append('  File "%s", line %d in %s' % (code.co_filename, frame.f_lineno or 0, code.co_name))
             frame = frame.f_back

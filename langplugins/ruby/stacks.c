@@ -25,7 +25,7 @@
 #define STACK_SIGNAL (SIGRTMAX - 2) /* nobody else uses it */
 #define LOCK_MS	     220	    /* to get the lock in */
 #define WRITING_MS   100	    /* for what has begun with it */
-#define SIGNAL_MS    30		    /* for one thread to note its frames, and for all of them together twice that */
+#define SIGNAL_MS    50		    /* for one thread to note its frames, and for all of them together twice that */
 #define FRAMES	     64
 
 /* What a signalled thread notes; one at a time. */
@@ -56,6 +56,13 @@ static bool wait_for(sem_t *done, int milliseconds)
 		result = sem_clockwait(done, CLOCK_MONOTONIC, &until);
 	while (result && errno == EINTR);
 	return result == 0;
+}
+
+/* An earlier one that came too late. */
+static void forget(sem_t *done)
+{
+	while (sem_trywait(done) == 0)
+		;
 }
 
 /* ---- on Ruby's main thread */
@@ -153,6 +160,8 @@ static void write_without_lock(struct plugin *plugin, int fd)
 		if (!atomic_load(&plugin->threads[i].running))
 			continue;
 		dprintf(fd, "  slot %d:\n", i);
+		forget(&notes.noted);
+		notes.count = 0;
 		atomic_store(&notes.wanted, true);
 		pthread_kill(plugin->threads[i].native, STACK_SIGNAL);
 		if (wait_for(&notes.noted, SIGNAL_MS))
@@ -181,9 +190,7 @@ void stacks_dump(void *state, int fd)
 	}
 	if (own < 0)
 		return;
-	/* Of an earlier one that came too late. */
-	while (sem_trywait(&plugin->dumped) == 0)
-		;
+	forget(&plugin->dumped);
 	atomic_store(&plugin->dump_to, own);
 	eventfd_write(plugin->wake, 1);
 	if (wait_for(&plugin->dumped, LOCK_MS))

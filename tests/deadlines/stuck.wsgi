@@ -8,8 +8,9 @@ libc = ctypes.PyDLL(None)  # holds the interpreter's lock during a call
 
 
 def loop():
+    count = 0
     try:
-        while True: pass  # loop
+        while True: count += 1  # loop
     finally:
         print("cleaned up after loop", flush=True)
 

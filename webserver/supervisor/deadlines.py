@@ -24,7 +24,9 @@ class Deadlines:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        self._limits = Limits(generation.config.request_timeout, generation.config.slow_request)
+        config = generation.config
+        grace = generation.parts.frontends.config.server.tunnel_grace
+        self._limits = Limits(config.request_timeout, config.slow_request, grace)
         self._timer: Timer | None = None
 
     def look(self, leaving: float | None) -> None:

@@ -32,6 +32,7 @@ STUCK_STOP = 0.9  # after it, until its worker is killed
 SHOW_WAIT = 0.6  # for a worker to show its stacks, and for what has been interrupted to end
 SHOW_MORE = 0.6  # on top, for one that does not say that it has shown them: the machine is slow, or it is stopped
 SHOW_POLL = 0.1  # then its page is looked at so often
+IDLE_WAIT = 0.5  # for it to end in order once nothing runs in it any more
 SLOW_EVERY = 1.0  # between two orders to one worker to show slow requests
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
 
@@ -103,6 +104,7 @@ class Limits:
 
     request: float  # request_timeout
     slow: float  # slow_request
+    tunnels: float = 0.0  # tunnel_grace
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Told:
 
     stuck: Mapping[int, float] = field(default_factory=dict)  # to show and end them, and to leave; when that was
     orders: int = 0  # how often: what its page's `shown` comes to
+    first: float = math.inf  # when that was first
+    idle: float = math.inf  # since when nothing runs in it, after that
     slow: frozenset[int] = frozenset()  # to show them
     slow_at: float = -math.inf  # when that was last
 
@@ -147,11 +151,28 @@ def course(page: Page, limits: Limits, told: Told, now: float) -> Course:
         return Course(Step.KILL, told)
     again = min((over[one] + NOTICE for one in over.keys() - stuck), default=math.inf)
     again = min(again, kill if now < kill else now + SHOW_POLL)
+    if told.orders:
+        told, end = _leaving(page, limits, told, now)
+        if end <= now:
+            return Course(Step.KILL, told)
+        again = min(again, end, now + SHOW_POLL if now < told.first + SHOW_WAIT else math.inf)
     if stuck - told.stuck.keys():
         asked = {one: told.stuck.get(one, now) for one in stuck}
         first = min(max(over[one] + STUCK_STOP, asked[one] + SHOW_WAIT) for one in stuck)
-        return Course(Step.LEAVE, replace(told, stuck=asked, orders=told.orders + 1), min(again, first))
+        more = replace(told, stuck=asked, orders=told.orders + 1, first=min(told.first, now))
+        return Course(Step.LEAVE, more, min(again, first, now + SHOW_POLL))
     return _slow(page, limits.slow, told, now, again)
+
+
+def _leaving(page: Page, limits: Limits, told: Told, now: float) -> tuple[Told, float]:
+    """When a worker that was told to leave is to be killed though nothing is stuck in it any more.
+
+    Its orderly end may hang as well; and tunnels would keep it for ever.
+    """
+    running = [slot.phase for slot in page.slot if slot.running]
+    told = replace(told, idle=math.inf if running else min(told.idle, now))
+    grace = limits.tunnels if running and all(phase == TUNNEL for phase in running) else 0.0
+    return told, min(told.idle + IDLE_WAIT, told.first + grace if grace else math.inf)
 
 
 def _slow(page: Page, limit: float, told: Told, now: float, again: float) -> Course:

@@ -274,7 +274,10 @@ def test_a_worker_that_does_not_answer_is_named(patient: Server) -> None:
     assert told.returncode == 1
     (problem,) = answer["errors"]
     assert f"(process {stopped}): it did not answer within 1 s" in problem
-    assert {one["pid"]: bool(one["stack"]) for one in answer["workers"]} == {stopped: False, **dict.fromkeys(others, True)}
+    assert {one["pid"]: bool(one["stack"]) for one in answer["workers"]} == {
+        stopped: False,
+        **dict.fromkeys(others, True),
+    }
     assert patient.ctl("stack", "python").returncode == 0
 
 

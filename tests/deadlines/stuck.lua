@@ -26,8 +26,8 @@ function ways.pause(seconds)
 end
 
 function ways.spin(seconds)
-  local finish = os.clock() + seconds
-  while os.clock() < finish do end -- spin
+  local finish = os.time() + math.ceil(seconds)
+  while os.time() < finish do end -- spin
 end
 
 return function(env)

@@ -8,9 +8,8 @@ libc = ctypes.PyDLL(None)  # holds the interpreter's lock during a call
 
 
 def loop():
-    count = 0
     try:
-        while True: count += 1  # loop
+        any(False for _ in iter(int, 1))  # loop
     finally:
         print("cleaned up after loop", flush=True)
 

@@ -219,7 +219,8 @@ OPTIONS = (
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
            " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
-           " is answered with 503.", "1000", 0, 1000000),
+           " is answered with 503. Each site has its turn; once somebody has waited for a second, or a quarter of"
+           " queue_timeout, the newest come first, and who has waited longest is refused.", "1000", 0, 1000000),
     Option("group", "queue_timeout", kinds.TIME, "A request that has waited this long for a worker is answered with"
            " 503.", "30s", 0.01, 3600),
     # site

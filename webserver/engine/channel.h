@@ -124,6 +124,7 @@ struct exchange {
 	uint64_t avoid; /* serial behind which it will not be placed again */
 	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
+	uint8_t lane;	    /* of its group's queue, or QUEUE_RETURNED */
 	bool answered_head; /* reply_begin was called */
 	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
@@ -174,6 +175,16 @@ void exchange_fail(struct exchange *x, int status, unsigned retry_after, const c
 void exchanges_free(struct engine *e);
 
 /* ---- group.c, queue.c, generation.c, slots.c */
+#define QUEUE_LANES    32
+#define QUEUE_RETURNED QUEUE_LANES /* no lane: given back by a slot */
+
+/* Requests of the sites whose number has the same rest: each lane has its turn. */
+struct lane {
+	struct list turn;    /* in group->turns while somebody waits here */
+	struct list waiting; /* struct exchange.node, in the order in which they came */
+	uint32_t count;
+};
+
 struct group {
 	struct list node;
 	struct engine *engine;
@@ -183,10 +194,13 @@ struct group {
 	uint64_t queue_timeout_ns, request_timeout_ns;
 	struct timer_queue *deadlines; /* NULL: no request_timeout */
 	struct list generations;       /* newest first */
-	struct list queue;	       /* struct exchange.node */
-	struct list waiting;	       /* in channel->waiting while the queue is not empty */
+	struct list returned;	       /* struct exchange.node: before all others in the queue */
+	struct list turns;	       /* struct lane.turn */
+	struct lane lane[QUEUE_LANES];
+	struct list waiting; /* in channel->waiting while the queue is not empty */
 	uint32_t queued, exchanges, tunnels;
-	uint32_t fresh; /* of those queued: came in this turn, at the end of the queue */
+	uint32_t fresh; /* of those queued: came in this turn of the engine */
+	bool late;	/* overloaded: the newest come first */
 	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
 	uint64_t wanted_ns; /* when EVENT_WANTED was last told */
@@ -290,7 +304,9 @@ void group_enqueue(struct exchange *x); /* its body is here, or will be streamed
 void group_sever(struct exchange *x);	/* its request is not its any more; x may be freed */
 void group_cancel(struct exchange *x);	/* tell slot and keeper that nobody waits for the answer */
 
-void queue_append(struct exchange *x); /* may refuse, and end the request */
+void queue_init(struct group *g);
+struct exchange *queue_next(const struct group *g); /* NULL: nobody waits */
+void queue_append(struct exchange *x);		    /* may refuse, and end the request */
 void queue_prepend(struct exchange *x);
 void queue_remove(struct exchange *x);
 void queue_place(struct group *g);

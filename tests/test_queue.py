@@ -18,12 +18,10 @@ def application(environ, start_response):
     return [b"done"]
 """
 CONFIG = """
-[server]
-frontends = 1
 [groups]
 [[work]]
 language = python
-application = app.wsgi
+application = work/app.wsgi
 processes = 1
 {options}
 [sites]
@@ -39,8 +37,9 @@ hosts = few.example.org
 
 
 def start(server: Server, options: str = "") -> None:
-    server.file("app.wsgi", APPLICATION)
-    server.write(CONFIG.format(options=options))
+    server.file("work/app.wsgi", APPLICATION)
+    (server.directory / "work").chmod(0o777)  # the application writes there
+    server.write(CONFIG.format(options=options), "frontends = 1")
     server.start()
 
 
@@ -55,7 +54,7 @@ def waiting(server: Server) -> int:
 
 
 def order(server: Server) -> list[str]:
-    path = server.directory / "order"
+    path = server.directory / "work/order"
     return path.read_text().split() if path.exists() else []
 
 

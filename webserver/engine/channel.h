@@ -12,6 +12,7 @@
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
  *   bodies.c     request bodies: gathered, or streamed within the worker's credit
  *   block.c      a request as one flat block
+ *   absorb.c     what clients do not take yet of answers, and credit
  *   spool.c      unlinked files for what memory is too small for
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
  *   pages.c      workers' pages, which are hostile input
@@ -152,8 +153,11 @@ struct exchange {
 			uint64_t from, to;
 		} runs[4]; /* parts of what was given that are in the spool file, in order */
 		unsigned run_count;
-		bool discard; /* HEAD, 204, 304: body bytes are not passed on */
-		bool shut;    /* a tunnel's worker says nothing more */
+		struct timer pressed;  /* armed: how much the client takes is being looked at */
+		uint64_t pressed_from; /* what had left when that began */
+		bool slow;	       /* the client is: what it does not take goes to the spool file */
+		bool discard;	       /* HEAD, 204, 304: body bytes are not passed on */
+		bool shut;	       /* a tunnel's worker says nothing more */
 	} answer;
 };
 
@@ -285,6 +289,7 @@ struct channel {
 	struct list recheck, due, waiting, watched, owing, ending, tunnels;
 	struct list retry; /* struct exchange.due: to be due at the next look */
 	struct timer_queue *watch_queue, *look_queue;
+	struct timer_queue *pressed;				      /* absorb.c */
 	struct timer_queue *tunnel_idle, *tunnel_grace, *tunnel_last; /* the first two: NULL for no limit */
 	struct timer watch, look;
 	uint64_t serial_base, counter;
@@ -363,6 +368,9 @@ void frame_take(struct generation *gen, const void *identity, size_t identity_si
 bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 bool answer_inform(struct exchange *x, const char *data, size_t size);
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
+int absorb_make(struct channel *c);
+/* Bytes of the body, which lie in message. 0, or -1: the client is gone. */
+int absorb(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 void answer_credit(struct exchange *x, uint64_t queued);
 /* The worker has nothing more for it: the slot is free. x stays, for its client. */
 void answer_over(struct exchange *x);

@@ -68,6 +68,7 @@ static void part(struct exchange *x)
 
 	exchange_pin(x);
 	timer_disarm(&x->deadline);
+	timer_disarm(&x->answer.pressed);
 	x->request = NULL;
 	list_remove(&x->due);
 	if (x->slot != NULL) {

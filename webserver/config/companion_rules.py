@@ -31,13 +31,10 @@ def check_companion(document: Document, companion: Values, machine: Machine) -> 
     if problem and companion.good("directory"):
         document.error(companion.place("directory"), companion.subject("directory"), problem)
     check_no_new_privs(document, companion, machine)
-    if problem := machine.missing(warden(), "file"):
-        document.error(companion.block.place, companion.block.title, problem,
-                       "what companions are started with is not built or not installed")  # fmt: skip
     _check_times(document, companion)
     way, _, expression = companion["ready"].partition(":")
     if companion.good("ready") and way == "output" and (problem := _expression_problem(expression)):
-        document.error(companion.place("ready"), companion.subject("ready"), f"found an expression that is none: {problem}",
+        document.error(companion.place("ready"), companion.subject("ready"), f"not an expression: {problem}",
                        "it is a POSIX extended regular expression: regex(7)")  # fmt: skip
     return user
 
@@ -103,8 +100,14 @@ def _expression_problem(expression: str) -> str:
     return text.value.decode(errors="replace")
 
 
-def check_after(document: Document, companions: dict[str, Values], groups: dict[str, Values]) -> None:
-    """Who waits for whom: names that are there, and no circle."""
+def check_companions(
+    document: Document, companions: dict[str, Values], groups: dict[str, Values], machine: Machine
+) -> None:  # fmt: skip
+    """What concerns all of them: names, who waits for whom, and what they are started with."""
+    for companion in list(companions.values())[:1]:
+        if problem := machine.missing(warden(), "file"):
+            document.error(companion.block.place, companion.block.title, problem,
+                           "what companions are started with is not built or not installed")  # fmt: skip
     for name, companion in companions.items():
         if name in groups:
             document.error(companion.block.place, companion.block.title, "there is a group of this name in"
@@ -120,8 +123,10 @@ def check_after(document: Document, companions: dict[str, Values], groups: dict[
             if problem:
                 document.error(one.place("after"), one.subject("after"), problem,
                                suggestion(name, companions) if found is None else "")  # fmt: skip
-    names = circle({name: companion["after"] for name, companion in companions.items()})
-    if names:
+    after = {name: companion["after"] for name, companion in companions.items()}
+    while names := circle(after):
         first = companions[names[0]]
         way = " waits for ".join([*names, names[0]])
         document.error(first.place("after"), first.subject("after"), f"a circle, in which none can be the first: {way}")
+        for name in names:
+            del after[name]

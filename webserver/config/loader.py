@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from webserver.config import files
 from webserver.config.check import Values, check
-from webserver.config.companion_rules import check_after, check_companion
+from webserver.config.companion_rules import check_companion, check_companions
 from webserver.config.errors import ConfigErrors, Place
 from webserver.config.group_rules import check_group, check_writers, environment, ini, settings
 from webserver.config.machine import SEARCH, Machine, User
@@ -50,7 +50,7 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
     for name, one in companions.items():
         if user := check_companion(document, one, machine):
             users[f"companion {name}"] = user
-    check_after(document, companions, groups)
+    check_companions(document, companions, groups, machine)
     if machine.root:
         check_writers(document, users)
     check_hosts(document, sites)

@@ -231,7 +231,7 @@ OPTIONS = (
            " 503.", "30s", 0.01, 3600),
     # companion: what it runs, as whom
     Option("companion", "command", kinds.TEXT, "The program and its arguments, one by one, as it gets them: no shell"
-           " reads them. {instance} in an argument stands for the number of the instance. The program must stay in the"
+           " reads them. In an argument {instance} stands for the number of the instance. The program must stay in the"
            " foreground.", None, many=True, repeats=True),
     Option("companion", "directory", kinds.PATH, "Working directory of the program.", "/"),
     Option("companion", "user", kinds.USER, "The user that the program runs as.",
@@ -240,11 +240,11 @@ OPTIONS = (
     Option("companion", "group", kinds.USER_GROUP, "The user group that the program runs as.", _PRIMARY,
            root="Has no meaning without root but for one's own."),
     Option("companion", "umask", kinds.MODE, "Permissions that files made by the program do not get.", "022", 0, 0o777),
-    Option("companion", "no_new_privs", kinds.SWITCH, "Programs that it runs gain no privileges; a mailer that is setuid"
-           " or setgid needs no.", "yes"),
+    Option("companion", "no_new_privs", kinds.SWITCH, "Programs that it runs gain no privileges; a mailer that is"
+           " setuid or setgid needs no.", "yes"),
     Option("companion", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It"
-           " may hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
-           " and nobody else may read it."),
+           " may hold secrets: it is read before privileges are given up, must belong to the user who starts the"
+           " server, and nobody else may read it."),
     Option("companion", "instances", kinds.WHOLE, "How many of it run at a time.", "1", 1, 256),
     # companion: when
     Option("companion", "after", kinds.COMPANION, "Companions that must be ready before this one is started, and that"

@@ -63,7 +63,7 @@ class Instance:
         self._next: tuple[Companion, Identity] | None = None  # from its next start on
         self._failure = ""
         self._voice = Voice()
-        self._session = 0  # the warden's pid, which is the number of its session
+        self._warden = 0  # its pid, also after its end
         self._pipe = 0
         self._limits: list[Timer] = []  # of the run or of the stop
         self._retry: Timer | None = None
@@ -168,7 +168,7 @@ class Instance:
         process = companion_process(self.config, self.number, self.identity, parts.open_files, parts.null, log)
         parts.nursery.start(self.child, process, [], self._packet, self._ended)
         os.close(log)
-        self._session = self.child.pid
+        self._warden = self.child.pid
         self._limits.append(parts.loop.after(self.config.start_timeout, self._overdue))
         self._on_change()
 
@@ -235,8 +235,8 @@ class Instance:
     def _ended(self, child: Child, ending: Ending) -> None:
         parts, now = self._parts, self._parts.loop.now()
         self._forget_timers()
-        parts.nursery.kill_session(self._session)
-        self.pid = self._session = 0
+        parts.nursery.kill_left_by(self._warden)
+        self.pid = self._warden = 0
         self.ready = False
         state = State.RUNNING if self._expired else ending.state
         asked = state is State.DRAINING

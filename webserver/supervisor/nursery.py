@@ -171,12 +171,19 @@ class Nursery:
             return []
         return [pid for pid in pids if pid not in self._running]
 
-    def kill_session(self, session: int) -> None:
-        """Kill what a dead leader of a session has left to us."""
-        for pid in self._orphans() if session else ():
+    def kill_left_by(self, warden: int) -> None:
+        """Kill what a dead warden has left to us: known by its session, or by the environment that it was started with.
+
+        That is little, and only where the warden was killed, as it leaves nobody behind by itself.
+        """
+        mark = b"WEBSERVER_WARDEN=%d" % warden
+        for pid in self._orphans() if warden else ():
             try:
-                if os.getsid(pid) == session:
-                    os.kill(pid, signal.SIGKILL)
+                if os.getsid(pid) != warden:
+                    with open(f"/proc/{pid}/environ", "rb") as stream:
+                        if mark not in stream.read().split(b"\0"):
+                            continue
+                os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
 

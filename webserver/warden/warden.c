@@ -123,10 +123,14 @@ static _Noreturn void give_up(const char *step, const char *text)
 static _Noreturn void run(const struct warden *warden, int report, int output)
 {
 	sigset_t none;
+	char number[16];
 
 	/* Its own group: kill(0, ...) is meant for itself and its children. */
 	setpgid(0, 0);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == warden->own) {
+		/* By this the supervisor finds what a warden that was killed has left behind. */
+		snprintf(number, sizeof(number), "%d", (int)warden->own);
+		setenv("WEBSERVER_WARDEN", number, 1);
 		if (output >= 0) {
 			dup2(output, 1);
 			dup2(output, 2);

@@ -48,6 +48,7 @@ class Companions:
     roles: dict[str, CompanionRole] = field(default_factory=dict)
     gone: list[CompanionRole] = field(default_factory=list)  # removed from the configuration, still finishing
     on_change: Callable[[], None] = lambda: None
+    held: bool = False  # the server before this one still runs its own, which are these as far as anybody can wait
 
     def __post_init__(self) -> None:
         self._waiters: list[_Waiter] = []
@@ -68,6 +69,11 @@ class Companions:
                 self.roles[config.name].become(config, identity, problem, lambda message: None)
             else:
                 self.roles[config.name] = CompanionRole(self.parts, config, identity, problem, self._moved)
+        self._moved()
+
+    def release(self) -> None:
+        """Those of the server before are gone."""
+        self.held = False
         self._moved()
 
     def settled(self) -> bool:
@@ -269,7 +275,9 @@ class Companions:
         able = startable(after, pending, {name for name, role in self.roles.items() if role.ready})
         for name in pending:
             role = self.roles[name]
-            if name in able and name not in leaving:
+            if self.held:
+                role.wait("waits for the end of the server before")
+            elif name in able and name not in leaving:
                 role.begin()
             else:
                 others = [other for other in role.config.after if other in self.roles and not self.roles[other].ready]
@@ -303,7 +311,7 @@ class Companions:
             return "it is not there any more"
         if role.trouble:
             return role.trouble
-        if role.ready or (role.begun and role.config.timed):
+        if role.ready or (role.begun and role.config.timed) or (self.held and not role.begun):
             return ""
         if not role.begun:
             for other in role.config.after:

@@ -255,7 +255,7 @@ class Instance:
             cause = f"{cause} before it was ready"
         self.message = "" if asked or (well and not early) else cause
         if isinstance(decision, Restart):
-            self._back_off(decision, cause, now)
+            self._back_off(decision, cause, well, now)
         elif isinstance(decision, GiveUp):
             parts.journal.error(f"{child.label} {cause}; it is not tried again before somebody asks")
             self._change(State.FAILED, cause)
@@ -265,15 +265,14 @@ class Instance:
             self._gone(ending, cause)
         self._on_change()
 
-    def _back_off(self, decision: Restart, cause: str, now: float) -> None:
+    def _back_off(self, decision: Restart, cause: str, well: bool, now: float) -> None:
         child = self.child
-        if decision.backoff.failures == 1:
-            self._voice = Voice()
         child.backoff = decision.backoff
         self._voice, speak, unsaid = self._voice.again(now)
         if speak:
             often = f" ({unsaid} times more since the last line)" if unsaid else ""
-            self._parts.journal.error(f"{child.label} {cause}{often}; started again in {decision.at - now:.1f} s")
+            text = f"{child.label} {cause}{often}; started again in {decision.at - now:.1f} s"
+            (self._parts.journal.notice if well else self._parts.journal.error)(text)
         self._change(State.BACKOFF, cause)
         self.restarts += 1
         self._retry = self._parts.loop.after(decision.at - now, self._retry_now)

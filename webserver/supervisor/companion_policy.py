@@ -10,6 +10,7 @@ from webserver.supervisor.states import State
 
 SAY_EVERY = 60.0  # seconds between two lines about a companion that ends again and again
 SAID_FREELY = 5  # ends in a row of which each has its line
+FORGOTTEN = 600.0  # seconds without an end after which the next one is the first again
 PROGRESS_EVERY = 60.0  # seconds between two lines about one that is being waited for
 
 # A change of one of these needs another process; the others are taken as they are.
@@ -49,12 +50,13 @@ class Voice:
     """Says of what happens again and again the first few times each, and then once a minute how often it was."""
 
     times: int = 0
+    last: float = 0.0
     said_at: float = 0.0
     silent: int = 0  # times since something was said
 
     def again(self, now: float) -> tuple[Voice, bool, int]:
         """(the next voice, whether to say it, how many times nothing was said before)."""
-        times = self.times + 1
+        times = 1 if now - self.last >= FORGOTTEN else self.times + 1
         if times <= SAID_FREELY or now - self.said_at >= SAY_EVERY:
-            return Voice(times, now), True, self.silent
-        return replace(self, times=times, silent=self.silent + 1), False, self.silent
+            return Voice(times, now, now), True, self.silent
+        return replace(self, times=times, last=now, silent=self.silent + 1), False, self.silent

@@ -340,7 +340,8 @@ int main(int argc, char **argv)
 	if (warden.report >= 0)
 		hear_of_start(&warden);
 	output_end(&warden.output, &warden.ready);
-	ready_look(&warden.ready, warden.ready.kind == READY_NOTIFY);
+	if (warden.ready.kind == READY_NOTIFY || warden.ready.kind == READY_FILE)
+		ready_look(&warden.ready, true);
 	warden.said_at = 0;
 	tell_news(&warden);
 	leave(warden.status);

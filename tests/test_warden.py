@@ -64,6 +64,10 @@ class Warden:
         assert self.process is not None
         return self.process.wait(20 * SLOWNESS)
 
+    def noted(self, text: str) -> None:
+        path = self.place / "notes"
+        wait_until(lambda: path.exists() and text in path.read_text(), f"not noted: {text}")
+
     def daemon(self) -> int:
         """The process that `tree=yes` has left behind."""
         path = self.place / "it.daemon"
@@ -228,7 +232,7 @@ def test_nobody_is_left(warden: Warden, how: str) -> None:
 def test_a_stopped_program_hears_of_its_end(warden: Warden) -> None:
     warden.program("started")
     pid = int(str(warden.hear()["pid"]))
-    wait_until(lambda: "ready" in (warden.place / "notes").read_text(), "it does not start")
+    warden.noted("ready it")
     os.kill(pid, signal.SIGSTOP)
     warden.signal(signal.SIGTERM)
     assert warden.end() == 0
@@ -249,6 +253,7 @@ def test_signals_by_hand_do_nothing(warden: Warden) -> None:
 def test_orders_that_are_none(warden: Warden) -> None:
     warden.program("started")
     warden.hear()
+    warden.noted("ready it")
     for text in ("{}", '{"op":"signal","number":4711}', "x" * 5000):
         warden.control.send(text.encode())
     warden.signal(signal.SIGUSR2)

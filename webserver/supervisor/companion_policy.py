@@ -59,4 +59,4 @@ class Voice:
         times = 1 if now - self.last >= FORGOTTEN else self.times + 1
         if times <= SAID_FREELY or now - self.said_at >= SAY_EVERY:
             return Voice(times, now, now), True, self.silent
-        return replace(self, times=times, last=now, silent=self.silent + 1), False, self.silent
+        return replace(self, times=times, last=now, silent=self.silent + 1), False, 0

@@ -30,7 +30,7 @@
 
 struct warden {
 	char **program;
-	pid_t own, pid; /* pid 0: it has not been started, or has been collected */
+	pid_t own, pid, shown; /* pid 0: it has not been started, or has been collected */
 	int signals, report, status;
 	bool up, told_ready, ended;
 	uint64_t said_at, look_at;
@@ -161,7 +161,7 @@ static void start(struct warden *warden)
 		give_up("fork", strerror(errno));
 	if (pid == 0)
 		run(warden, report[1], output);
-	warden->pid = pid;
+	warden->pid = warden->shown = pid;
 	warden->report = report[0];
 	close(report[1]);
 	if (output >= 0)
@@ -181,7 +181,7 @@ static void hear_of_start(struct warden *warden)
 	if (size == sizeof(error))
 		give_up(warden->program[0], strerror(error));
 	warden->up = true;
-	tell("{\"op\":\"up\",\"pid\":%d}", (int)warden->pid);
+	tell("{\"op\":\"up\",\"pid\":%d}", (int)warden->shown);
 	if (warden->ready.kind == READY_STARTED)
 		warden->ready.done = true;
 }

@@ -404,8 +404,8 @@ def test_reload(place: Place) -> None:
     # A mistake, and a new one that groups wait for and that does not start: nothing changes.
     text = place.server.config_file.read_text()
     now = [one["pid"] for one in place.server.status()["processes"]]
-    place.server.config_file.write_text(text.replace("after = new,", "after = nwe,"))
-    assert 'there is no companion "nwe"; did you mean "new"?' in place.refused("reload")
+    place.server.config_file.write_text(text.replace("after = new,", "after = new2,"))
+    assert 'there is no companion "new2"; did you mean "new"?' in place.refused("reload")
     place.server.allow("companion worse", "reload: ")
     users = "".join(f"  {line}\n" for line in group_lines())
     worse = f"[companions]\n  [[worse]]\n  command = /bin/false,\n  ready = notify\n{users}"
@@ -518,7 +518,7 @@ def test_redis(place: Place) -> None:
         f"  [[redis]]\n  command = /usr/bin/redis-server, --port, 0, --unixsocket, {sock}, --dir, {place.path},"
         f" --save, 3600 1, --supervised, systemd\n  ready = notify\n{users}"
     )
-    assert place.entry("redis")["said"] == "Ready to accept connections"
+    wait_until(lambda: place.entry("redis")["said"] == "Ready to accept connections", "it does not say so")
     assert redis(sock, "SET", "key", "value") == b"+OK\r\n"
     place.server.ctl("restart", "redis")
     assert "User requested shutdown" in place.server.log()

@@ -175,7 +175,8 @@ def test_the_plugin_of_the_page_about_plugins_works(example: Example) -> None:
 def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, line: str) -> None:
     """By a shell, with our programs on its path; without --config they take this example's file."""
     text = "[server]\nlisten = *:80\nuser = www-data\n[logs]\nerror_log = /var/log/webserver/error.log\n"
-    example.main(text + GROUPS + SITES + "/ = group:shop\n")
+    job = "[companions]\n[[cleanup]]\ncommand = /bin/true,\nuser = shop\nat = 03:15\n"
+    example.main(text + GROUPS + job + SITES + "/ = group:shop\n")
     for name in ("webserverd", "webserverctl"):
         wrapper = tmp_path / name
         wrapper.write_text(f'#!/bin/sh\nexec {program(name)} --config {example.config_file} "$@"\n')

@@ -217,6 +217,8 @@ def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, lin
         assert shop
         assert not set(shop) & set(example.pids("worker", "shop"))
         assert example.get("/").body == b"from a group"
+    elif "start cleanup" in line:
+        assert example.status()["companions"][0]["state"] == "waiting"
     else:
         assert line == "webserverctl reload"
         assert sorted(example.pids("worker")) == workers

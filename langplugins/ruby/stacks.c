@@ -81,7 +81,7 @@ static void write_stacks(struct plugin *plugin)
 
 	if (fd < 0)
 		return;
-	VALUE text = rb_protect(make_text, (VALUE)plugin, &state);
+	VALUE text = protect(make_text, (VALUE)plugin, &state);
 	if (state) {
 		rb_set_errinfo(Qnil);
 	} else {
@@ -111,7 +111,7 @@ static void stop_requests(struct plugin *plugin)
 		uint64_t serial = atomic_exchange(&thread->stop, 0);
 		if (!serial || !thread->call || thread->serial != serial)
 			continue;
-		rb_protect(raise_in, (VALUE)thread, &state);
+		protect(raise_in, (VALUE)thread, &state);
 		rb_set_errinfo(Qnil);
 	}
 }

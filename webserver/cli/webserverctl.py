@@ -14,8 +14,8 @@ from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
 from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
-USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | stop [--json]"
-WORDS = {"status": 0, "reload": 0, "restart": 1, "stop": 0}  # command: words that follow it
+USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | audit GROUP | stop [--json]"
+WORDS = {"status": 0, "reload": 0, "restart": 1, "audit": 1, "stop": 0}  # command: words that follow it
 
 
 class Unreachable(Exception):
@@ -31,13 +31,18 @@ def main() -> int:
         if not words or words[0] not in WORDS:
             raise UsageError(f"unknown command {words[0]!r}" if words else "a command is missing")
         if len(words) - 1 != WORDS[words[0]]:
-            raise UsageError("restart needs one group" if words[0] == "restart" else f"{words[0]} takes no words")
+            raise UsageError(f"{words[0]} needs one group" if WORDS[words[0]] else f"{words[0]} takes no words")
     except UsageError as error:
         sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
         return 2
-    request = {"op": words[0], **({"group": words[1]} if words[0] == "restart" else {})}
+    path = os.path.abspath(given.get("--config", DEFAULT_CONFIG))
+    request = {"op": words[0], **({"group": words[1]} if WORDS[words[0]] else {})}
+    if words[0] == "audit":
+        from webserver.cli import audit
+
+        request["files"] = audit.files(path, words[1])
     try:
-        answer = _ask(_control_socket(os.path.abspath(given.get("--config", DEFAULT_CONFIG))), request)
+        answer = _ask(_control_socket(path), request)
     except Unreachable as error:
         answer = {"ok": False, "errors": [str(error)]}
     except KeyboardInterrupt:
@@ -51,11 +56,15 @@ def main() -> int:
         from webserver.cli.table import status_text
 
         sys.stdout.write(status_text(answer))
+    elif answer.get("ok") and words[0] == "audit":
+        sys.stdout.write(audit.text(answer))
     for text in answer.get("errors", []):
         sys.stderr.write(f"webserverctl: {printable(text)}\n")
     if "--json" not in given:
         for text in answer.get("notes", []):
             sys.stderr.write(f"webserverctl: {printable(text)}\n")
+    if words[0] == "audit" and answer.get("ok") and audit.reachable(answer):
+        return 1
     return 0 if answer.get("ok") is True else 1
 
 

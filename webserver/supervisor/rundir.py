@@ -2,12 +2,15 @@
 
 RUN and RUN/ipc are ours, mode 0711: groups pass through them and cannot list them. A generation's directory belongs to
 the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach them, nobody else
-does. As root nothing is opened or searched here that a group can write: groups write nothing below RUN.
+does. As root nothing is opened or searched here that a group can write: groups write nothing below RUN, and the way to
+RUN was looked at when the configuration was checked. Front ends write in generations' directories: there only names are
+removed, through a descriptor of the directory itself, so no link leads anywhere and no rename matters.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import stat
 
@@ -39,7 +42,7 @@ class RunDirectory:
             try:
                 _make(self.ipc)
                 for name in os.listdir(self.ipc):
-                    _remove_directory(os.path.join(self.ipc, name))  # of a server that was killed
+                    self._bury(name)  # of a server that was killed
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -90,6 +93,20 @@ class RunDirectory:
             pass
         os.close(self._lock)
         self._lock = -1
+
+    def _bury(self, name: str) -> None:
+        """Remove a directory of sockets. What else a front end has put there is not searched: out of the way with it."""
+        path = os.path.join(self.ipc, name)
+        try:
+            _remove_directory(path)
+        except NotADirectoryError:
+            os.unlink(path)
+        except OSError:
+            for number in itertools.count(1):
+                aside = os.path.join(self.path, f"left-behind.{number}")
+                if not os.path.lexists(aside):
+                    os.rename(path, aside)
+                    return
 
     def _take_pid_file(self) -> int:
         path = os.path.join(self.path, PID_FILE)
@@ -145,7 +162,10 @@ def _remove_directory(path: str) -> None:
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         for name in os.listdir(directory):
-            os.unlink(name, dir_fd=directory)
+            try:
+                os.unlink(name, dir_fd=directory)
+            except IsADirectoryError:
+                os.rmdir(name, dir_fd=directory)
     finally:
         os.close(directory)
     os.rmdir(path)

@@ -4,32 +4,30 @@ import errno
 import os
 import socket
 import stat
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from functools import partial
+from typing import Any, Dict, Iterator, List, Tuple
 
-from webserver.audit.tries import NOTE, OK, REACHABLE, Row, row
+from webserver.audit.tries import NOTE, OK, REACHABLE, Row, Try, row
 
 _FILES = 20000  # looked at in one tree
 
 
 def places(record: Dict[str, Any]) -> Iterator[Row]:
     for entry in record["sockets"]:
-        directory = entry["directory"]
-        tries = [("list", lambda path=directory: os.listdir(path)), ("create", lambda path=directory: _create(path))]
-        if not entry["own"]:
-            tries += [("connect to " + name, lambda path=os.path.join(directory, name): _may(path, os.W_OK))
-                      for name in entry["names"]]  # fmt: skip
-        yield row("sockets", "socket directory of " + entry["what"], tries)
+        names = [] if entry["own"] else entry["names"]
+        yield row("sockets", "socket directory of " + entry["what"], _socket_directory(entry["directory"], names))
     yield row("control", "control socket", [("connect", lambda: _connect(record["control"]))])
     yield row("control", "run directory", [
         ("list", lambda: os.listdir(record["run"])), ("create", lambda: _create(record["run"])),
         ("write the pid file", lambda: _write(record["pid_file"])),
     ])  # fmt: skip
     for path in record["listeners"]:
-        yield row("control", "directory of the socket " + path, [("create", lambda: _create(os.path.dirname(path)))])
+        directory = os.path.dirname(path)
+        yield row("control", "directory of the socket " + path, [("create", partial(_create, directory))])
     for path in record["logs"]:
         yield row("logs", path, [
-            ("read", lambda path=path: _read(path)), ("write", lambda path=path: _write(path)),
-            ("create beside it", lambda path=path: _create(os.path.dirname(path))),
+            ("read", partial(_read, path)), ("write", partial(_write, path)),
+            ("create beside it", partial(_create, os.path.dirname(path))),
         ])  # fmt: skip
     # Nobody else may take lines out of the pipe before the logger does, not even who writes them.
     yield row("logs", "own log pipe", [("read", lambda: _read("/proc/self/fd/2"))])
@@ -46,15 +44,21 @@ def places(record: Dict[str, Any]) -> Iterator[Row]:
     ])  # fmt: skip
 
 
+def _socket_directory(path: str, names: List[str]) -> List[Tuple[str, Try]]:
+    """Connecting itself is not tried: a front end may take it amiss, if the group has the same user."""
+    tries: List[Tuple[str, Try]] = [("list", partial(os.listdir, path)), ("create", partial(_create, path))]
+    return tries + [("connect to " + name, partial(_may, os.path.join(path, name), os.W_OK)) for name in names]
+
+
 def _file(area: str, what: str, path: str, secret: bool) -> Iterator[Row]:
     """Something that must not be written and, if it is secret, not be read. What everybody may read is a note."""
     name = "%s: %s" % (what, path)
     try:
         found = os.stat(path)
     except OSError as error:
-        yield Row(area, name, "find", "refused: " + os.strerror(error.errno), OK)
+        yield Row(area, name, "find", "refused: " + (error.strerror or ""), OK)
         return
-    tries: List[Tuple[str, Callable[[], object]]] = [("replace", lambda: _replace(path))]
+    tries: List[Tuple[str, Try]] = [("replace", lambda: _replace(path))]
     if stat.S_ISDIR(found.st_mode):
         tries.append(("create in it", lambda: _create(path)))
     else:

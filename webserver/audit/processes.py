@@ -48,6 +48,10 @@ def _checked(result: int) -> int:
     return result
 
 
+def _call(number: int, *words: int) -> int:
+    return _checked(_LIBC.syscall(ctypes.c_long(number), *map(ctypes.c_long, words)))
+
+
 def _ptrace(pid: int) -> None:
     # SEIZE does not stop it, and our end lets it go.
     _checked(_LIBC.ptrace(ctypes.c_long(_PTRACE_SEIZE), ctypes.c_long(pid), None, None))
@@ -58,15 +62,16 @@ def _memory(pid: int) -> None:
     here = (ctypes.c_void_p * 2)(ctypes.addressof(local), 1)
     there = (ctypes.c_void_p * 2)(None, 1)
     try:
-        _checked(_LIBC.process_vm_readv(ctypes.c_int(pid), here, ctypes.c_ulong(1), there, ctypes.c_ulong(1), ctypes.c_ulong(0)))
+        one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+        _checked(_LIBC.process_vm_readv(ctypes.c_int(pid), here, one, there, one, none))
     except OSError as error:
         if error.errno != _EFAULT:  # nothing is at address 0, but we were let in
             raise
 
 
 def _descriptor(pid: int) -> None:
-    handle = _checked(_LIBC.syscall(ctypes.c_long(_PIDFD_OPEN), ctypes.c_long(pid), ctypes.c_long(0)))
+    handle = _call(_PIDFD_OPEN, pid, 0)
     try:
-        os.close(_checked(_LIBC.syscall(ctypes.c_long(_PIDFD_GETFD), ctypes.c_long(handle), ctypes.c_long(2), ctypes.c_long(0))))
+        os.close(_call(_PIDFD_GETFD, handle, 2, 0))
     finally:
         os.close(handle)

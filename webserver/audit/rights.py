@@ -109,10 +109,12 @@ def _ways_up(expected: Dict[str, Any]) -> Iterator[Row]:
         ("a higher hard limit", apart(_raise_limit)),
     )
     yield row("ways up", "changing the machine", kernel)
-    yield row("ways up", "namespaces of one's own user", [("a user namespace", apart(lambda: _call("unshare", _CLONE_NEWUSER)))],
+    user_namespace = [("a user namespace", apart(lambda: _call("unshare", _CLONE_NEWUSER)))]
+    yield row("ways up", "namespaces of one's own user", user_namespace,
               "the kernel gives them to every user (user.max_user_namespaces)")  # fmt: skip
-    yield row("ways up", "priority", [("a lower nice value", apart(lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)))],
-              "sys_nice is kept" if "sys_nice" in kept else "")  # fmt: skip
+    lower = os.getpriority(os.PRIO_PROCESS, 0) - 1
+    nicer = [("a lower nice value", apart(lambda: os.setpriority(os.PRIO_PROCESS, 0, lower)))]
+    yield row("ways up", "priority", nicer, "sys_nice is kept" if "sys_nice" in kept else "")
     raw = (
         ("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()),
         ("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import Any
 
 from webserver.cli.table import table
@@ -44,11 +45,12 @@ def reachable(answer: dict[str, Any]) -> int:
 
 def text(answer: dict[str, Any]) -> str:
     rows = answer.get("rows", [])
-    columns = [(name.upper(), lambda entry, name=name: _cut(str(entry.get(name, "")))) for name in _COLUMNS]
+    columns = [(name.upper(), partial(_cell, name)) for name in _COLUMNS]
     count = reachable(answer)
-    verdict = f"{count} of {len(rows)} can be reached and should not be" if count else f"{len(rows)} tried, all as it should be"
+    verdict = f"{len(rows)} tried, " + (f"{count} can be reached and should not be" if count else "all as it should be")
     return f"{table(columns, rows)}\ngroup {answer.get('group')} as user {answer.get('user')}: {verdict}\n"
 
 
-def _cut(value: str) -> str:
+def _cell(name: str, row: dict[str, Any]) -> str:
+    value = str(row.get(name, ""))
     return value if len(value) <= _WIDEST else value[: _WIDEST - 4] + " ..."

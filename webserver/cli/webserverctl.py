@@ -36,7 +36,7 @@ def main() -> int:
         sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
         return 2
     path = os.path.abspath(given.get("--config", DEFAULT_CONFIG))
-    request = {"op": words[0], **({"group": words[1]} if WORDS[words[0]] else {})}
+    request: dict[str, Any] = {"op": words[0], **({"group": words[1]} if WORDS[words[0]] else {})}
     if words[0] == "audit":
         from webserver.cli import audit
 

@@ -65,8 +65,8 @@ def _check_limit(document: Document, group: Values, machine: Machine, name: str)
                        " for front ends, logs and libraries")  # fmt: skip
     most = machine.hard_limit(name)
     if most >= 0 and (limit.hard == UNLIMITED or limit.hard > most):
-        document.error(place, subject, f"found {TABLE['group'][option].kind.write(limit)}, but the hard limit of {most} cannot be raised"
-                       " here", "start the server with a higher one (ulimit -H, or Limit... of systemd)")  # fmt: skip
+        written = TABLE["group"][option].kind.write(limit)
+        document.error(place, subject, f"found {written}, but the hard limit of {most} cannot be raised here", "start the server with a higher one (ulimit -H, or Limit... of systemd)")  # fmt: skip
 
 
 def _check_capabilities(document: Document, group: Values, machine: Machine) -> None:

@@ -1,6 +1,7 @@
 """Rules between the options of a group, and between them and the machine.
 
-The group's directories belong to its user, so as root nothing in them is looked at: a child that has become that user does.
+The group's directories belong to its user, so as root nothing in them is looked at, but by a child that has become that
+user.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from webserver.config.machine import User
 
 _LINKS = 40  # as the kernel's limit in one path, path_resolution(7)
 
-# (directory's name, its status, the status of the entry that was looked up there, None before that): what is wrong, or ""
+# (directory's name, its status, the status of the entry that was looked up there, None before): what is wrong, or ""
 Judge = Callable[[str, os.stat_result, os.stat_result | None], str]
 
 
@@ -144,12 +144,10 @@ class Writers:
         whom = self._whom(status)
         if not whom:
             return ""
-        if _sticky(status) and status.st_uid not in self._uids and (entry is None or not self._owns(entry)):
+        sticky = status.st_mode & stat.S_ISVTX and status.st_uid not in self._uids
+        if sticky and (entry is None or entry.st_uid not in self._uids):
             return ""
         return f"{directory}\0{whom}"
-
-    def _owns(self, entry: os.stat_result | None) -> bool:
-        return entry.st_uid in self._uids
 
     def _whom(self, status: os.stat_result) -> str:
         if status.st_uid not in self._uids and not status.st_mode & 0o022:

@@ -30,6 +30,7 @@ LIMIT = 60.0  # seconds for one audit
 AT_ONCE = 4
 ROWS = 20000
 _TEXT = 1000  # characters of a cell
+_NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
 _CELLS = ("area", "what", "tried", "result", "verdict")
 
 Answer = Callable[[dict[str, Any]], None]
@@ -168,7 +169,7 @@ def expected(process: ProcessRecord) -> dict[str, Any]:
         "umask": process.umask,
         "nice": process.nice,
         "limits": [[names[number], number, soft, hard] for number, soft, hard in process.limits],
-        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("ipc", "mnt", "net", "pid", "user", "uts")},
+        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES},
         "own_namespaces": [*process.namespaces, *(["mnt"] if walls else [])],
         "temporary": {path: os.stat(path).st_dev for path in TEMPORARY if process.private_tmp or not process.jail},
         "private_tmp": bool(process.private_tmp),

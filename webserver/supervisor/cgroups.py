@@ -68,7 +68,7 @@ class Cgroups:
     """Owns this server's directory of cgroups and all in it."""
 
     def __init__(self, loop: Loop, journal: Journal, run: str, place: Place | None = None) -> None:
-        """`run`: the run directory, which no other server has; its number is our directory's name. `place`: for tests."""
+        """`run`: the run directory, which no other server has: its number is our directory's name."""
         self._loop = loop
         self._journal = journal
         self._name = f"webserver-{zlib.crc32(os.fsencode(run)):08x}"

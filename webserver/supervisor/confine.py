@@ -1,11 +1,11 @@
 """The steps between fork and exec, in their order. Runs in the child only.
 
-Each step is (name, function of the plan); the first that raises stops the child. The order matters: the cgroup first, so
-that all that follows is counted there; namespaces and mounts while it is root; limits while they can still be raised;
-groups before gid before uid; then the capabilities that outlived the change of the uid are chosen from and dropped, and
-locked; then the proof that it is who it should be and that there is no way back; no_new_privs; the death signal last of
-all, because the kernel clears it when the uid changes, and after it the look at the parent, which may have died before
-it was set.
+Each step is (name, function of the plan); the first that raises stops the child. The order matters: the cgroup first,
+so that all that follows is counted there; namespaces and mounts while it is root; limits while they can still be
+raised; groups before gid before uid; then the capabilities, which have outlived the change of the uid, are chosen from,
+dropped and locked; then the proof that it is who it should be and that there is no way back; no_new_privs; the death
+signal last of all, because the kernel clears it when the uid changes, and after it the look at the parent, which may
+have died before it was set.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class RunDirectory:
         self._lock = -1
 
     def _bury(self, name: str) -> None:
-        """Remove a directory of sockets. What else a front end has put there is not searched: out of the way with it."""
+        """Remove a directory of sockets. One that a front end has put directories into is not searched but moved."""
         path = os.path.join(self.ipc, name)
         try:
             _remove_directory(path)

@@ -70,8 +70,8 @@ def spawn(record: ProcessRecord, steps: Steps = STEPS) -> Spawned:
 def planned(record: ProcessRecord) -> Plan:
     change = record.identity.is_change
     able = bool(kernel.capabilities()[0] >> SETPCAP & 1)
-    # A root without CAP_SETPCAP, as of some containers, cannot lock anything. With no_new_privs that gives nothing away:
-    # no exec adds to the sets, which are empty or what was asked for.
+    # A root without CAP_SETPCAP, as in some containers, cannot lock anything. With no_new_privs that gives nothing
+    # away: no exec adds to the sets, which are empty or what was asked for.
     return Plan(record, os.getpid(), change, locks=change and able and record.no_new_privs)
 
 

@@ -58,8 +58,8 @@ class PlainMachine(Machine):
     def hard_limit(self, name: str) -> int:
         return 100000 if name == "nofile" else -1
 
-    def may_hurry(self) -> bool:
-        return self._root
+    def lowest_nice(self) -> int:
+        return -20 if self._root else 0
 
     def ask(self, question: str, user: User | None, jail: str, *words: object) -> str:
         """The test process looks itself: these users need not be there."""

@@ -26,9 +26,9 @@ def check_confinement(document: Document, group: Values, machine: Machine, user:
             if group.given(name) and group.good(name) and group[name]:
                 document.error(group.place(name), group.subject(name), f"is for root alone, and this is"
                                f" {machine.own_name()}", "leave it out, or start as root")  # fmt: skip
-    if group.good("nice") and group["nice"] < 0 and not machine.may_hurry():
+    if group.good("nice") and group["nice"] and group["nice"] < machine.lowest_nice():
         document.error(group.place("nice"), group.subject("nice"), f"found {group['nice']}, but only root can go below"
-                       " 0")  # fmt: skip
+                       f" {machine.lowest_nice()}")  # fmt: skip
     for name in LIMITS:
         _check_limit(document, group, machine, name)
     _check_capabilities(document, group, machine)
@@ -66,7 +66,8 @@ def _check_limit(document: Document, group: Values, machine: Machine, name: str)
     most = machine.hard_limit(name)
     if most >= 0 and (limit.hard == UNLIMITED or limit.hard > most):
         written = TABLE["group"][option].kind.write(limit)
-        document.error(place, subject, f"found {written}, but the hard limit of {most} cannot be raised here", "start the server with a higher one (ulimit -H, or Limit... of systemd)")  # fmt: skip
+        document.error(place, subject, f"found {written}, but the hard limit of {most} cannot be raised here",
+                       "start the server with a higher one (ulimit -H, or Limit... of systemd)")  # fmt: skip
 
 
 def _check_capabilities(document: Document, group: Values, machine: Machine) -> None:

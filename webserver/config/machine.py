@@ -97,9 +97,9 @@ class Machine:
             return self.open_files()
         return -1 if limit == resource.RLIM_INFINITY or self._capable(_SYS_RESOURCE) else limit
 
-    def may_hurry(self) -> bool:
-        """Whether this process can start others with a negative nice value."""
-        return self._capable(_SYS_NICE)
+    def lowest_nice(self) -> int:
+        """The lowest nice value that this process can give to others."""
+        return -20 if self._capable(_SYS_NICE) else os.getpriority(os.PRIO_PROCESS, 0)
 
     def _capable(self, capability: int) -> bool:
         held = _status("CapEff", 16)

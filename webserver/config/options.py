@@ -219,7 +219,7 @@ OPTIONS = (
            " do of what is root's: any of " + ", ".join(limits.KEEPABLE) + ".", many=True,
            root="Needs root, and no_new_privs = yes."),
     Option("group", "nice", kinds.WHOLE, "Nice value of the group's processes: the higher, the less they get of a busy"
-           " processor.", "0", -20, 19, root="Below 0 needs root."),
+           " processor; 0 is the server's own.", "0", -20, 19, root="A lower one than the server's needs root."),
     *(Option("group", f"limit_{name}", kind, f"{what} ({source}).", "inherited",
              root="Hard limits are raised by root alone.")
       for name, kind, what, source in _LIMITS),

@@ -1,6 +1,7 @@
 """Who the group's processes are, what they are allowed, and whether there is a way to more."""
 
 import ctypes
+import errno
 import os
 import resource
 import socket
@@ -158,7 +159,8 @@ def _low_port(kept: List[str]) -> Row:
             try:
                 sock.bind(("127.0.0.1", lowest - 1))
             except OSError as error:
-                if error.errno != 98:  # EADDRINUSE: somebody has it, but that is not what keeps us from it
+                # If somebody else has it, that is not what would keep us from it.
+                if error.errno != errno.EADDRINUSE:
                     raise
 
     return row("network", "ports below %d" % lowest, [("listen", bind)],

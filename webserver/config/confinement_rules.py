@@ -8,7 +8,7 @@ from webserver.config import languages, sight
 from webserver.config.check import Values
 from webserver.config.errors import suggestion
 from webserver.config.languages import PACKAGE
-from webserver.config.limits import KEEPABLE, LIMITS
+from webserver.config.limits import KEEPABLE, LIMITS, TEMPORARY
 from webserver.config.machine import Machine, User
 from webserver.config.model import INHERITED, UNLIMITED
 from webserver.config.options import TABLE
@@ -32,6 +32,8 @@ def check_confinement(document: Document, group: Values, machine: Machine, user:
     for name in LIMITS:
         _check_limit(document, group, machine, name)
     _check_capabilities(document, group, machine)
+    if group["private_tmp"] and group.good("private_tmp"):
+        _check_hidden(document, group)
     if machine.root and group["chroot"] and group.good("chroot"):
         _check_jail(document, group, machine, user, run)
 
@@ -86,6 +88,16 @@ def _check_capabilities(document: Document, group: Values, machine: Machine) -> 
                        " no_new_privs = no")  # fmt: skip
 
 
+def _check_hidden(document: Document, group: Values) -> None:
+    """What lies below the machine's /tmp is not there for a group that has one of its own."""
+    for name in ("application", "directory", "interpreter", "python_path", "perl_path", "preload"):
+        found = group[name] if group.good(name) else ""
+        for path in found if isinstance(found, tuple) else (found,):
+            if path.startswith(tuple(f"{place}/" for place in TEMPORARY)) and not group["chroot"]:
+                document.error(group.place("private_tmp"), group.subject("private_tmp"), f"hides {name}, {path}: the"
+                               " group sees a /tmp and a /var/tmp that begin empty")  # fmt: skip
+
+
 def jail_places(plugin: str, run: str) -> tuple[str, ...]:
     """Directories that must be there in a jail, since the server shows the group something of its own in each."""
     places = ["/proc", PACKAGE, os.path.dirname(plugin), os.path.dirname(languages.plugin("libwebserver_host"))]
@@ -97,7 +109,7 @@ def _check_jail(document: Document, group: Values, machine: Machine, user: User 
     jail: str = group["chroot"]
     place, subject = group.place("chroot"), group.subject("chroot")
     try:
-        found = trusted(jail, {0, os.geteuid()}, open_to_all=False)
+        found = trusted(jail, {0, os.geteuid()})
         if found.path == "/":
             raise Untrusted('found "/", which is no jail')
         if problem := sight.missing("root", jail, "directory"):
@@ -107,10 +119,11 @@ def _check_jail(document: Document, group: Values, machine: Machine, user: User 
     except Untrusted as problem:
         document.error(place, subject, str(problem), "what root mounts into must be root's, all the way to it")
         return
-    temporary = ("/tmp", "/var/tmp") if group["private_tmp"] else ()
-    for inside in (*jail_places(group["plugin"], run), *temporary):
+    temporary = TEMPORARY if group["private_tmp"] else ()
+    hidden = tuple(f"{place}/" for place in temporary)  # in there the server makes what is missing
+    for inside in (*(one for one in jail_places(group["plugin"], run) if not one.startswith(hidden)), *temporary):
         try:
-            trusted(jail + inside, {0, os.geteuid()}, open_to_all=False)
+            trusted(jail + inside, {0, os.geteuid()})
         except Absent:
             document.error(place, subject, f"{jail} has no directory {inside}, where the server shows its own to the"
                            " group", f"mkdir -p {jail}{inside}")  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from webserver.config import units
 from webserver.config.model import INHERITED, UNLIMITED, Limit
 
+TEMPORARY = ("/tmp", "/var/tmp")  # what private_tmp makes a group's own
 LIMITS = ("nofile", "nproc", "core", "as", "fsize", "stack", "memlock")  # limit_NAME
 
 # By number, so the order is the kernel's.

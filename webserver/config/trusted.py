@@ -7,6 +7,7 @@ target and every directory on the way were put there by somebody trusted, and st
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable
@@ -27,7 +28,10 @@ def open_file(path: str, follow: bool = True) -> int:
     """
     handle = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
             raise OSError(0, "it is not a file")
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
@@ -87,10 +91,10 @@ def walk(path: str, judge: Judge) -> Found:
     return Found(here, status)
 
 
-def trusted(path: str, uids: Collection[int], open_to_all: bool = True) -> Found:
+def trusted(path: str, uids: Collection[int]) -> Found:
     """What a path leads to, if nobody but `uids` can change that. Raises Untrusted.
 
-    `open_to_all`: a sticky directory such as /tmp is good enough for an entry that belongs to one of them.
+    A sticky directory, such as /tmp, is good enough for an entry that belongs to one of them.
     """
 
     def judge(directory: str, status: os.stat_result, entry: os.stat_result | None) -> str:
@@ -100,7 +104,7 @@ def trusted(path: str, uids: Collection[int], open_to_all: bool = True) -> Found
         writable = status.st_mode & (0o002 if status.st_gid == 0 else 0o022)
         if not writable:
             return ""
-        if status.st_mode & stat.S_ISVTX and open_to_all:
+        if status.st_mode & stat.S_ISVTX:
             if entry is None or entry.st_uid in uids:
                 return ""
             return f"an entry of {directory}, where everybody may write, belongs to user id {entry.st_uid}"

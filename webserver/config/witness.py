@@ -58,7 +58,10 @@ class Witness:
         if not self._dead:
             try:
                 self._socket.send(json.dumps([question, *words]).encode())
-                if select.select([self._socket], [], [], PATIENCE)[0]:
+                # Not select(2): our descriptors may have numbers above what it takes.
+                poll = select.poll()
+                poll.register(self._socket, select.POLLIN)
+                if poll.poll(PATIENCE * 1000):
                     answer = self._socket.recv(_PACKET)
                     if answer:
                         return str(json.loads(answer))

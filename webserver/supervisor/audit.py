@@ -14,6 +14,7 @@ from typing import Any
 
 from webserver.config import Group
 from webserver.config.languages import PACKAGE
+from webserver.config.limits import TEMPORARY
 from webserver.supervisor.generation import Parts
 from webserver.supervisor.group import GroupRole
 from webserver.supervisor.groups import Groups
@@ -24,7 +25,6 @@ from webserver.supervisor.rights import LOCKED, mask
 from webserver.supervisor.rundir import PID_FILE
 from webserver.supervisor.spawn import package_file, planned
 from webserver.supervisor.states import State
-from webserver.supervisor.walls import TEMPORARY
 
 LIMIT = 60.0  # seconds for one audit
 AT_ONCE = 4

@@ -11,12 +11,12 @@ import os
 import socket
 import struct
 
+from webserver.config.limits import TEMPORARY
 from webserver.config.trusted import trusted
 from webserver.supervisor import kernel
-from webserver.supervisor.process import Plan
+from webserver.supervisor.process import Plan, ProcessRecord
 
 _FLAGS = {"ipc": kernel.CLONE_NEWIPC, "uts": kernel.CLONE_NEWUTS, "net": kernel.CLONE_NEWNET}
-TEMPORARY = ("/tmp", "/var/tmp")
 _QUIET = kernel.MS_NOSUID | kernel.MS_NODEV
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 
@@ -39,14 +39,22 @@ def namespaces(plan: Plan) -> None:
 
 
 def private_tmp(plan: Plan) -> None:
-    size = plan.record.private_tmp
-    if not size:
+    """Memory in the place of /tmp and /var/tmp. What the server itself has there is shown again in its place."""
+    record = plan.record
+    if not record.private_tmp:
         return
     for place in TEMPORARY:
-        where = plan.record.jail + place
+        hidden = [] if record.jail else [path for path in (*record.shown, record.sockets) if _below(path, place)]
+        handles = [(path, _hold(path)) for path in hidden]
+        where = record.jail + place
         trusted(where, {0})
-        # Inodes cost kernel memory that `size` does not count.
-        kernel.mount("tmpfs", where, "tmpfs", _QUIET, f"size={size},nr_inodes={max(1024, size >> 12)},mode=1777")
+        # Inodes cost kernel memory that the size does not count.
+        inodes = max(1024, record.private_tmp >> 12)
+        kernel.mount("tmpfs", where, "tmpfs", _QUIET, f"size={record.private_tmp},nr_inodes={inodes},mode=1777")
+        for path, handle in handles:
+            os.makedirs(path, 0o755)
+            kernel.mount(f"/proc/self/fd/{handle}", path, "", kernel.MS_BIND)
+            os.close(handle)
 
 
 def jail(plan: Plan) -> None:
@@ -55,23 +63,38 @@ def jail(plan: Plan) -> None:
     if not record.jail:
         return
     for source in record.shown:
-        where = record.jail + source
-        trusted(where, {0}, open_to_all=False)
+        where = _mount_point(record, source)
         kernel.mount(source, where, "", kernel.MS_BIND | kernel.MS_REC)
         kernel.mount("", where, "", kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | _QUIET)
     if record.sockets:
-        # Its own generation's directory and no other's: names are made in memory, below the place of them all.
+        # Its own generation's directory and no other's: its name is made in memory, over the place of them all.
         parent, name = os.path.split(record.sockets)
-        where = record.jail + parent
-        trusted(where, {0}, open_to_all=False)
+        where = _mount_point(record, parent)
         kernel.mount("tmpfs", where, "tmpfs", _QUIET | kernel.MS_NOEXEC, "size=64k,nr_inodes=16,mode=0711")
         os.mkdir(os.path.join(where, name), 0o711)
         kernel.mount(record.sockets, os.path.join(where, name), "", kernel.MS_BIND)
         kernel.mount("", where, "", kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | _QUIET)
-    trusted(record.jail + "/proc", {0}, open_to_all=False)
-    kernel.mount("proc", record.jail + "/proc", "proc", _QUIET | kernel.MS_NOEXEC)
+    kernel.mount("proc", _mount_point(record, "/proc"), "proc", _QUIET | kernel.MS_NOEXEC)
     os.chroot(record.jail)
     os.chdir("/")
+
+
+def _mount_point(record: ProcessRecord, path: str) -> str:
+    """A directory in the jail that root alone can have made; in a /tmp of its own, which has just begun, it is made."""
+    where = record.jail + path
+    if record.private_tmp and any(_below(path, place) for place in TEMPORARY):
+        os.makedirs(where, 0o755, exist_ok=True)
+    trusted(where, {0})
+    return where
+
+
+def _below(path: str, place: str) -> bool:
+    return path.startswith(place + "/")
+
+
+def _hold(path: str) -> int:
+    trusted(path, {0})
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _loopback_up() -> None:

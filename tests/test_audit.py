@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from serving import ROOT, Server, directory
-from test_privileges import configure
+from test_privileges import LOOK, configure
 
 TWO = {
     "alpha": "user = games\n[[[environment]]]\nSECRET = of alpha\n",
@@ -22,14 +22,16 @@ TWO = {
 
 @pytest.fixture(scope="module")
 def audited() -> Iterator[Server]:
-    with directory() as path:
+    with directory() as path, directory("/srv" if ROOT else "/tmp") as elsewhere:
         one = Server(path)
         secret = one.file("beta.env", "TOKEN = x\n")
         secret.chmod(0o600)
         groups = TWO if ROOT else dict.fromkeys(TWO, "")
         configure(one, groups, f"listen = 127.0.0.1:{one.port}, unix:web.sock\n")
         text = one.config_file.read_text().replace(f"listen = 127.0.0.1:{one.port}\n", "", 1)
-        one.config_file.write_text(text)
+        # This one has a /tmp of its own.
+        (elsewhere / "app.wsgi").write_text(LOOK)
+        one.config_file.write_text(text.replace("= twin/app.wsgi", f"= {elsewhere}/app.wsgi"))
         one.config_file.chmod(0o600)
         one.start()
         yield one
@@ -71,6 +73,7 @@ def test_a_group_of_its_own_user_reaches_nothing(audited: Server) -> None:
         "logs: own log pipe",
         f"configuration: configuration: {base}/webserver.conf",
         f"configuration: environment_file of group beta: {base}/beta.env",
+        "sockets: place of all socket directories",
         "sockets: socket directory of group alpha generation 1",
         "sockets: socket directory of group beta generation 1",
         "ways up: becoming somebody else",
@@ -125,7 +128,8 @@ def test_what_has_been_left_open_is_found(audited: Server) -> None:
         (base / "beta.env", 0o644, f"configuration: environment_file of group beta: {base}/beta.env", "read"),
         (base / "webserver.conf", 0o644, f"configuration: configuration: {base}/webserver.conf", "read"),
         (base / "run/control.sock", 0o666, "control: control socket", "connect"),
-        (base / "run", 0o777, "control: run directory", "list, create"),
+        (base / "run", 0o777, "control: run directory", "create"),
+        (base / "run/ipc", 0o755, "sockets: place of all socket directories", "list"),
     ]  # fmt: skip
     audited.allow("asked for control and was refused")
     for path, mode, name, result in mistakes:

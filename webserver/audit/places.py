@@ -17,9 +17,12 @@ def places(record: Dict[str, Any]) -> Iterator[Row]:
         names = [] if entry["own"] else entry["names"]
         yield row("sockets", "socket directory of " + entry["what"], _socket_directory(entry["directory"], names))
     yield row("control", "control socket", [("connect", lambda: _connect(record["control"]))])
+    # That it can be listed, where somebody else has made it, tells nothing; what is in it is not to be changed.
     yield row("control", "run directory", [
-        ("list", lambda: os.listdir(record["run"])), ("create", lambda: _create(record["run"])),
-        ("write the pid file", lambda: _write(record["pid_file"])),
+        ("create", lambda: _create(record["run"])), ("write the pid file", lambda: _write(record["pid_file"])),
+    ])  # fmt: skip
+    yield row("sockets", "place of all socket directories", [
+        ("list", lambda: os.listdir(record["ipc"])), ("create", lambda: _create(record["ipc"])),
     ])  # fmt: skip
     for path in record["listeners"]:
         directory = os.path.dirname(path)

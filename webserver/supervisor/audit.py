@@ -109,6 +109,7 @@ class Audits:
             "sockets": self._sockets(role),
             "control": run.control,
             "run": run.path,
+            "ipc": run.ipc,
             "pid_file": os.path.join(run.path, PID_FILE),
             "listeners": self._listeners(),
             "logs": [path for path in (logs.error_log, logs.access_log) if path.startswith("/")],

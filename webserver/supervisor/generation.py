@@ -298,9 +298,8 @@ class Generation:
 
     def _spawn(self) -> None:
         parts = self.parts
-        source = f"group {self.config.name}"
         try:
-            pipe, log = parts.logs.new_pipe("error", source, waits=True)
+            pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))

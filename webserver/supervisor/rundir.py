@@ -1,6 +1,6 @@
 """The run directory: pid file, control socket's place, and one socket directory for each group generation.
 
-RUN and RUN/ipc are ours, mode 0711: groups pass through them and cannot list them. A generation's directory belongs to
+RUN and RUN/ipc are ours, mode 0711 where we make them: groups pass through, and cannot list RUN/ipc. A generation's directory belongs to
 the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach them, nobody else
 does. As root nothing is opened or searched here that a group can write: groups write nothing below RUN, and the way to
 RUN was looked at when the configuration was checked. Front ends write in generations' directories: there only names are
@@ -41,6 +41,7 @@ class RunDirectory:
             self._lock = self._take_pid_file()
             try:
                 _make(self.ipc)
+                os.chmod(self.ipc, 0o711)  # whatever it was: which groups there are is not for everybody to read
                 for name in os.listdir(self.ipc):
                     self._bury(name)  # of a server that was killed
             except BaseException:

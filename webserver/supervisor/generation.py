@@ -177,8 +177,7 @@ class Generation:
         self._check_drained()
 
     def broken(self, frontend: FrontEnd, reason: str) -> None:
-        text = f"{self.label}: {frontend.label} closed its connections: {reason}"
-        self.parts.journal.error(text)
+        self.parts.journal.error(f"{self.label}: {frontend.label} closed its connections: {reason}")
         if self.stage is Stage.BINDING:
             self.failure = reason
             self._close(reason)

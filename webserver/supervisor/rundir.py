@@ -1,10 +1,10 @@
 """The run directory: pid file, control socket's place, and one socket directory for each group generation.
 
-RUN and RUN/ipc are ours, mode 0711 where we make them: groups pass through, and cannot list RUN/ipc. A generation's directory belongs to
-the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach them, nobody else
-does. As root nothing is opened or searched here that a group can write: groups write nothing below RUN, and the way to
-RUN was looked at when the configuration was checked. Front ends write in generations' directories: there only names are
-removed, through a descriptor of the directory itself, so no link leads anywhere and no rename matters.
+RUN and RUN/ipc are ours, mode 0711 where we make them: groups pass through, and cannot list RUN/ipc. A generation's
+directory belongs to the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach
+them, nobody else does. As root nothing is opened or searched here that a group can write: groups write nothing below
+RUN, and the way to RUN was looked at when the configuration was checked. Front ends write in generations' directories:
+there only names are removed, through a descriptor of the directory itself, so no link leads anywhere.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ while True:
         for _ in range(3000):
             with pytest.raises(Untrusted, match=r"/home belongs to user id"):
                 trusted(str(home / "real/env"), {0})
-            found = Writers([("g", User("u", user.pw_uid, user.pw_gid, frozenset()))]).of(str(home / "real/env"))
+            found = Writers([("group g", User("u", user.pw_uid, user.pw_gid, frozenset()))]).of(str(home / "real/env"))
             assert found == (str(home), "group g (user u)")
     finally:
         swapper.kill()

@@ -62,11 +62,16 @@ def check_group(document: Document, group: Values, machine: Machine, run: str = 
                            f" not come with the server, and the group's language is {language.name}")  # fmt: skip
     check_confinement(document, group, machine, user, run)
     _check_paths(document, group, machine, user)
+    check_no_new_privs(document, group, machine)
+    return user
+
+
+def check_no_new_privs(document: Document, group: Values, machine: Machine) -> None:
+    """Also of companions."""
     if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
         document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
                        " started with no_new_privs, which nobody can take back", "start the server without it"
                        " (systemd: NoNewPrivileges=no)")  # fmt: skip
-    return user
 
 
 def _check_interface(document: Document, group: Values, language: Language) -> None:
@@ -176,7 +181,7 @@ def _application_advice(group: Values, application: str) -> str:
 
 
 def environment(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
-    """The variables of [[[environment]]] and of environment_file, and where each is given."""
+    """The variables of [[[environment]]] and of environment_file, and where each is given. Also of companions."""
     block = group.block.blocks.get("environment")
     entries = pairs(document, block, files.VARIABLE, "a variable's name: letters, digits and _")
     found, places = _texts(entries)
@@ -220,7 +225,7 @@ def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]
 
 
 def check_writers(document: Document, writers: Writers, others: list[str]) -> None:
-    """As root: no group may be able to change what root takes orders from: a file, its directory, or any above it.
+    """As root: no group or companion may change what root takes orders from: a file, its directory, or any above it.
 
     `others`: what else root reads or runs.
     """

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from webserver.config import files
 from webserver.config.check import Values, check
+from webserver.config.companion_rules import check_companion, check_companions
 from webserver.config.errors import ConfigErrors, Place
 from webserver.config.group_rules import check_group, check_writers, environment, ini, settings
 from webserver.config.languages import PACKAGE
 from webserver.config.machine import Machine, User
-from webserver.config.model import Config, Group, Logs, Server, Site
+from webserver.config.model import Companion, Config, Group, Logs, Server, Site
 from webserver.config.reader import Document, nothing_read, read
 from webserver.config.routes import check_hosts, check_routes
 from webserver.config.rules import check_logs, check_places, check_server
@@ -28,6 +29,7 @@ class Loaded:
     server: Values
     logs: Values
     groups: dict[str, Values]
+    companions: dict[str, Values]
     sites: dict[str, Values]
     # of group and variable, directive or setting, of site and pattern; None: by default
     inner: dict[tuple[str, str, str], Place | None] = field(default_factory=dict)
@@ -49,11 +51,21 @@ def _load(path: str, machine: Machine) -> Loaded:
     server = check(document, document.server, "server", machine)
     logs = check(document, document.logs, "logs", machine)
     groups = {name: check(document, block, "group", machine) for name, block in sorted(document.groups.items())}
+    companions = {
+        name: check(document, block, "companion", machine) for name, block in sorted(document.companions.items())
+    }
     sites = {name: check(document, block, "site", machine) for name, block in sorted(document.sites.items())}
 
     front = check_server(document, server, machine)
     check_logs(document, logs, machine, front)
-    users = {name: user for name, group in groups.items() if (user := _user(document, group, machine, server))}
+    run = server["run"] if server.good("run") else ""
+    users = {
+        f"group {name}": user for name, one in groups.items() if (user := check_group(document, one, machine, run))
+    }
+    for name, one in companions.items():
+        if user := check_companion(document, one, machine):
+            users[f"companion {name}"] = user
+    check_companions(document, companions, groups, machine, users)
     writers = Writers(users.items())  # without root nobody: all are one user
     check_writers(document, writers, [PACKAGE, os.path.abspath(sys.executable), server["mime_types"]])
     check_places(document, server, machine, writers)
@@ -76,6 +88,11 @@ def _load(path: str, machine: Machine) -> Loaded:
                 **group.values,
             )
         )
+    built_companions = []
+    for name, one in companions.items():
+        variables, places = environment(document, one)
+        inner |= {("companion environment", name, variable): place for variable, place in places.items()}
+        built_companions.append(Companion(name=name, environment=tuple(variables.items()), **one.values))
     built_sites = []
     for name, site in sites.items():
         _check_directories(document, site, machine, front)
@@ -92,12 +109,9 @@ def _load(path: str, machine: Machine) -> Loaded:
         groups=tuple(built_groups),
         sites=tuple(built_sites),
         mime_types=types,
+        companions=tuple(built_companions),
     )
-    return Loaded(config, server, logs, groups, sites, inner)
-
-
-def _user(document: Document, group: Values, machine: Machine, server: Values) -> User | None:
-    return check_group(document, group, machine, server["run"] if server.good("run") else "")
+    return Loaded(config, server, logs, groups, companions, sites, inner)
 
 
 def _check_directories(document: Document, site: Values, machine: Machine, front: User | None) -> None:

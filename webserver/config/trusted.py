@@ -125,7 +125,7 @@ class Writers:
     below the same directories."""
 
     def __init__(self, users: Iterable[tuple[str, User]]) -> None:
-        """`users`: (the group's name, its user)."""
+        """`users`: ("group shop", its user)."""
         self._users = list(users)
         self._uids = {user.uid for _, user in self._users}
         self._known: dict[tuple[int, int], str] = {}
@@ -159,6 +159,6 @@ class Writers:
         key = (status.st_dev, status.st_ino)
         if key not in self._known:
             self._known[key] = next(
-                (f"group {name} (user {user.name})" for name, user in self._users if may_write(user, status)), ""
+                (f"{name} (user {user.name})" for name, user in self._users if may_write(user, status)), ""
             )
         return self._known[key]

@@ -131,6 +131,10 @@ class Audits:
                 found.append((f"manager of group {generation.config.name}", generation.manager.pid))
                 for worker in generation.workers.values():
                     found.append((f"worker {worker.number} of group {generation.config.name}", worker.pid))
+        # Companions, each by its warden's pid, and whatever else the nursery has.
+        known = {pid for _, pid in found}
+        others = [one for one in self._parts.nursery.children() if one.pid not in known]
+        found += [(one.label, one.pid) for one in others if one.kind not in ("manager", "audit")]
         found.append(("init", 1))
         return [{"what": what, "pid": pid} for what, pid in found if pid > 0]
 

@@ -6,9 +6,6 @@
  *
  * Nobody here waits for the lock but a thread of its own, made for that one question.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "plugin.h"
 
 #include <errno.h>

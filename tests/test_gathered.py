@@ -175,7 +175,7 @@ def test_a_full_disk(server: Server) -> None:
         assert server.request("POST", "/x", large).text == expected(large)
         log = server.log()
         assert re.search("spool directory .*No space left on device", log)
-        assert "the spool directory is full or missing" in log
+        assert "could not be kept in the spool directory: " in log
         server.stop()
     finally:
         subprocess.run(["umount", spool], check=True)

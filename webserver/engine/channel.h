@@ -14,6 +14,7 @@
  *   block.c      a request as one flat block
  *   spool.c      unlinked files for what memory is too small for
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
+ *   quarantine.c requests that end the workers that run them
  *   pages.c      workers' pages, which are hostile input
  *   zmqlib.c     the functions of the libzmq that pyzmq loaded
  *
@@ -126,12 +127,14 @@ struct exchange {
 	uint8_t state, upload, owes, pins, reruns;
 	bool answered_head; /* reply_begin was called */
 	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
+	int failed_errno;   /* BODY_NOT_KEPT: why */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
 	bool tunnel;	    /* it was answered with 101 */
 	bool leaving;	    /* the tunnel is to end: its server or its generation does */
 	struct list open;   /* in channel->tunnels, while a slot has it */
 
 	struct engine_text script_name, path_info, script_filename;
+	struct engine_text ran; /* what it is called, once its client is gone: quarantine.c */
 
 	struct {
 		uint64_t received, wanted, sent, limit; /* offsets in the body; limit: the worker's credit */
@@ -181,6 +184,7 @@ struct group {
 	char *name;
 	uint32_t queue_length;
 	uint64_t queue_timeout_ns, request_timeout_ns;
+	uint32_t quarantine;	       /* workers that a request may end in a row; 0: any number */
 	struct timer_queue *deadlines; /* NULL: no request_timeout */
 	struct list generations;       /* newest first */
 	struct list queue;	       /* struct exchange.node */
@@ -257,6 +261,7 @@ struct worker {
 	struct list free;
 	struct wire_identity keeper_identity;
 	bool keeper, gone, told_left, told_serving, told_silent, silent;
+	bool excused;		     /* its end is no doing of what it runs */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
 	char cause[128];
@@ -281,6 +286,7 @@ struct channel {
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
 	struct field fields[WIRE_FIELDS + SENDFILE_FIELDS];
 	struct sendfile sendfile; /* what the answer at hand names */
+	struct quarantine *quarantine;
 };
 
 struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none */

@@ -107,6 +107,7 @@ void exchange_settle(struct exchange *x)
 	timer_disarm(&x->deadline);
 	exchange_forget_body(x);
 	spool_close(&x->answer.spool);
+	free((char *)x->ran.data);
 	x->group->exchanges--;
 	if (c->spares >= SPARES) {
 		free(x);

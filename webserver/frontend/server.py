@@ -73,12 +73,16 @@ class FrontEnd:
             lib.EVENT_WANTED: self._wanted,
             lib.EVENT_SILENT: self._silent,
             lib.EVENT_BROKEN: self._broken_event,
+            lib.EVENT_SUSPECT: lambda event: self._tell_others("suspect", event),
+            lib.EVENT_CLEARED: lambda event: self._tell_others("cleared", event),
             lib.EVENT_EMPTY: lambda event: self._empty.set(),
         }
         self._orders: dict[str, Callable[[dict[str, Any], Fds], None]] = {
             "generation": self._order_generation,
             "worker": self._order_worker,
             "worker-gone": self._order_worker_gone,
+            "suspect": self._order_suspect,
+            "cleared": self._order_cleared,
             "drain-generation": self._order_drain_generation,
             "close-generation": self._order_close_generation,
             "config": self._order_config,
@@ -154,7 +158,15 @@ class FrontEnd:
     def _order_worker_gone(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.groups.of(message["group"])
         cause = ffi.new("char[]", message["cause"].encode())
+        if message.get("excused"):
+            lib.engine_worker_excused(self._engine.native, group, message["generation"], message["worker"])
         lib.engine_worker_gone(self._engine.native, group, message["generation"], message["worker"], cause)
+
+    def _order_suspect(self, message: dict[str, Any], fds: Fds) -> None:
+        self._engine.suspected(self._routing.groups.of(message["group"]), message["name"].encode("latin-1"))
+
+    def _order_cleared(self, message: dict[str, Any], fds: Fds) -> None:
+        self._engine.cleared(self._routing.groups.of(message["group"]), message["name"].encode("latin-1"))
 
     def _order_drain_generation(self, message: dict[str, Any], fds: Fds) -> None:
         if message.get("last"):
@@ -281,6 +293,13 @@ class FrontEnd:
 
     def _wanted(self, event: Any) -> None:
         self._tell({"op": "wanted", "group": self._routing.groups.name(event.group), "queued": event.number})
+
+    def _tell_others(self, op: str, event: Any) -> None:
+        """The other front ends are to know what this one has seen of a request that ends workers, or does not."""
+        name = self._engine.suspect(event.token)
+        if name:
+            group = self._routing.groups.name(event.group)
+            self._tell({"op": op, "group": group, "name": name.decode("latin-1")})
 
     def _broken_event(self, event: Any) -> None:
         self._broke(event.group, event.generation, ffi.string(event.text).decode(errors="replace"))

@@ -1,7 +1,7 @@
 """Whether planted bugs are found: a copy of the tree with each of them, and a run in it that must say so.
 
-Each bug is one patch in tools/chaos.d/bugs, with the faults that bring it to light and what it has to be found as. A run
-goes on until it is found, with one seed after another, and no longer than the time that stands there.
+Each bug is one patch in tools/chaos.d/bugs, with the faults that bring it to light and what it has to be found as. One
+run follows another, with other seeds, until it is found, or has not been in the time that stands there.
 """
 
 from __future__ import annotations

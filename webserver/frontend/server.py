@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from gevent.socket import wait_read
 
 from ..config.model import Config
 from ..engine._engine import ffi, lib
-from ..wire.control import Control, ControlClosed, ControlFull, close_all
+from ..wire.control import Control, ControlClosed, ControlError, ControlFull, ControlStarved, close_all
 from .channels import Channels, library
 from .engine import Engine, EngineError
 from .green import Closed, Exchange, Handler
@@ -30,6 +31,8 @@ from .status import status_handler
 
 BEAT_SECONDS = 1.0
 LAST_SECONDS = 0.05  # between looks at a group that is to go
+STARVED_SECONDS = 0.1  # until descriptors may be free again
+TOLD_AGAIN = 60.0  # seconds between two lines about that
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 Fds = dict[str, int]
@@ -62,6 +65,7 @@ class FrontEnd:
         self._accepting: dict[int, int] = {}
         self._listeners: dict[int, tuple[int, str, int]] = {}
         self._vacated: set[int] = set()
+        self._told_starved = float("-inf")
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
             lib.EVENT_GREEN: self._green,
@@ -116,6 +120,13 @@ class FrontEnd:
                 received = self._control.receive()
             except BlockingIOError:
                 continue
+            except ControlStarved as error:
+                self._starved(error)
+                continue
+            except ControlError:
+                # What it said is lost, and with it the agreement on what there is. The next one begins anew.
+                traceback.print_exc(file=sys.stderr)
+                os._exit(1)
             if received is None:
                 # The supervisor is dead; so is everything it held together.
                 os._exit(1)
@@ -128,6 +139,14 @@ class FrontEnd:
             except Exception:
                 traceback.print_exc(file=sys.stderr)
                 close_all(fds.values())
+
+    def _starved(self, error: ControlStarved) -> None:
+        """Descriptors are missing for what the supervisor sends. Requests go on meanwhile, and free some."""
+        now = time.monotonic()
+        if now - self._told_starved >= TOLD_AGAIN:
+            self._told_starved = now
+            sys.stderr.write(f"{error}; raise open_files, or lower connections (said once a minute at most)\n")
+        sleep(STARVED_SECONDS)
 
     def _order_generation(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.group_number(message["group"])

@@ -83,7 +83,7 @@ def _found(copy: Path, bug: Bug) -> bool:
     began = time.monotonic()
     seed = 1
     while time.monotonic() - began < bug.within:
-        command = [copy / "tools/chaos", "--seconds", f"{RUN:g}", "--seed", str(seed), "--only", bug.faults]
+        command = [str(copy / "tools/chaos"), "--seconds", f"{RUN:g}", "--seed", str(seed), "--only", bug.faults]
         result = subprocess.run(command, capture_output=True, text=True)
         lines = [line for line in result.stdout.splitlines() if line.startswith(bug.found)]
         if result.returncode and lines:

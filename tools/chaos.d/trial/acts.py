@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from trial.disks import limit_descriptors, lowest_free
@@ -42,7 +42,6 @@ class Missed(Exception):
 class Acts:
     place: Place
     rotations: int = 0
-    _held: list[socket.socket] = field(default_factory=list)
 
     def act(self, planned: Planned) -> Hit:
         """Carry it out. Raises Missed."""
@@ -107,11 +106,13 @@ class Acts:
         return Hit(name, undo=lambda: disk.free(pids), note="" if disk.mounted else "by a limit of file size")
 
     def _rotate(self) -> Hit:
+        """What a name is missing of was rotated before, and the logger could not open it again: it is asked once more."""
         self.rotations += 1
-        for path in (self.place.error_log, self.place.access_log):
+        there = [path for path in (self.place.error_log, self.place.access_log) if path.exists()]
+        for path in there:
             os.rename(path, f"{path}.{self.rotations}")
         self.place.signal(signal.SIGUSR1)
-        return Hit("logs")
+        return Hit("logs", note="" if len(there) == 2 else "one was missing")
 
     def _hold(self) -> Hit:
         """As many connections as all front ends may have, and some more."""

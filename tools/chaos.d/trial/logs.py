@@ -105,7 +105,9 @@ class LogReader:
                 self._files.append(_File(path, stream, os.fstat(stream.fileno()).st_ino, kind))
         for file in list(self._files):
             self._read(file)
-            if file.inode != current.get(file.kind) and time.monotonic() - file.moved > LAST_BYTES:
+            # While the name is missing the logger has not opened it again, and writes where it did.
+            rotated = file.kind in current and file.inode != current[file.kind]
+            if rotated and time.monotonic() - file.moved > LAST_BYTES:
                 self._forget(file)
 
     def _read(self, file: _File) -> None:

@@ -9,7 +9,7 @@ import serving
 
 from trial import acts, faults, leftovers, report
 from trial.injector import Injector
-from trial.judge import Judge
+from trial.judge import Judge, Judgement
 from trial.ledger import Ledger, read_runs
 from trial.load import Load
 from trial.logs import LogReader
@@ -66,7 +66,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     left = leftovers.wait_for(place, before)
     elapsed = time.time() - origin
     supervisor = place.process is not None and place.process.poll() is None
-    place_logs_end(logs)
+    _end(logs)
     history = injector.history()
     judge = Judge(ledger, read_runs(place.ledger), logs, history)
     found = judge.run()
@@ -78,7 +78,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
         found.add("lost", "-", 0.0, "the supervisor has ended")
     if logs.lost:
         found.add("wrong", "-", 0.0, f"{logs.lost} lines of the log were dropped, as the server itself says")
-    _measure_up(judge, ledger, seconds, only)
+    _measure_up(found, ledger, history, seconds, only)
     for line in report.table(ledger, history, judge, injector.missed):
         say(line)
     good = report.share(ledger)
@@ -97,9 +97,10 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     return len(found.findings)
 
 
-def _measure_up(judge: Judge, ledger: Ledger, seconds: float, only: tuple[str, ...]) -> None:
+def _measure_up(
+    found: Judgement, ledger: Ledger, history: list[faults.Done], seconds: float, only: tuple[str, ...]
+) -> None:
     """What a run has to be, to have shown anything."""
-    found, history = judge.judgement, judge._history
     if ledger.answered() < 10 * seconds:
         found.add("lost", "-", 0.0, f"only {ledger.answered()} requests were answered 2xx in {seconds:g} s")
     if only:
@@ -115,7 +116,7 @@ def _measure_up(judge: Judge, ledger: Ledger, seconds: float, only: tuple[str, .
             found.add("operation", name, 0.0, f"done {count} times, expected {least}")
 
 
-def place_logs_end(logs: LogReader) -> None:
+def _end(logs: LogReader) -> None:
     """The logger tries a full disk again once a second, and front ends keep records for one."""
     time.sleep(2.5)
     logs.finish()

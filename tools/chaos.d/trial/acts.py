@@ -106,7 +106,7 @@ class Acts:
         return Hit(name, undo=lambda: disk.free(pids), note="" if disk.mounted else "by a limit of file size")
 
     def _rotate(self) -> Hit:
-        """A name that is missing was rotated before, and not opened again for want of a descriptor: it is asked again."""
+        """A missing name was rotated before, and not opened again for want of a descriptor: it is asked again."""
         self.rotations += 1
         there = [path for path in (self.place.error_log, self.place.access_log) if path.exists()]
         for path in there:

@@ -18,10 +18,11 @@
 #include "loop.h"
 #include "quarantine.h"
 
-#define SUSPECTS     128		   /* at once; then the oldest that is not in quarantine goes */
-#define IN_A_ROW_NS  UINT64_C(60000000000) /* from the first death that counts to the last */
-#define LASTS_NS     UINT64_C(60000000000)
-#define TARGET_SHOWN 200 /* bytes of it in a line of the log */
+#define SUSPECTS      128		    /* at once; then the oldest that is not in quarantine goes */
+#define IN_A_ROW_NS   UINT64_C(60000000000) /* from the first death that counts to the last */
+#define LASTS_NS      UINT64_C(60000000000)
+#define LOOK_AGAIN_NS UINT64_C(1000000000) /* between two looks for what can be forgotten */
+#define TARGET_SHOWN  200		   /* bytes of it in a line of the log */
 
 struct suspect {
 	struct list node; /* the latest last */
@@ -39,6 +40,7 @@ struct quarantine {
 	struct list suspects;
 	unsigned count;
 	uint64_t token;
+	uint64_t looked_ns;
 };
 
 int quarantine_make(struct channel *c)
@@ -251,7 +253,12 @@ void quarantine_ended(struct exchange *x)
 bool quarantine_refuses(struct request *r, const struct group *g)
 {
 	struct engine *e = request_engine(r);
-	const struct suspect *s = g->quarantine > 0 ? find_request(e->channel->quarantine, g->id, r) : NULL;
+	struct quarantine *q = e->channel->quarantine;
+	if (e->now_ns - q->looked_ns >= LOOK_AGAIN_NS) {
+		q->looked_ns = e->now_ns;
+		expire(e, q);
+	}
+	const struct suspect *s = g->quarantine > 0 ? find_request(q, g->id, r) : NULL;
 	char why[160];
 
 	if (s == NULL || s->until_ns <= e->now_ns)

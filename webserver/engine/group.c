@@ -133,6 +133,8 @@ void group_sever(struct exchange *x)
 	struct request *r = x->request;
 
 	part(x);
+	/* Nobody reads its body any more: a connection that has too much of it to come does not stay. */
+	r->body_room = 0;
 	r->backend = &spent_backend;
 	r->backend_data = NULL;
 }

@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 from pathlib import Path
+from typing import Any
 
 
 class Disk:
@@ -59,20 +60,36 @@ class Disk:
 
 
 def limit_file_size(pid: int, size: int) -> None:
-    try:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
-    except ProcessLookupError:
-        pass
+    _limit(pid, resource.RLIMIT_FSIZE, "fsize", size)
 
 
 def limit_descriptors(pid: int, number: int | None) -> None:
     """No descriptor of this number or above is given to the process any more; None: as many as before."""
+    _limit(pid, resource.RLIMIT_NOFILE, "nofile", resource.RLIM_INFINITY if number is None else number)
+
+
+def _limit(pid: int, which: int, name: str, soft: int) -> None:
+    """Set a soft limit of a running process; RLIM_INFINITY: up to its hard one.
+
+    Without CAP_SYS_RESOURCE, which root does not have in every container, only a process's own user may.
+    """
     try:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard if number is None else number, hard))
-    except ProcessLookupError:
-        pass
+        owner = os.stat(f"/proc/{pid}")
+        rights: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            rights = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+        command = ["prlimit", f"--pid={pid}", f"--{name}"]
+        shown = subprocess.run(
+            [*command, "--output=HARD", "--noheadings", "--raw"], capture_output=True, text=True, **rights
+        )
+        hard = shown.stdout.strip()
+        command[-1] += f"={hard if soft == resource.RLIM_INFINITY else soft}:{hard}"
+        subprocess.run(command, capture_output=True, check=True, **rights)
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    except subprocess.CalledProcessError:
+        if os.path.exists(f"/proc/{pid}"):
+            raise
 
 
 def lowest_free(pid: int) -> int:

@@ -46,7 +46,7 @@ KINDS = {
         Kind("logger-stop", 4, (0.1, 1.5)),
         Kind("log-full", 3, (0.5, 2.0), _LOGGER_ENDS),
         Kind("log-rotate", 4, apart=_LOGGER_ENDS),
-        Kind("spool-full", 4, (0.5, 2.0), costs="gathered uploads: 503"),
+        Kind("spool-full", 1, (0.5, 2.0), costs="gathered uploads: 503"),
         Kind("connections-held", 3, (0.5, 1.5)),
         Kind("descriptors-frontend", 2, (0.2, 0.5), costs="connections and files that it cannot open: refused, 503"),
         Kind("descriptors-supervisor", 3, (0.3, 1.0)),

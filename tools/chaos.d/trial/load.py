@@ -72,8 +72,11 @@ class Load:
         self._pace.rate = capacity / 2
         return capacity
 
-    def finish(self) -> None:
+    def stop(self) -> None:
         self._end.set()
+
+    def finish(self) -> None:
+        self.stop()
         for thread in self._threads:
             thread.join()
         if self._failures:

@@ -45,7 +45,7 @@ access_format = json
   [[all]]
   hosts = *
   root = public
-  gather = /python/gather, /perl/gather, /ruby/gather, .php
+  gather = /python/gather, /perl/gather, /ruby/gather
     [[[routes]]]
     / = files
     /python/ = group:python
@@ -119,8 +119,7 @@ class Place:
         for path in FILES.values():
             shutil.copy(APPLICATIONS / Path(path).name, self.directory / path)
         (self.directory / "public/php").mkdir()
-        for name in ("run.php", "gather.php"):
-            shutil.copy(APPLICATIONS / "run.php", self.directory / "public/php" / name)
+        shutil.copy(APPLICATIONS / "run.php", self.directory / "public/php")
         groups = "".join(
             GROUP.format(
                 name=name,

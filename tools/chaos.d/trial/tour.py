@@ -15,6 +15,7 @@ from trial.load import Load
 from trial.logs import LogReader
 from trial.place import Place
 
+LOGGED = 2.5  # seconds until all is in the logs: a full disk is tried, and records are written, once in one
 WARM = 2.0  # seconds of load before anything is counted as "before"
 MEASURED = 3.0  # seconds for capacity
 GOOD = 0.999  # of requests at half of capacity
@@ -55,18 +56,22 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     load = Load(place.port, seed, ledger, injector.died_with)
     logs.start()
     load.start()
-    load.measure(WARM)
-    capacity = load.measure(MEASURED)
-    before = leftovers.look(place)
-    origin = time.time()
-    say(f"capacity {capacity:,.0f} requests/s with this client on the same machine; half of it from now on")
-    injector.start()
-    broken = injector.finish()
-    load.finish()
-    left = leftovers.wait_for(place, before)
-    elapsed = time.time() - origin
-    supervisor = place.process is not None and place.process.poll() is None
-    _end(logs)
+    try:
+        load.measure(WARM)
+        capacity = load.measure(MEASURED)
+        before = leftovers.look(place)
+        origin = time.time()
+        say(f"capacity {capacity:,.0f} requests/s with this client on the same machine; half of it from now on")
+        injector.start()
+        broken = injector.finish()
+        load.finish()
+        elapsed = time.time() - origin
+        left = leftovers.wait_for(place, before)
+        supervisor = place.process is not None and place.process.poll() is None
+        time.sleep(LOGGED)
+    finally:
+        load.stop()
+        logs.finish()
     history = injector.history()
     judge = Judge(ledger, read_runs(place.ledger), logs, history)
     found = judge.run()
@@ -86,9 +91,9 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
         f"{ledger.count:,} requests in {elapsed:.0f} s, {ledger.answered():,} answered 2xx ({good:.4%}),"
         f" {ledger.vanished()} vanished on purpose, {len(ledger.resets)} idle connections reset and asked again"
     )
-    say(f"{len(history)} faults, one in {elapsed / max(1, len(history)):.2f} s")
+    say(f"{len(history)} faults in {seconds:g} s")
     near = {
-        number: [line for line in logs.near(one.at) if "[error]" in line][:12]
+        number: [line for line in logs.near(one.at) if "[error]" in line and "503" not in line][:6]
         for number, one in enumerate(found.findings[: report.SHOWN])
         if one.at
     }
@@ -114,12 +119,6 @@ def _measure_up(
         count = sum(1 for done in history if done.kind == name)
         if count < least:
             found.add("operation", name, 0.0, f"done {count} times, expected {least}")
-
-
-def _end(logs: LogReader) -> None:
-    """The logger tries a full disk again once a second, and front ends keep records for one."""
-    time.sleep(2.5)
-    logs.finish()
 
 
 def say(text: str) -> None:

@@ -166,7 +166,7 @@ def test_who_is_refused_in_the_middle(server: Server) -> None:
         answer = sock.recv(65536).lower()
         assert answer.startswith(b"http/1.1 503 ")
         assert b"\r\nconnection: close\r\n" in answer
-    assert "could not be kept in the spool directory: No such file or directory" in server.log()
+    wait_until(lambda: "could not be kept in the spool directory: No such file or directory" in server.log(), "no line")
 
 
 @pytest.mark.root

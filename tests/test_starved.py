@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from serving import ROOT, Server, wait_until
+from serving import ROOT, Server, free_port, wait_until
 
 CONFIG = """
 [groups]
@@ -31,14 +31,9 @@ CONFIG = """
 
 # What tells from outside that the want of descriptors has been met.
 SAID = {
-    "front end": "no descriptor is left for what comes on the control connection",
     "manager": "killed by SIGKILL",
     "supervisor": "no page or log pipe for worker",
 }
-
-
-# A front end closes the dead worker's connections, and so has numbers to give away below any but this limit.
-AT = {"front end": 3}
 
 
 @contextlib.contextmanager
@@ -75,14 +70,14 @@ def another_worker(one: Server, before: int) -> int:
     return one.pids("worker")[0]
 
 
-@pytest.mark.parametrize("kind", ["front end", "manager", "supervisor"])
+@pytest.mark.parametrize("kind", ["manager", "supervisor"])
 def test_a_worker_is_replaced_meanwhile(one: Server, kind: str) -> None:
-    """Its page is a descriptor for the front end, for the manager, and first of all for the supervisor."""
+    """Its page is a descriptor for the manager, and first of all for the supervisor."""
     with one.connect() as kept:
         kept.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert kept.recv(65536).endswith(b"hello, world")
         worker, same = one.pids("worker")[0], one.pids(kind)
-        with starved(same[0], AT.get(kind)):
+        with starved(same[0]):
             os.kill(worker, signal.SIGKILL)
             wait_until(lambda: f"(process {worker}): killed by SIGKILL" in one.log(), "the end is not told")
             wait_until(lambda: SAID[kind] in one.log(), "nothing was tried")
@@ -90,6 +85,21 @@ def test_a_worker_is_replaced_meanwhile(one: Server, kind: str) -> None:
         assert kept.recv(65536).endswith(b"hello, world")
         assert one.pids(kind) == same
     assert another_worker(one, worker)
+
+
+def test_a_listener_for_a_front_end(one: Server) -> None:
+    """What it cannot take now it takes later; the connection to the supervisor outlives it."""
+    (frontend,) = one.pids("front end")
+    port = free_port()
+    text = one.config_file.read_text()
+    one.config_file.write_text(text.replace(f"127.0.0.1:{one.port}", f"127.0.0.1:{one.port}, 127.0.0.1:{port}"))
+    with starved(frontend, 3):
+        one.ctl("reload")
+        wait_until(lambda: "no descriptor is left for what comes on the control connection" in one.log(), "not told")
+    with socket.create_connection(("127.0.0.1", port), 20) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(65536).endswith(b"hello, world")
+    assert one.pids("front end") == [frontend]
 
 
 def test_control_answers_again(one: Server) -> None:

@@ -48,6 +48,11 @@ static int spool_open(struct engine *e, struct spool *spool)
 		return -1;
 	}
 	spool->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+	if (spool->fd >= e->spare_from) {
+		close(spool->fd);
+		spool->fd = -1;
+		errno = EMFILE;
+	}
 	if (spool->fd < 0)
 		tell(e, "open");
 	return spool->fd < 0 ? -1 : 0;

@@ -1,5 +1,5 @@
 # Runs a request and writes into a ledger what it did: "B id" when it begins, "E id sum length" when it has ended.
-require "digest"
+require "digest/sha2" # not by its autoload, which threads race for
 
 PIECE = 65_536
 

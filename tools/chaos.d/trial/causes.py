@@ -33,11 +33,9 @@ CAUSES = (
     _cause(rf"{_WORKER}.*its manager had died{_HAD}", "manager-kill", "manager-segv"),
     _cause(
         r'503: group "(?P<group>\w+)": the request.s body could not be kept in the spool directory:'
-        r" (No space left|File too large|Too many open files)",
+        r" (No space left|File too large)",
         "spool-full",
-        "descriptors-frontend",
     ),
-    _cause(r"503: .*(Too many open files|no descriptor)", "descriptors-frontend"),
 )
 
 

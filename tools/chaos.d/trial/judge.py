@@ -19,7 +19,6 @@ from trial.place import GROUPS
 
 LOGGER_READ = 0.5  # seconds: what a logger that is killed had read and not written is no older, or newer
 ACCESS_DELAY = 1.5  # seconds that a front end keeps records of the access log, and then some
-REFUSAL = 0.3  # seconds after descriptors are there again in which a refused client learns of it
 NEAR = 5.0  # seconds before something wrong of which the faults are shown
 
 
@@ -92,7 +91,7 @@ class Judge:
         if outcome.kind in ("refused", "silent", "wrong"):
             kind = "wrong" if outcome.kind == "wrong" else "lost"
             self._found(kind, outcome, f"{outcome.kind}: {outcome.detail}")
-        elif self._with_its_front_end(outcome) or self._not_accepted(outcome):
+        elif self._with_its_front_end(outcome):
             return
         elif outcome.kind == "answered" and outcome.status not in (502, 503, 504):
             self._found("wrong", outcome, f"answered {outcome.status}; {self._said_text(outcome)}")
@@ -108,18 +107,6 @@ class Judge:
             if outcome.port in done.ports and outcome.opened <= done.ended and outcome.ended >= done.began:
                 if outcome.kind == "answered":
                     return False
-                self.judgement.allowed[done.kind] += 1
-                return True
-        return False
-
-    def _not_accepted(self, outcome: Outcome) -> bool:
-        """A front end that had no descriptor left for it closed it before a byte was read."""
-        if outcome.kind == "answered" or outcome.status or outcome.sent - outcome.opened > 2.0:
-            return False
-        if self._records(outcome):
-            return False
-        for done in self._around(outcome.opened, outcome.ended):
-            if done.kind == "descriptors-frontend" and done.began <= outcome.ended <= done.ended + REFUSAL:
                 self.judgement.allowed[done.kind] += 1
                 return True
         return False

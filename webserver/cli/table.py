@@ -32,7 +32,17 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("MEMORY", lambda entry: _size(entry, "pss")),
     ("", lambda entry: first_line(str(entry.get("message") or ""))),
 )
-NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY"}
+COMPANION_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
+    ("COMPANION", lambda entry: entry.get("name")),
+    ("USER", lambda entry: entry.get("user")),
+    ("STATE", lambda entry: entry.get("state")),
+    ("READY", lambda entry: "yes" if entry.get("ready") else "no"),
+    ("AFTER", lambda entry: ", ".join(entry.get("after") or [])),
+    ("RESTARTS", lambda entry: entry.get("restarts")),
+    ("NEXT RUN", lambda entry: entry.get("next_run")),
+    ("", lambda entry: first_line(str(entry.get("message") or entry.get("said") or ""))),
+)
+NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY", "RESTARTS"}
 
 
 def status_text(answer: Entry) -> str:
@@ -42,6 +52,8 @@ def status_text(answer: Entry) -> str:
     parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
     if answer.get("groups"):
         parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
+    if answer.get("companions"):
+        parts.append("\n" + _table(COMPANION_COLUMNS, answer["companions"]))
     left = [line for entry in answer.get("processes", []) for line in _left(entry)]
     return "".join([*parts, "\n" * bool(left), *left])
 

@@ -37,7 +37,9 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "pages.h"
 #include "sendfile.h"
+#include "spool.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -55,38 +57,6 @@
 #define SMALL_BODY	    2048       /* bytes that are copied beside the head rather than kept in their message */
 #define SPOOL_A_TURN	    8388608ull /* bytes written to spool files in one turn */
 #define WORKER_BUCKETS	    64
-
-/* ---- pages.c */
-struct page {
-	const struct wire_page *map; /* NULL: none */
-	size_t size;
-	uint32_t slots;
-};
-/* One slot's words, each read once. They may contradict one another. */
-struct page_slot {
-	uint64_t running, since_ns, requests, busy_ns, started;
-	uint32_t phase, queued;
-};
-int page_map(struct page *page, int fd, uint32_t slots, char *message, size_t message_size); /* closes fd; 0 or -1 */
-void page_unmap(struct page *page);
-void page_read(const struct page *page, uint32_t slot, uint32_t ordinal, struct page_slot *out);
-uint64_t page_started(const struct page *page, uint32_t slot, uint32_t ordinal);
-/* True if the slot runs a request since at least duration_ns. */
-bool page_runs_since(const struct page_slot *slot, uint64_t now_ns, uint64_t duration_ns);
-
-/* ---- spool.c */
-struct spool {
-	int fd;		   /* -1: none yet */
-	struct file *file; /* the same descriptor, for reply_file; NULL while only pread is used */
-	uint64_t end;	   /* written so far */
-	uint64_t freed;	   /* given back to the file system, from the beginning */
-};
-void spool_init(struct spool *spool);
-bool spool_write(
-	struct engine *e, struct spool *spool, const char *data, size_t size, uint64_t limit); /* all or none */
-struct file *spool_file(struct spool *spool);						       /* NULL: no memory */
-void spool_discard(struct spool *spool, uint64_t below); /* bytes below this offset are not needed any more */
-void spool_close(struct spool *spool);
 
 /* ---- exchange.c */
 enum exchange_state {

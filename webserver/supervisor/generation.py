@@ -279,8 +279,7 @@ class Generation:
         if not orderly:
             self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        # One that was told to go, and killed since, has not been ended by what else it ran.
-        self._forget_worker(worker, cause, excused=worker.told is not None)
+        self._forget_worker(worker, cause, excused=worker.told is not None)  # told to go, and killed since
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         if self.stage is Stage.LOADING and not was_ready and not orderly:
@@ -376,9 +375,14 @@ class Generation:
         self._close("")
 
     def _forget_worker(self, worker: Worker, cause: str, excused: bool = True) -> None:
-        """`excused`: what it was running has not ended it."""
-        message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
-        message["excused"] = excused
+        # Excused: what it was running has not ended it.
+        message = {
+            "op": "worker-gone",
+            **self._named(),
+            "worker": worker.incarnation,
+            "cause": cause,
+            "excused": excused,
+        }
         self.parts.frontends.send_all(message)
         self.requests += worker.page.read().requests
         del self.workers[worker.incarnation]

@@ -375,14 +375,8 @@ class Generation:
         self._close("")
 
     def _forget_worker(self, worker: Worker, cause: str, excused: bool = True) -> None:
-        # Excused: what it was running has not ended it.
-        message = {
-            "op": "worker-gone",
-            **self._named(),
-            "worker": worker.incarnation,
-            "cause": cause,
-            "excused": excused,
-        }
+        message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
+        message["excused"] = excused  # what it was running has not ended it
         self.parts.frontends.send_all(message)
         self.requests += worker.page.read().requests
         del self.workers[worker.incarnation]

@@ -111,6 +111,7 @@ class Group:
     request_timeout: float  # 0: none
     slow_request: float  # 0: none
     start_timeout: float
+    quarantine: int  # 0: none
     after: tuple[str, ...]  # companions
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already

@@ -7,7 +7,7 @@ import array
 import os
 import signal
 import socket
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from webserver.manager import policy
 from webserver.manager.host import (
@@ -91,17 +91,19 @@ class Pool:
             if place is None or place.state != policy.GRANTING:
                 self._tell({"op": "gone", **_who(number, worker, 0), **_why("it was no longer wanted", 0, 0, False)})
                 return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             manager = os.getpid()
+            ends: Tuple[socket.socket, ...] = ()
             try:
+                ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 pid = self._host.fork()
             except OSError as error:
-                ours.close()
-                theirs.close()
+                for end in ends:
+                    end.close()
                 cause = "it could not be forked: %s" % error.strerror
                 self._places[number] = policy.ended(place, False, now)
                 self._tell({"op": "gone", **_who(number, worker, 0), **_why(cause, -1, 0, False)})
                 return
+            ours, theirs = ends
             if pid == 0:
                 self._run(number, worker, page, log, theirs, ours, manager)
             theirs.close()

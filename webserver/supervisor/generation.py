@@ -55,6 +55,7 @@ class Owner(Protocol):
     def generation_failed(self, generation: Generation, message: str) -> None: ...
     def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
     def generation_closed(self, generation: Generation) -> None: ...
+    def worker_died(self, worker: Worker, cause: str) -> None: ...
 
 
 @dataclass(eq=False)
@@ -269,13 +270,11 @@ class Generation:
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
         if orderly and worker.why:
-            cause = worker.why  # its language has ended the request
+            cause = worker.why  # its language has ended the request that was stuck
         if not orderly or worker.why:
-            self.parts.journal.error(
-                f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
-            )
+            self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self._forget_worker(worker, cause)
+        self._forget_worker(worker, cause, excused=bool(worker.why))  # told to go, and killed since
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         if self.stage is Stage.LOADING and not was_ready and not orderly:
@@ -374,8 +373,9 @@ class Generation:
             self._forget_worker(worker, "its manager had died")
         self._close("")
 
-    def _forget_worker(self, worker: Worker, cause: str) -> None:
+    def _forget_worker(self, worker: Worker, cause: str, excused: bool = True) -> None:
         message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
+        message["excused"] = excused  # what it was running has not ended it
         self.parts.frontends.send_all(message)
         self.requests += worker.page.read().requests
         del self.workers[worker.incarnation]

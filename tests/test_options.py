@@ -72,6 +72,22 @@ SHOWN: dict[str, str] = {
     "group.user": "test_rights_of_a_group",
     "group.group": "test_rights_of_a_group",
     "group.umask": "test_rights_of_a_group",
+    "group.groups": "test_privileges.py::test_user_groups_and_capabilities",
+    "group.capabilities": "test_privileges.py::test_user_groups_and_capabilities",
+    "group.nice": "test_privileges.py::test_limits_and_nice",
+    "group.limit_nofile": "test_privileges.py::test_limits_and_nice",
+    "group.limit_nproc": "test_privileges.py::test_limits_and_nice",
+    "group.limit_core": "test_privileges.py::test_limits_and_nice",
+    "group.limit_as": "test_privileges.py::test_limits_and_nice",
+    "group.limit_fsize": "test_privileges.py::test_limits_and_nice",
+    "group.limit_stack": "test_privileges.py::test_limits_and_nice",
+    "group.limit_memlock": "test_privileges.py::test_limits_and_nice",
+    "group.private_tmp": "test_privileges.py::test_private_tmp",
+    "group.namespaces": "test_privileges.py::test_namespaces",
+    "group.chroot": "test_privileges.py::test_chroot",
+    "group.memory_max": "test_cgroups.py::test_memory_max_cpu_weight_and_pids_max",
+    "group.cpu_weight": "test_cgroups.py::test_memory_max_cpu_weight_and_pids_max",
+    "group.pids_max": "test_cgroups.py::test_memory_max_cpu_weight_and_pids_max",
     "group.no_new_privs": "test_rights_of_a_group",
     "group.environment_file": "test_environment",
     "group.environment": "test_environment",
@@ -83,8 +99,29 @@ SHOWN: dict[str, str] = {
     "group.threads": "test_architecture.py::test_threads_and_processes_are_as_configured",
     "group.start_timeout": "test_start_timeout",
     "group.request_timeout": "test_request_timeout",
+    "group.slow_request": "test_deadlines.py::test_slow_request",
+    "group.quarantine": "test_quarantine.py::test_a_request_that_ends_workers",
     "group.queue_length": "test_queue_length",
     "group.queue_timeout": "test_queue_timeout",
+    "group.after": "test_companions.py::test_ready_and_the_order_of_start_and_end",
+    "companion.command": "test_companions.py::test_what_a_companion_is",
+    "companion.directory": "test_companions.py::test_what_a_companion_is",
+    "companion.user": "test_companions.py::test_what_a_companion_is",
+    "companion.group": "test_companions.py::test_what_a_companion_is",
+    "companion.umask": "test_companions.py::test_what_a_companion_is",
+    "companion.no_new_privs": "test_companions.py::test_what_a_companion_is",
+    "companion.environment_file": "test_companions.py::test_what_a_companion_is",
+    "companion.environment": "test_companions.py::test_what_a_companion_is",
+    "companion.instances": "test_companions.py::test_instances",
+    "companion.after": "test_companions.py::test_ready_and_the_order_of_start_and_end",
+    "companion.ready": "test_companions.py::test_ready_and_the_order_of_start_and_end",
+    "companion.start_timeout": "test_companions.py::test_one_that_fails_stops_nobody_else",
+    "companion.restart": "test_companions.py::test_restart_policies",
+    "companion.stop_signal": "test_companions.py::test_a_graceful_end_takes_its_time",
+    "companion.stop_timeout": "test_companions.py::test_a_graceful_end_takes_its_time",
+    "companion.every": "test_companions.py::test_timers",
+    "companion.at": "test_companions.py::test_timers",
+    "companion.timeout": "test_companions.py::test_timers",
     "site.hosts": "test_sites",
     "site.root": "test_sites",
     "site.routes": "test_sites",
@@ -546,7 +583,7 @@ def application(environ, start_response):
 
 
 def test_request_timeout(server: Server) -> None:
-    """504, the stack of what does not end in the log, and a new worker once nothing else runs in the old one."""
+    """504, the stack of what does not end in the log, and a new worker; what ends until then in the old one does."""
     server.file("app.wsgi", STUCK)
     more = "  threads = 2\n  request_timeout = 2500ms\n"
     server.write("[groups]\n" + python_group("g", "app.wsgi", more) + SITE + "[[[routes]]]\n/ = group:g\n")
@@ -558,8 +595,8 @@ def test_request_timeout(server: Server) -> None:
     stuck = threading.Thread(target=lambda: answers.append(server.get("/?60")))
     stuck.start()
     wait_until(lambda: time.monotonic() - began > 2, "")
-    # Begun while the other one is stuck, and not over when its worker is told to leave.
-    assert server.get("/?2.2").body == b"slept"
+    # Begun while the other one is stuck, and not over when its time is.
+    assert server.get("/?0.7").body == b"slept"
     stuck.join()
     assert answers[0].status == 504
     wait_until(lambda: server.pids("worker") not in ([pid], []), "its worker is not replaced")

@@ -32,18 +32,41 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("MEMORY", lambda entry: _size(entry, "pss")),
     ("", lambda entry: first_line(str(entry.get("message") or ""))),
 )
-NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY"}
+COMPANION_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
+    ("COMPANION", lambda entry: entry.get("name")),
+    ("USER", lambda entry: entry.get("user")),
+    ("STATE", lambda entry: entry.get("state")),
+    ("READY", lambda entry: "yes" if entry.get("ready") else "no"),
+    ("AFTER", lambda entry: ", ".join(entry.get("after") or [])),
+    ("RESTARTS", lambda entry: entry.get("restarts")),
+    ("NEXT RUN", lambda entry: entry.get("next_run")),
+    ("", lambda entry: first_line(str(entry.get("message") or entry.get("said") or ""))),
+)
+NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY", "RESTARTS"}
 
 
 def status_text(answer: Entry) -> str:
     parts = ["listening on " + (", ".join(answer.get("listen", [])) or "nothing") + "\n"]
     if not answer.get("separated", True):
         parts.append("started without root: all groups run as one user and are not protected from each other\n")
-    parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
+    parts.append("\n" + table(COLUMNS, answer.get("processes", [])))
     if answer.get("groups"):
-        parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
+        parts.append("\n" + table(GROUP_COLUMNS, answer["groups"]))
+    if answer.get("companions"):
+        parts.append("\n" + table(COMPANION_COLUMNS, answer["companions"]))
     left = [line for entry in answer.get("processes", []) for line in _left(entry)]
     return "".join([*parts, "\n" * bool(left), *left])
+
+
+def stack_text(answer: Entry) -> str:
+    """What each worker does now. One that did not tell is among the answer's errors."""
+    parts = []
+    for entry in answer.get("workers", []):
+        head = f"worker {entry.get('name')} of group {entry.get('group')} generation {entry.get('generation')}"
+        text = printable(entry.get("stack") or "").rstrip("\n")
+        if text:
+            parts.append(f"{head} (process {entry.get('pid')})\n" + "".join(f"  {line}\n" for line in text.split("\n")))
+    return "\n".join(parts)
 
 
 def _left(entry: Entry) -> list[str]:
@@ -62,7 +85,7 @@ def first_line(text: str) -> str:
     return line + (" ..." if newline else "")
 
 
-def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Sequence[Entry]) -> str:
+def table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Sequence[Entry]) -> str:
     rows = [[name for name, _ in columns]]
     for entry in entries:
         rows.append(

@@ -14,8 +14,14 @@ from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
 from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
-USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | stop [--json]"
-WORDS = {"status": 0, "reload": 0, "restart": 1, "stop": 0}  # command: words that follow it
+USAGE = (
+    "usage: webserverctl [--config FILE] status | reload | restart NAME | stack GROUP | start COMPANION |"
+    " stop [COMPANION] | audit GROUP [--json]"
+)
+# command: how many words may follow it, each the name of a group or companion
+WORDS = {
+    "status": (0,), "reload": (0,), "restart": (1,), "stack": (1,), "start": (1,), "stop": (0, 1), "audit": (1,)
+}  # fmt: skip
 
 
 class Unreachable(Exception):
@@ -30,14 +36,26 @@ def main() -> int:
             return 0
         if not words or words[0] not in WORDS:
             raise UsageError(f"unknown command {words[0]!r}" if words else "a command is missing")
-        if len(words) - 1 != WORDS[words[0]]:
-            raise UsageError("restart needs one group" if words[0] == "restart" else f"{words[0]} takes no words")
+        if len(words) - 1 not in WORDS[words[0]]:
+            needs = {
+                "restart": "needs one group or companion",
+                "stack": "needs one group",
+                "audit": "needs one group",
+                "start": "needs one companion",
+                "stop": "takes one name",
+            }
+            raise UsageError(f"{words[0]} {needs.get(words[0], 'takes no words')}")
     except UsageError as error:
         sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
         return 2
-    request = {"op": words[0], **({"group": words[1]} if words[0] == "restart" else {})}
+    path = os.path.abspath(given.get("--config", DEFAULT_CONFIG))
+    request: dict[str, Any] = {"op": words[0], **({"group": words[1]} if len(words) > 1 else {})}
+    if words[0] == "audit":
+        from webserver.cli import audit
+
+        request["files"] = audit.files(path, words[1])
     try:
-        answer = _ask(_control_socket(os.path.abspath(given.get("--config", DEFAULT_CONFIG))), request)
+        answer = _ask(_control_socket(path), request)
     except Unreachable as error:
         answer = {"ok": False, "errors": [str(error)]}
     except KeyboardInterrupt:
@@ -51,11 +69,19 @@ def main() -> int:
         from webserver.cli.table import status_text
 
         sys.stdout.write(status_text(answer))
+    elif words[0] == "stack":
+        from webserver.cli.table import stack_text
+
+        sys.stdout.write(stack_text(answer))
+    elif answer.get("ok") and words[0] == "audit":
+        sys.stdout.write(audit.text(answer))
     for text in answer.get("errors", []):
         sys.stderr.write(f"webserverctl: {printable(text)}\n")
     if "--json" not in given:
         for text in answer.get("notes", []):
             sys.stderr.write(f"webserverctl: {printable(text)}\n")
+    if words[0] == "audit" and answer.get("ok") and audit.reachable(answer):
+        return 1
     return 0 if answer.get("ok") is True else 1
 
 

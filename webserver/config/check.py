@@ -12,7 +12,7 @@ from typing import Any
 from webserver.config.errors import Place, nearest, suggestion
 from webserver.config.machine import Machine
 from webserver.config.options import SUBSECTIONS, TABLE, Computed, Context, Option
-from webserver.config.reader import Block, Document, Entry
+from webserver.config.reader import SECTIONS, Block, Document, Entry
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Values:
 
 
 def check(document: Document, block: Block, section: str, machine: Machine) -> Values:
-    """The values of a section: `section` is server, logs, group or site."""
+    """The values of a section: `section` is server, logs, group, companion or site."""
     table = TABLE[section]
     result = Values(block)
     for name, entry in block.entries.items():
@@ -53,7 +53,7 @@ def check(document: Document, block: Block, section: str, machine: Machine) -> V
     for name, inner in block.blocks.items():
         if name not in SUBSECTIONS[section]:
             advice = suggestion(name, SUBSECTIONS[section])
-            if name in table:
+            if name in table and name not in SECTIONS:
                 advice = f'"{name}" is an option: {name} = ...'
             document.error(inner.place, block.title, f"found the unknown section [{name}]", advice)
     for name, option in table.items():
@@ -96,7 +96,8 @@ def _unknown_option(document: Document, block: Block, section: str, name: str, e
         advice = f"it is a section: [[[{name}]]], in a file of its own [{name}]"
     elif not advice or name not in TABLE[section]:
         elsewhere = [other for other in TABLE if name in TABLE[other]]
-        places = {"server": "[server]", "logs": "[logs]", "group": "a group", "site": "a site"}
+        places = {"server": "[server]", "logs": "[logs]", "group": "a group", "companion": "a companion",
+                  "site": "a site"}  # fmt: skip
         if name in SUBSECTIONS["site"] + SUBSECTIONS["group"]:
             advice = f"it is a section of a {'site' if name in SUBSECTIONS['site'] else 'group'}"
         elif elsewhere:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import addresses, units
-from webserver.config.model import Listen
+from webserver.config import addresses, companion_times, limits, units
+from webserver.config.model import Limit, Listen
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,26 @@ def _preload(text: str, base: str) -> str:
     return path(text, base) if "/" in text or text.endswith(SCRIPTS) else text
 
 
+def _readiness(text: str, base: str) -> str:
+    """How a companion shows that it works, as its warden (webserver/warden/warden.h) is told."""
+    word, colon, rest = text.partition(":")
+    if text in ("started", "finished", "notify"):
+        return text
+    if word in ("output", "file") and colon:
+        if not rest:
+            raise ValueError(f"something must follow {word}:")
+        return text if word == "output" else f"file:{path(rest, base)}"
+    if not colon:
+        raise ValueError("")
+    # An address is kept with its family, and so may be written.
+    address = addresses.listen(text.removeprefix(f"{word}:") if word in ("inet", "inet6") else text, base)
+    return f"{address.family}:{addresses.listen_text(address).removeprefix('unix:')}"
+
+
+def _readiness_text(value: str) -> str:
+    return value.removeprefix("inet:").removeprefix("inet6:")
+
+
 def _host(text: str, base: str) -> str:
     return addresses.host(text)
 
@@ -92,6 +112,31 @@ TIME_OR_NONE = Kind(
     units.seconds_or_none_text,
     float,
 )
+WHOLE_OR_UNLIMITED = Kind(
+    "number",
+    'a whole number, or "unlimited"',
+    _alone(limits.whole_or_unlimited),
+    limits.whole_or_unlimited_text,
+    int,
+)
+SIZE_OR_NO = Kind(
+    "size", 'a size in bytes such as 16k, 64m or 1g, or "no"', _alone(limits.size_or_no), limits.size_or_no_text, int
+)
+COUNT_LIMIT = Kind(
+    "limit",
+    'a number, SOFT:HARD, "unlimited" or "inherited"',
+    limits.limit(units.whole),
+    limits.limit_text(str),
+    Limit,
+)
+SIZE_LIMIT = Kind(
+    "limit",
+    'a size in bytes such as 16k or 1g, SOFT:HARD, "unlimited" or "inherited"',
+    limits.limit(units.size),
+    limits.limit_text(units.size_text),
+    Limit,
+)
+CAPABILITY = Kind("capability", "a name of capabilities(7) such as net_bind_service", limits.capability, str, str)
 SWITCH = Kind("switch", "yes or no", _alone(units.switch), units.switch_text, bool)
 MODE = Kind("mask", "a file mode mask in octal, such as 022", _alone(units.mode), units.mode_text, int)
 CHOICE = Kind("word", "one of the words", _matching(".*"), str, str)  # its words are the option's
@@ -111,6 +156,21 @@ LISTEN = Kind(
     addresses.listen,
     addresses.listen_text,
     Listen,
+)
+COMPANION = Kind("companion", "the name of a companion", _matching(NAME.pattern), str, str)
+READINESS = Kind(
+    "readiness",
+    "started, finished, notify, output:EXPRESSION, file:PATH, unix:PATH or an address such as 127.0.0.1:6379",
+    _readiness,
+    _readiness_text,
+    str,
+)
+MOMENT = Kind(
+    "time of day",
+    "a time of day such as 03:15, sun 03:15 or mon-fri 22:00",
+    _alone(companion_times.moment_text),
+    str,
+    str,
 )
 HOST = Kind("host name", "a host name such as example.org, *.example.org or *", _host, str, str)
 FILE_NAME = Kind("file name", 'a file name without "/"', _matching(r"(?!\.{1,2}$)[^/\0]+"), str, str)

@@ -21,6 +21,17 @@ class Listen:
     port: int
 
 
+UNLIMITED, INHERITED = -1, -2  # of a Limit; the first is RLIM_INFINITY
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A resource limit, as setrlimit(2) has it."""
+
+    soft: int
+    hard: int
+
+
 @dataclass(frozen=True)
 class Server:
     listen: tuple[Listen, ...]
@@ -63,7 +74,23 @@ class Group:
     directory: str
     user: str  # "" when not root
     group: str  # "" when not root
+    groups: tuple[str, ...]  # supplementary; (): those of the user
     umask: int
+    nice: int
+    limit_nofile: Limit
+    limit_nproc: Limit
+    limit_core: Limit  # bytes, as all that follow
+    limit_as: Limit
+    limit_fsize: Limit
+    limit_stack: Limit
+    limit_memlock: Limit
+    capabilities: tuple[str, ...]  # kept ones
+    namespaces: tuple[str, ...]  # ipc, uts, net
+    private_tmp: int  # bytes in each of its own /tmp and /var/tmp; 0: the machine's
+    chroot: str  # absolute, or ""
+    memory_max: int  # bytes; units.UNLIMITED: none, as of pids_max
+    cpu_weight: int
+    pids_max: int
     interpreter: str
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
@@ -82,12 +109,45 @@ class Group:
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none
+    slow_request: float  # 0: none
     start_timeout: float
+    quarantine: int  # 0: none
+    after: tuple[str, ...]  # companions
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already
     environment: tuple[tuple[str, str], ...]
     ini: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A program that is supervised beside the groups."""
+
+    name: str
+    command: tuple[str, ...]  # argv; the first is an absolute path
+    directory: str
+    user: str  # "" when not root
+    group: str  # "" when not root
+    umask: int
+    no_new_privs: bool
+    environment_file: str  # absolute, or ""; its variables are in environment already
+    environment: tuple[tuple[str, str], ...]
+    instances: int
+    after: tuple[str, ...]  # companions
+    ready: str  # started, finished, notify, output:EXPRESSION, file:PATH, unix:PATH, inet:A:P, inet6:A:P
+    start_timeout: float
+    restart: str  # always, failure, never
+    stop_signal: str  # TERM, ...
+    stop_timeout: float  # 0: none
+    every: float  # 0: not set
+    at: tuple[str, ...]
+    timeout: float  # 0: none
+
+    @property
+    def timed(self) -> bool:
+        """It is run at times, instead of for as long as the server runs."""
+        return bool(self.every or self.at)
 
 
 @dataclass(frozen=True)
@@ -121,6 +181,7 @@ class Config:
     groups: tuple[Group, ...]  # by name
     sites: tuple[Site, ...]
     mime_types: tuple[tuple[str, str], ...]  # (extension without dot, type)
+    companions: tuple[Companion, ...] = ()  # by name
 
     def to_record(self) -> dict[str, Any]:
         """This configuration as JSON values: objects, lists, texts, numbers and booleans."""

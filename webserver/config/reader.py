@@ -1,15 +1,14 @@
 """Files to blocks: which texts stand where, before anyone asks what they mean.
 
 Owns opening and including files, the shape of sections, and the place of every entry. It knows the sections' names and
-that a file in groups-enabled/ or sites-enabled/ is one group or site named after the file; it knows no option but
-`include`.
+that a file in groups-enabled/, companions-enabled/ or sites-enabled/ is one group, companion or site named after the
+file; it knows no option but `include`.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +17,11 @@ from configobj import ConfigObj, ConfigObjError
 from webserver.config import lines
 from webserver.config.errors import ConfigError, Place, suggestion
 from webserver.config.kinds import NAME
+from webserver.config.trusted import open_file
 
 FILE_SIZE = 16 << 20  # a configuration file is text made by people; this is somebody's disk image
-SECTIONS = ("server", "logs", "groups", "sites")
-NAMED = {"groups": "groups-enabled", "sites": "sites-enabled"}  # section: directory whose files hold one each
+SECTIONS = ("server", "logs", "groups", "companions", "sites")
+NAMED = {name: f"{name}-enabled" for name in SECTIONS[2:]}  # section: directory whose files hold one each
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,10 @@ class Document:
     server: Block
     logs: Block
     groups: dict[str, Block] = field(default_factory=dict)
+    companions: dict[str, Block] = field(default_factory=dict)
     sites: dict[str, Block] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)  # in reading order
-    modes: dict[str, os.stat_result] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)  # files that were read, directories that were searched for them
     errors: list[ConfigError] = field(default_factory=list)
     whole: bool = True  # False: a file could not be read, so what seems to be missing may be in it
 
@@ -104,11 +105,8 @@ def _read_file(document: Document, path: str, asked: Place, seen: dict[str, Plac
 
 def _text(document: Document, path: str, asked: Place) -> str | None:
     try:
-        # Not blocking: a pipe or a terminal in the place of a file must not stop the start.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            document.modes[path] = found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(0, "not a file")
+        with open(open_file(path), "rb") as file:
+            document.taken.append(path)
             data = file.read(FILE_SIZE + 1)
     except OSError as error:
         document.error(asked if asked.file else Place(path, 0), "include" if asked.file else "",
@@ -164,7 +162,7 @@ def _block(document: Document, section: Any, at: lines.Path, index: lines.Index,
 
 
 def _add_sections(document: Document, tree: Block) -> list[tuple[Place, str]]:
-    """Add a file's [server], [logs], [groups] and [sites]; returns the files that it includes."""
+    """Add a file's sections; returns the files that it includes."""
     files: list[tuple[Place, str]] = []
     for name, entry in tree.entries.items():
         if name == "include":
@@ -172,7 +170,7 @@ def _add_sections(document: Document, tree: Block) -> list[tuple[Place, str]]:
             _remember_include(document, entry)
         else:
             document.error(entry.place, name, "found an option before the first section",
-                           "options stand in [server], [logs], [groups] or [sites]")  # fmt: skip
+                           "options stand in [server], [logs], [groups], [companions] or [sites]")  # fmt: skip
     for name, block in tree.blocks.items():
         if name in ("server", "logs"):
             into = document.server if name == "server" else document.logs
@@ -209,7 +207,7 @@ def _add_named(document: Document, kind: str, name: str, block: Block, place: Pl
     if NAME.fullmatch(name) is None:
         document.error(place, f"[{kind}]", f'found the name "{name}", expected at most 63 of a-z A-Z 0-9 . _ -,'
                        " not beginning with . or -")  # fmt: skip
-    known = document.groups if kind == "groups" else document.sites
+    known: dict[str, Block] = getattr(document, kind)
     if name in known:
         document.error(place, f"[{kind}] {name}", f"there is another {noun} of this name in {known[name].place}")
         return
@@ -232,6 +230,7 @@ def _included(document: Document, entry: Entry) -> list[tuple[Place, str]]:
         if glob.has_magic(pattern):
             # Relative to the file: its directory's own name may hold a bracket.
             names = sorted(glob.glob(pattern, root_dir=entry.base))
+            document.taken.append(os.path.dirname(path))
             found += [(entry.place, os.path.normpath(os.path.join(entry.base, name))) for name in names]
         elif not pattern or not os.path.exists(path):
             document.error(entry.place, "include", f"{path if pattern else 'an empty pattern'} does not exist",

@@ -62,7 +62,10 @@ enum engine_event_kind {
 	EVENT_BROKEN = 9,   /* group, generation, text: broke the protocol; its connections must be closed */
 	EVENT_EMPTY = 10,   /* engine_drain was asked and the last connection is gone */
 	EVENT_LEFT = 11,    /* group, generation, worker: said goodbye on every slot */
-	EVENT_SILENT = 12   /* group, generation, worker: its keeper does not answer, so the process does not run */
+	EVENT_SILENT = 12,  /* group, generation, worker: its keeper does not answer, so the process does not run */
+	EVENT_SUSPECT = 13, /* group, token (of engine_suspect): this request was running when its worker died */
+	EVENT_CLEARED = 14, /* the same: such a request has ended well */
+	EVENT_OVERDUE = 15  /* group, generation, worker: it runs a request whose time is over */
 };
 
 struct engine_event {
@@ -192,6 +195,7 @@ struct engine_group_options {
 	uint32_t queue_length;
 	uint64_t queue_timeout_ns;
 	uint64_t request_timeout_ns; /* 0: none */
+	uint32_t quarantine;	     /* workers that a request may end in a row; 0: any number */
 };
 int engine_group(engine *e, uint32_t group, const struct engine_group_options *options);
 int engine_group_close(engine *e, uint32_t group);
@@ -203,7 +207,14 @@ int engine_generation_drain(engine *e, uint32_t group, uint32_t generation);
 int engine_generation_close(engine *e, uint32_t group, uint32_t generation);
 /* Takes the descriptor. */
 int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd);
+/* Before engine_worker_gone: what it was running has not ended it. */
+int engine_worker_excused(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
 int engine_worker_gone(engine *e, uint32_t group, uint32_t generation, uint64_t worker, const char *cause);
+/* Site, method and target of a suspected request, with a NUL after the first two; empty: forgotten. */
+struct engine_text engine_suspect(engine *e, uint64_t token);
+/* Another front end's events. */
+int engine_suspected(engine *e, uint32_t group, struct engine_text name);
+int engine_cleared(engine *e, uint32_t group, struct engine_text name);
 
 struct engine_stats {
 	uint64_t accepted, requests, connections, idle, answers_2xx, answers_3xx, answers_4xx, answers_5xx;

@@ -12,8 +12,10 @@
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
  *   bodies.c     request bodies: gathered, or streamed within the worker's credit
  *   block.c      a request as one flat block
+ *   absorb.c     what clients do not take yet of answers, and credit
  *   spool.c      unlinked files for what memory is too small for
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
+ *   quarantine.c requests that end the workers that run them
  *   pages.c      workers' pages, which are hostile input
  *   zmqlib.c     the functions of the libzmq that pyzmq loaded
  *
@@ -35,7 +37,9 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "pages.h"
 #include "sendfile.h"
+#include "spool.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -53,38 +57,6 @@
 #define SMALL_BODY	    2048       /* bytes that are copied beside the head rather than kept in their message */
 #define SPOOL_A_TURN	    8388608ull /* bytes written to spool files in one turn */
 #define WORKER_BUCKETS	    64
-
-/* ---- pages.c */
-struct page {
-	const struct wire_page *map; /* NULL: none */
-	size_t size;
-	uint32_t slots;
-};
-/* One slot's words, each read once. They may contradict one another. */
-struct page_slot {
-	uint64_t running, since_ns, requests, busy_ns, started;
-	uint32_t phase, queued;
-};
-int page_map(struct page *page, int fd, uint32_t slots, char *message, size_t message_size); /* closes fd; 0 or -1 */
-void page_unmap(struct page *page);
-void page_read(const struct page *page, uint32_t slot, uint32_t ordinal, struct page_slot *out);
-uint64_t page_started(const struct page *page, uint32_t slot, uint32_t ordinal);
-/* True if the slot runs a request since at least duration_ns. */
-bool page_runs_since(const struct page_slot *slot, uint64_t now_ns, uint64_t duration_ns);
-
-/* ---- spool.c */
-struct spool {
-	int fd;		   /* -1: none yet */
-	struct file *file; /* the same descriptor, for reply_file; NULL while only pread is used */
-	uint64_t end;	   /* written so far */
-	uint64_t freed;	   /* given back to the file system, from the beginning */
-};
-void spool_init(struct spool *spool);
-bool spool_write(
-	struct engine *e, struct spool *spool, const char *data, size_t size, uint64_t limit); /* all or none */
-struct file *spool_file(struct spool *spool);						       /* NULL: no memory */
-void spool_discard(struct spool *spool, uint64_t below); /* bytes below this offset are not needed any more */
-void spool_close(struct spool *spool);
 
 /* ---- exchange.c */
 enum exchange_state {
@@ -124,14 +96,17 @@ struct exchange {
 	uint64_t avoid; /* serial behind which it will not be placed again */
 	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
+	uint8_t lane;	    /* of its group's queue, or QUEUE_RETURNED */
 	bool answered_head; /* reply_begin was called */
 	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
+	int failed_errno;   /* BODY_NOT_KEPT: why */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
 	bool tunnel;	    /* it was answered with 101 */
 	bool leaving;	    /* the tunnel is to end: its server or its generation does */
 	struct list open;   /* in channel->tunnels, while a slot has it */
 
 	struct engine_text script_name, path_info, script_filename;
+	struct engine_text ran; /* what it is called, once its client is gone: quarantine.c */
 
 	struct {
 		uint64_t received, wanted, sent, limit; /* offsets in the body; limit: the worker's credit */
@@ -151,8 +126,11 @@ struct exchange {
 			uint64_t from, to;
 		} runs[4]; /* parts of what was given that are in the spool file, in order */
 		unsigned run_count;
-		bool discard; /* HEAD, 204, 304: body bytes are not passed on */
-		bool shut;    /* a tunnel's worker says nothing more */
+		struct timer pressed;  /* armed: how much the client takes is being looked at */
+		uint64_t pressed_from; /* what had left when that began */
+		bool slow;	       /* the client is: what it does not take goes to the spool file */
+		bool discard;	       /* HEAD, 204, 304: body bytes are not passed on */
+		bool shut;	       /* a tunnel's worker says nothing more */
 	} answer;
 };
 
@@ -174,6 +152,16 @@ void exchange_fail(struct exchange *x, int status, unsigned retry_after, const c
 void exchanges_free(struct engine *e);
 
 /* ---- group.c, queue.c, generation.c, slots.c */
+#define QUEUE_LANES    32
+#define QUEUE_RETURNED QUEUE_LANES /* no lane: given back by a slot */
+
+/* Requests of the sites whose number has the same rest: each lane has its turn. */
+struct lane {
+	struct list turn;    /* in group->turns while somebody waits here */
+	struct list waiting; /* struct exchange.node, in the order in which they came */
+	uint32_t count;
+};
+
 struct group {
 	struct list node;
 	struct engine *engine;
@@ -181,12 +169,16 @@ struct group {
 	char *name;
 	uint32_t queue_length;
 	uint64_t queue_timeout_ns, request_timeout_ns;
+	uint32_t quarantine;	       /* workers that a request may end in a row; 0: any number */
 	struct timer_queue *deadlines; /* NULL: no request_timeout */
 	struct list generations;       /* newest first */
-	struct list queue;	       /* struct exchange.node */
-	struct list waiting;	       /* in channel->waiting while the queue is not empty */
+	struct list returned;	       /* struct exchange.node: before all others in the queue */
+	struct list turns;	       /* struct lane.turn */
+	struct lane lane[QUEUE_LANES];
+	struct list waiting; /* in channel->waiting while the queue is not empty */
 	uint32_t queued, exchanges, tunnels;
-	uint32_t fresh; /* of those queued: came in this turn, at the end of the queue */
+	uint32_t fresh; /* of those queued: came in this turn of the engine */
+	bool late;	/* overloaded: the newest come first */
 	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
 	uint64_t wanted_ns; /* when EVENT_WANTED was last told */
@@ -257,7 +249,9 @@ struct worker {
 	struct list free;
 	struct wire_identity keeper_identity;
 	bool keeper, gone, told_left, told_serving, told_silent, silent;
+	bool excused;		     /* its end is no doing of what it runs */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
+	uint64_t overdue_ns;	     /* when it was last told that a request's time is over; 0: never */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
 	char cause[128];
 	struct slot slot[];
@@ -271,6 +265,7 @@ struct channel {
 	struct list recheck, due, waiting, watched, owing, ending, tunnels;
 	struct list retry; /* struct exchange.due: to be due at the next look */
 	struct timer_queue *watch_queue, *look_queue;
+	struct timer_queue *pressed;				      /* absorb.c */
 	struct timer_queue *tunnel_idle, *tunnel_grace, *tunnel_last; /* the first two: NULL for no limit */
 	struct timer watch, look;
 	uint64_t serial_base, counter;
@@ -281,6 +276,7 @@ struct channel {
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
 	struct field fields[WIRE_FIELDS + SENDFILE_FIELDS];
 	struct sendfile sendfile; /* what the answer at hand names */
+	struct quarantine *quarantine;
 };
 
 struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none */
@@ -290,7 +286,9 @@ void group_enqueue(struct exchange *x); /* its body is here, or will be streamed
 void group_sever(struct exchange *x);	/* its request is not its any more; x may be freed */
 void group_cancel(struct exchange *x);	/* tell slot and keeper that nobody waits for the answer */
 
-void queue_append(struct exchange *x); /* may refuse, and end the request */
+void queue_init(struct group *g);
+struct exchange *queue_next(const struct group *g); /* NULL: nobody waits */
+void queue_append(struct exchange *x);		    /* may refuse, and end the request */
 void queue_prepend(struct exchange *x);
 void queue_remove(struct exchange *x);
 void queue_place(struct group *g);
@@ -347,6 +345,9 @@ void frame_take(struct generation *gen, const void *identity, size_t identity_si
 bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 bool answer_inform(struct exchange *x, const char *data, size_t size);
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
+int absorb_make(struct channel *c);
+/* Bytes of the body, which lie in message. 0, or -1: the client is gone. */
+int absorb(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 void answer_credit(struct exchange *x, uint64_t queued);
 /* The worker has nothing more for it: the slot is free. x stays, for its client. */
 void answer_over(struct exchange *x);

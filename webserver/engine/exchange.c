@@ -105,8 +105,10 @@ void exchange_settle(struct exchange *x)
 	list_remove(&x->node);
 	list_remove(&x->due);
 	timer_disarm(&x->deadline);
+	timer_disarm(&x->answer.pressed);
 	exchange_forget_body(x);
 	spool_close(&x->answer.spool);
+	free((char *)x->ran.data);
 	x->group->exchanges--;
 	if (c->spares >= SPARES) {
 		free(x);

@@ -7,8 +7,10 @@
 
 #include "channel.h"
 #include "loop.h"
+#include "quarantine.h"
 
-#define GROUPS 65536 /* ids are small numbers of the supervisor's */
+#define GROUPS	   65536	/* ids are small numbers of the supervisor's */
+#define OVERDUE_NS 100000000ull /* between two words about one worker */
 
 struct group *group_find(struct engine *e, uint32_t id)
 {
@@ -68,6 +70,9 @@ static void part(struct exchange *x)
 
 	exchange_pin(x);
 	timer_disarm(&x->deadline);
+	if (x->slot != NULL)
+		quarantine_keep(x);
+	timer_disarm(&x->answer.pressed);
 	x->request = NULL;
 	list_remove(&x->due);
 	if (x->slot != NULL) {
@@ -130,18 +135,34 @@ void group_sever(struct exchange *x)
 	struct request *r = x->request;
 
 	part(x);
+	/* Nobody reads its body any more: a connection that has too much of it to come does not stay. */
+	r->body_room = 0;
 	r->backend = &spent_backend;
 	r->backend_data = NULL;
 }
 
 /* ---- a request comes in */
 
+/* Whoever looks after workers looks at this one now. Many requests may end at once: it looks at all that run there. */
+static void tell_overdue(struct engine *e, const struct exchange *x)
+{
+	struct worker *w = x->slot != NULL ? x->slot->worker : NULL;
+
+	if (w == NULL || w->gone || (w->overdue_ns != 0 && e->now_ns - w->overdue_ns < OVERDUE_NS))
+		return;
+	w->overdue_ns = e->now_ns;
+	struct engine_event *event = event_push(e, EVENT_OVERDUE);
+	event->group = x->group->id;
+	event->generation = w->generation->number;
+	event->worker = w->number;
+}
+
 static void deadline_expired(struct engine *e, struct timer *timer)
 {
 	struct exchange *x = list_entry(timer, struct exchange, deadline);
 	struct group *g = x->group;
 
-	(void)e;
+	tell_overdue(e, x);
 	exchange_pin(x);
 	exchange_fail(x, 504, 0, "group \"%s\": not answered within %.1f s, which is its request_timeout; it was %s",
 		g->name, (double)g->request_timeout_ns / 1e9, exchange_state_name(x->state));
@@ -166,6 +187,9 @@ void group_start(struct request *r, uint32_t group, struct engine_text script_na
 {
 	struct engine *e = request_engine(r);
 	struct group *g = group_find(e, group);
+
+	if (g != NULL && !quarantine_is_empty(e->channel) && quarantine_refuses(r, g))
+		return;
 	struct exchange *x = g ? exchange_make(e, g, r) : NULL;
 
 	if (x == NULL) {
@@ -235,7 +259,7 @@ int engine_group(engine *e, uint32_t group, const struct engine_group_options *o
 		g->engine = e;
 		g->id = group;
 		list_init(&g->generations);
-		list_init(&g->queue);
+		queue_init(g);
 		list_append(&c->groups, &g->node);
 		c->table[group] = g;
 	} else if (strcmp(g->name, options->name) != 0) {
@@ -244,6 +268,7 @@ int engine_group(engine *e, uint32_t group, const struct engine_group_options *o
 	g->queue_length = options->queue_length;
 	g->queue_timeout_ns = options->queue_timeout_ns;
 	g->request_timeout_ns = options->request_timeout_ns;
+	g->quarantine = options->quarantine;
 	g->deadlines = deadlines;
 	g->look = true;
 	return ENGINE_OK;
@@ -261,8 +286,7 @@ int engine_group_close(engine *e, uint32_t group)
 	c->table[group] = NULL;
 	while (!list_empty(&g->generations))
 		generation_close(list_entry(g->generations.next, struct generation, node));
-	while (g->queued > 0) {
-		struct exchange *x = list_entry(g->queue.next, struct exchange, node);
+	for (struct exchange *x; (x = queue_next(g)) != NULL;) {
 		queue_remove(x);
 		exchange_fail(x, 503, 1, "group \"%s\" has been removed", g->name);
 	}

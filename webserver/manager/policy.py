@@ -25,6 +25,7 @@ EDGES: Dict[str, FrozenSet[str]] = {
 
 FIRST_DELAY = 0.1  # seconds after the first failure
 LONGEST_DELAY = 30.0
+SHOW_WAIT = 0.4  # for a worker to show where it hangs, before it is killed
 LONG_ENOUGH = 10.0  # a worker that ran this long ends a series of failures
 
 
@@ -38,6 +39,7 @@ class Place(NamedTuple):
     since: float = 0.0  # when the state began
     failures: int = 0  # in a row
     not_before: float = 0.0
+    shown: float = 0.0  # when it was asked to show why it does not come up
 
 
 def change(place: Place, state: str, now: float, **values: Any) -> Place:
@@ -63,7 +65,7 @@ def ended(place: Place, orderly: bool, now: float) -> Place:
         failures = 1
     else:
         failures = place.failures + 1
-    return change(place, WAITING, now, worker=0, pid=0, failures=failures, not_before=now + delay(failures))
+    return change(place, WAITING, now, worker=0, pid=0, shown=0.0, failures=failures, not_before=now + delay(failures))
 
 
 def due(places: List[Place], now: float) -> List[Place]:
@@ -72,14 +74,18 @@ def due(places: List[Place], now: float) -> List[Place]:
 
 
 def overdue(places: List[Place], start_timeout: float, now: float) -> List[Place]:
-    """Places whose worker has not loaded its application in time."""
-    return [place for place in places if place.state == STARTING and now - place.since >= start_timeout]
+    """Places whose worker has not loaded its application in time: to be shown first, and then to be killed."""
+    return [place for place in places if place.state == STARTING and now >= _limit(place, start_timeout)]
+
+
+def _limit(place: Place, start_timeout: float) -> float:
+    return place.shown + SHOW_WAIT if place.shown else place.since + start_timeout
 
 
 def next_time(places: List[Place], start_timeout: float) -> Optional[float]:
     """When something is due or overdue next; None: nothing waits for time to pass."""
     times = [place.not_before for place in places if place.state == WAITING]
-    times += [place.since + start_timeout for place in places if place.state == STARTING]
+    times += [_limit(place, start_timeout) for place in places if place.state == STARTING]
     return min(times) if times else None
 
 

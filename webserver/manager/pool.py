@@ -3,10 +3,11 @@
 Owns each worker's socket. A worker inherits from here: its page, its log pipe as descriptor 2, its end of the socket.
 """
 
+import array
 import os
 import signal
 import socket
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from webserver.manager import policy
 from webserver.manager.host import (
@@ -15,11 +16,14 @@ from webserver.manager.host import (
     EXIT_ORPHAN,
     EXIT_SYSTEM,
     REPORT_SIZE,
+    STACK_SIGNAL,
     FrontEnd,
     Host,
-    order_dump,
     order_frontends,
     order_retire,
+    order_slow,
+    order_stack,
+    order_stuck,
     read_report,
 )
 from webserver.manager.policy import Place
@@ -31,6 +35,9 @@ EXITS = {
     EXIT_ORPHAN: "it took its manager for dead",
     EXIT_GAVE_UP: "it could do no more",
 }
+
+
+START = "its application did not load within %g s, which is its start_timeout"
 
 
 class Pool:
@@ -64,14 +71,18 @@ class Pool:
         return float("inf") if at is None else at
 
     def tick(self, now: float) -> None:
-        """Ask for workers that are due; end those that do not come up."""
+        """Ask for workers that are due; end those that do not come up, once they have shown where they are."""
         places = list(self._places.values())
         for place in policy.due(places, now):
             self._places[place.number] = policy.change(place, policy.GRANTING, now)
             self._tell({"op": "grant", "number": place.number, "slots": self._threads})
         for place in policy.overdue(places, self._start_timeout, now):
-            self._told[place.pid] = "its application did not load within %g s" % self._start_timeout
-            os.kill(place.pid, signal.SIGKILL)
+            self._told[place.pid] = START % self._start_timeout
+            if place.shown:
+                os.kill(place.pid, signal.SIGKILL)
+            else:
+                self._places[place.number] = place._replace(shown=now)
+                os.kill(place.pid, STACK_SIGNAL)
 
     def granted(self, number: int, worker: int, page: int, log: int, now: float) -> None:
         """Fork the worker. page and log are closed here."""
@@ -80,17 +91,19 @@ class Pool:
             if place is None or place.state != policy.GRANTING:
                 self._tell({"op": "gone", **_who(number, worker, 0), **_why("it was no longer wanted", 0, 0, False)})
                 return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             manager = os.getpid()
+            ends: Tuple[socket.socket, ...] = ()
             try:
+                ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 pid = self._host.fork()
             except OSError as error:
-                ours.close()
-                theirs.close()
+                for end in ends:
+                    end.close()
                 cause = "it could not be forked: %s" % error.strerror
                 self._places[number] = policy.ended(place, False, now)
                 self._tell({"op": "gone", **_who(number, worker, 0), **_why(cause, -1, 0, False)})
                 return
+            ours, theirs = ends
             if pid == 0:
                 self._run(number, worker, page, log, theirs, ours, manager)
             theirs.close()
@@ -145,6 +158,7 @@ class Pool:
             if not ready:
                 self._told[pid] = text
             elif place is not None and place.state == policy.STARTING:
+                self._told.pop(pid, None)  # it was about to be late
                 self._places[place.number] = policy.change(place, policy.READY, now)
                 self._tell({"op": "ready", "number": place.number, "worker": place.worker})
 
@@ -192,13 +206,25 @@ class Pool:
             if place.worker == worker and place.pid:
                 self._retire(place, now)
 
-    def leave(self, worker: int, cause: str, now: float) -> None:
-        """A request in this worker does not end: show where it is, and let it take no more."""
+    def leave(self, worker: int, cause: str, after: float, now: float) -> None:
+        """A request in this worker does not end: show where it is, end it if that can be, and let it take no more."""
         for place in list(self._places.values()):
             if place.worker == worker and place.pid:
                 self._told[place.pid] = cause
-                self._order(place.pid, order_dump())
+                self._order(place.pid, order_stuck(after))
                 self._retire(place, now)
+
+    def slow(self, worker: int, after: float) -> None:
+        """Have a worker show the requests that have run for so long."""
+        for place in self._places.values():
+            if place.worker == worker and place.pid:
+                self._order(place.pid, order_slow(after))
+
+    def stack(self, worker: int, fd: int) -> None:
+        """Have a worker write all its stacks to fd, which stays the caller's."""
+        for place in self._places.values():
+            if place.worker == worker and place.pid:
+                self._order(place.pid, order_stack(), fd)
 
     def kill(self, worker: int, cause: str) -> None:
         """End this worker at once."""
@@ -221,12 +247,13 @@ class Pool:
             self._places[place.number] = policy.change(place, policy.RETIRING, now)
             self._order(place.pid, order_retire())
 
-    def _order(self, pid: int, packet: bytes) -> None:
+    def _order(self, pid: int, packet: bytes, fd: int = -1) -> None:
         sock = self._sockets.get(pid)
         if sock is None:
             return
         try:
-            sock.send(packet)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+            sock.sendmsg([packet], rights)
         except BlockingIOError:
             # It has not read some hundred orders: it hangs, and must not go on with front ends that are gone.
             self._told[pid] = "it did not read its orders"

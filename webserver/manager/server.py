@@ -16,7 +16,7 @@ from webserver.manager import left
 from webserver.manager.host import ERROR, WARNING, Host, HostError
 from webserver.manager.plugins import NoPlugin, choose
 from webserver.manager.pool import Pool
-from webserver.wire.control import Control, ControlClosed, ControlError, close_all
+from webserver.wire.control import STARVED_WAIT, Control, ControlClosed, ControlError, ControlStarved, close_all
 
 BEAT_SECONDS = 5.0
 THREADS = (
@@ -139,6 +139,9 @@ class Manager:
             received = self._control.receive()
         except BlockingIOError:
             return True
+        except ControlStarved:
+            time.sleep(STARVED_WAIT)  # it keeps; workers' ends do too
+            return True
         if received is None:
             return False
         message, fds = received
@@ -150,7 +153,11 @@ class Manager:
         elif op == "retire":
             self._pool.retire(message["worker"], now)
         elif op == "leave":
-            self._pool.leave(message["worker"], message["cause"], now)
+            self._pool.leave(message["worker"], message["cause"], message["after"], now)
+        elif op == "slow":
+            self._pool.slow(message["worker"], message["after"])
+        elif op == "stack":
+            self._pool.stack(message["worker"], fds["stack"])
         elif op == "kill":
             self._pool.kill(message["worker"], message["cause"])
         elif op == "drain":

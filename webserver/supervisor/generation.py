@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from webserver.config import Group
-from webserver.config.units import seconds_text
+from webserver.supervisor.cgroups import Cgroups
+from webserver.supervisor.deadlines import Deadlines
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -21,8 +22,8 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck
-from webserver.supervisor.process import Child
+from webserver.supervisor.policy import SHOW_SIGNAL, SHOW_WAIT, START_MARGIN, Allowance, Event
+from webserver.supervisor.process import NOWHERE, Child, Room
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import Stage, State, next_stage
@@ -45,6 +46,7 @@ class Parts:
     frontend_identity: Identity
     null: int
     open_files: tuple[int, int]  # limits of groups
+    cgroups: Cgroups
     next_worker: Callable[[], int]
 
 
@@ -53,6 +55,7 @@ class Owner(Protocol):
     def generation_failed(self, generation: Generation, message: str) -> None: ...
     def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
     def generation_closed(self, generation: Generation) -> None: ...
+    def worker_died(self, worker: Worker, cause: str) -> None: ...
 
 
 @dataclass(eq=False)
@@ -65,6 +68,7 @@ class Generation:
     number: int
     stage: Stage = Stage.BINDING
     directory: str = ""
+    room: Room = NOWHERE
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
     workers: dict[int, Worker] = field(default_factory=dict)  # by incarnation
@@ -80,6 +84,7 @@ class Generation:
         self._leaving: float | None = None  # when its workers were asked to end
         self._undrained: set[int] = set()
         self._log_pipes: dict[int, int] = {}  # by worker incarnation
+        self._deadlines = Deadlines(self)
         self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
 
     @property
@@ -94,6 +99,7 @@ class Generation:
         """Make the directory and have front ends bind there. Raises OSError."""
         parts = self.parts
         self.directory = parts.run.make_generation(self.group_id, self.number, parts.frontend_identity, self.identity)
+        self.room = Room(self.directory, parts.cgroups.make(self.config, self.number))
         parts.frontends.send_all({"op": "generation", **self.record()})
 
     def record(self) -> dict[str, Any]:
@@ -133,26 +139,17 @@ class Generation:
         else:
             self.parts.nursery.stop_now(self.manager, why)
 
-    def watch(self, now: float) -> None:
+    def watch(self) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        limit = self.config.request_timeout
-        for worker in self.workers.values():
-            decision, why = worker.look(limit, self.parts.frontends.config.server.tunnel_grace, self._leaving, now)
-            if decision is Stuck.NO:
-                continue
-            worker.told = worker.told or now
-            why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
-            self._order(decision.value, worker, why)
-
-    def _order(self, op: str, worker: Worker, cause: str) -> None:
-        self.parts.nursery.send(self.manager, {"op": op, "worker": worker.incarnation, "cause": cause})
+        self._deadlines.look(self._leaving)
 
     # What front ends say
 
     def silent(self, frontend: FrontEnd, incarnation: int) -> None:
         worker = self.workers.get(incarnation)
         if worker is not None:
-            self._order("kill", worker, "it did not answer a front end: stopped, or out of control")
+            cause = "it did not answer a front end: stopped, or out of control"
+            self.parts.nursery.send(self.manager, {"op": "kill", "worker": incarnation, "cause": cause})
 
     def bound(self, frontend: FrontEnd, path: str) -> None:
         # Managers pass it on to workers, which connect there: it must be where we said.
@@ -173,8 +170,7 @@ class Generation:
         self._check_drained()
 
     def broken(self, frontend: FrontEnd, reason: str) -> None:
-        text = f"{self.label}: {frontend.label} closed its connections: {reason}"
-        self.parts.journal.error(text)
+        self.parts.journal.error(f"{self.label}: {frontend.label} closed its connections: {reason}")
         if self.stage is Stage.BINDING:
             self.failure = reason
             self._close(reason)
@@ -262,6 +258,7 @@ class Generation:
         if worker is None:
             return
         worker.ready = True
+        self.watch()  # with a short request_timeout it is to be looked at soon
         if self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
@@ -272,12 +269,12 @@ class Generation:
             return
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
-        if not orderly:
-            self.parts.journal.error(
-                f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
-            )
+        if orderly and worker.why:
+            cause = worker.why  # its language has ended the request that was stuck
+        if not orderly or worker.why:
+            self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self._forget_worker(worker, cause)
+        self._forget_worker(worker, cause, excused=bool(worker.why))  # told to go, and killed since
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         if self.stage is Stage.LOADING and not was_ready and not orderly:
@@ -294,15 +291,14 @@ class Generation:
 
     def _spawn(self) -> None:
         parts = self.parts
-        source = f"group {self.config.name}"
         try:
-            pipe, log = parts.logs.new_pipe("error", source, waits=True)
+            pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
         record = manager_record(self.config, self.number, self._frontend_list())
-        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log)
+        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log, self.room)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
         os.close(log)
@@ -315,7 +311,11 @@ class Generation:
             limit = self.config.start_timeout
             self.failure = self.failure or f"it did not start within start_timeout = {limit:g} s, twice over"
             self.parts.journal.error(f"{self.label}: {self.failure}; it is stopped")
-            self.parts.nursery.stop_now(self.manager, self.failure)
+            wait = 0.0
+            if self.loaded is NOTHING_YET:  # what hangs while it is loaded in the manager writes where that is
+                self.parts.nursery.kill(self.manager, SHOW_SIGNAL)
+                wait = SHOW_WAIT
+            self.parts.loop.after(wait, lambda: self.parts.nursery.stop_now(self.manager, self.failure))
 
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()
@@ -373,8 +373,9 @@ class Generation:
             self._forget_worker(worker, "its manager had died")
         self._close("")
 
-    def _forget_worker(self, worker: Worker, cause: str) -> None:
+    def _forget_worker(self, worker: Worker, cause: str, excused: bool = True) -> None:
         message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
+        message["excused"] = excused  # what it was running has not ended it
         self.parts.frontends.send_all(message)
         self.requests += worker.page.read().requests
         del self.workers[worker.incarnation]
@@ -391,6 +392,7 @@ class Generation:
             self.parts.nursery.door.change(self.manager, State.GONE, why)
         self.parts.frontends.send_all({"op": "close-generation", **self._named()})
         self.parts.run.remove_generation(self.directory)
+        self.parts.cgroups.remove(self.room.cgroup)
         self.owner.generation_closed(self)
 
     def _named(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from webserver.config import Group
@@ -11,6 +11,8 @@ from webserver.supervisor.generation import Generation, Parts
 from webserver.supervisor.group import Answer, GroupRole
 from webserver.supervisor.identity import Identity, IdentityError, resolve
 from webserver.supervisor.states import State
+
+WaitFor = Callable[[Sequence[str], Callable[[], None], Callable[[str], None]], None]
 
 
 class Groups:
@@ -21,27 +23,57 @@ class Groups:
         self._ids: dict[str, int] = {}  # by group name; kept when a group is removed
         self._counters: dict[str, int] = {}  # generations so far, likewise: a name may come back
         self.roles: dict[str, GroupRole] = {}
+        # Who says when companions are ready; that of a server without companions.
+        self.wait_for: WaitFor = lambda names, ready, hindered: ready()
         self.gone: list[GroupRole] = []  # removed from the configuration, still finishing
 
     def start(self, config: Group, answer: Answer) -> None:
         """A group that is new. `answer` learns how its first start ends."""
         try:
-            identity = resolve(config.user, config.group, f"group {config.name}")
+            identity = resolve(config.user, config.group, f"group {config.name}", config.groups)
         except IdentityError as error:
             role = self._role(config, None)
             role.refuse(str(error))
             answer(str(error))
             return
-        self._role(config, identity).start(answer)
+        role = self._role(config, identity)
+        if not config.after:
+            role.start(answer)
+            return
+        role.message = f"waits for {', '.join(config.after)}"
+        answers = [answer]
+
+        def ready() -> None:
+            if role.state is State.NEW:
+                role.start(answers.pop() if answers else None)
+
+        def hindered(message: str) -> None:
+            if role.state is State.NEW:
+                role.hinder(message)
+                answers.pop()(message)
+
+        self.wait_for(config.after, ready, hindered)
 
     def replace(self, config: Group, answer: Answer) -> None:
         """A new generation of a group that is there; to be committed or abandoned after the answer."""
         try:
-            identity = resolve(config.user, config.group, f"group {config.name}")
+            identity = resolve(config.user, config.group, f"group {config.name}", config.groups)
         except IdentityError as error:
             answer(str(error))
             return
-        self.roles[config.name].replace(config, identity, answer)
+        if not config.after:
+            self.roles[config.name].replace(config, identity, answer)
+            return
+        answers = [answer]
+
+        def ready() -> None:
+            if answers and config.name in self.roles:
+                self.roles[config.name].replace(config, identity, answers.pop())
+
+        def hindered(message: str) -> None:
+            answers.pop()(message)
+
+        self.wait_for(config.after, ready, hindered)
 
     def retry_failed(self, names: Iterable[str]) -> None:
         """Try those again that were given up."""
@@ -80,6 +112,11 @@ class Groups:
         for role in self._all():
             role.stop_now(why)
 
+    def named(self, name: str) -> list[Generation] | None:
+        """The generations of a group; None: there is none of this name."""
+        roles = [role for role in self._all() if role.name == name]
+        return [generation for role in roles for generation in role.generations()] if roles else None
+
     def generations(self) -> list[Generation]:
         return [generation for role in self._all() for generation in role.generations()]
 
@@ -102,10 +139,17 @@ class Groups:
 
     def frontend_says(self, frontend: FrontEnd, message: dict[str, Any]) -> None:
         op = message["op"]
+        if op in ("suspect", "cleared"):
+            # Of requests that end workers: what one front end has seen counts in all of them.
+            told = {"op": op, "group": str(message["group"]), "name": str(message["name"])}
+            for other in self._parts.frontends.alive():
+                if other is not frontend:
+                    self._parts.frontends.send(other, told)
+            return
         if op == "wanted":
             return  # workers are made in advance; a manager that has none is being started again already
         generation = self._find(str(message["group"]), int(message["generation"]))
-        if op not in ("bound", "serving", "drained", "broken", "silent"):
+        if op not in ("bound", "serving", "drained", "broken", "silent", "overdue"):
             raise ValueError(f"unknown op {op!r}")
         if generation is None:
             return  # it was closed while the message was on its way
@@ -117,6 +161,8 @@ class Groups:
             generation.drained(frontend)
         elif op == "silent":
             generation.silent(frontend, int(message["worker"]))
+        elif op == "overdue":
+            generation.watch()
         else:
             generation.broken(frontend, str(message["reason"])[:500])
 

@@ -5,6 +5,7 @@ One door for all kinds; what a child's end means is for its owner, who is told w
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from webserver.supervisor.states import ALIVE, Door, State
 from webserver.wire.control import close_all, pair
 
 CONTROL_NUMBER = 3  # where a child finds its control connection
+# What a step between fork and exec may fail of now and not the next time: trying again helps.
+PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 END_WAIT = 5.0  # seconds from a child's end of file on its control connection to its exit
 
 
@@ -155,18 +158,37 @@ class Nursery:
 
     def kill_orphans(self) -> int:
         """Kill what others' deaths have left to us (we are the subreaper); returns how many there are."""
-        try:
-            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as stream:
-                pids = [int(word) for word in stream.read().split()]
-        except (OSError, ValueError):
-            return 0
-        orphans = [pid for pid in pids if pid not in self._running]
+        orphans = self._orphans()
         for pid in orphans:
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
         return len(orphans)
+
+    def _orphans(self) -> list[int]:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as stream:
+                pids = [int(word) for word in stream.read().split()]
+        except (OSError, ValueError):
+            return []
+        return [pid for pid in pids if pid not in self._running]
+
+    def kill_left_by(self, warden: int) -> None:
+        """Kill what a dead warden has left to us: known by its session, or by the environment that it was started with.
+
+        That is little, and only where the warden was killed, as it leaves nobody behind by itself.
+        """
+        mark = b"WEBSERVER_WARDEN=%d" % warden
+        for pid in self._orphans() if warden else ():
+            try:
+                if os.getsid(pid) != warden:
+                    with open(f"/proc/{pid}/environ", "rb") as stream:
+                        if mark not in stream.read().split(b"\0"):
+                            continue
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
 
     def _failed(self, child: Child, text: str, on_end: OnEnd) -> None:
         ending = Ending(Event.EXITED, text, 0, 0, child.state)
@@ -220,6 +242,7 @@ class Nursery:
         text, code, number = cause(status)
         event = Event.EXITED
         if running.refusal is not None:
-            text, event = f"could not be started: {running.refusal}", Event.REFUSED
+            text = f"could not be started: {running.refusal}"
+            event = Event.EXITED if running.refusal.number in PASSING else Event.REFUSED
         child.pid = 0
         running.on_end(child, Ending(event, text, code, number, child.state))

@@ -22,10 +22,10 @@ STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
 PHASES = ("idle", "running", "reading", "writing", "tunnel")  # enum wire_phase
 TUNNEL = 4  # WIRE_TUNNEL
 
-PAGE_FORMAT = "=IIIIQQII"  # magic version state slots worker started_ns pid protocol_errors
-SLOT_FORMAT = "=QQIIQQQ"  # running since_ns phase queued requests busy_ns errors
-PAGE_FIELDS = ("magic", "version", "state", "slots", "worker", "started_ns", "pid", "protocol_errors")
-SLOT_FIELDS = ("running", "since_ns", "phase", "queued", "requests", "busy_ns", "errors")
+PAGE_FORMAT = "=IIIIQQIII"  # magic version state slots worker started_ns pid protocol_errors shown
+SLOT_FORMAT = "=QQIIQQQQ"  # running since_ns phase queued requests busy_ns errors deadline_ns
+PAGE_FIELDS = ("magic", "version", "state", "slots", "worker", "started_ns", "pid", "protocol_errors", "shown")
+SLOT_FIELDS = ("running", "since_ns", "phase", "queued", "requests", "busy_ns", "errors", "deadline_ns")
 
 _PAGE = struct.Struct(PAGE_FORMAT)
 _SLOT = struct.Struct(SLOT_FORMAT)
@@ -42,6 +42,7 @@ class Slot:
     requests: int
     busy_ns: int
     errors: int
+    deadline_ns: int = 0  # CLOCK_MONOTONIC; 0: none
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Page:
     started_ns: int
     pid: int
     protocol_errors: int
+    shown: int  # how often it has shown where it is stuck
     slot: Tuple[Slot, ...]
 
     @property

@@ -95,15 +95,38 @@ static struct sums generation_ok(const struct generation *gen)
 	return sums;
 }
 
+/* How many wait there. */
+static uint32_t lane_ok(const struct group *g, const struct list *waiting, unsigned number)
+{
+	uint32_t count = 0;
+
+	for (const struct list *n = waiting->next; n != waiting; n = n->next, count++) {
+		const struct exchange *x = list_entry(n, struct exchange, node);
+		must(x->state == EXCHANGE_QUEUED && x->group == g && x->lane == number);
+	}
+	return count;
+}
+
+static uint32_t queue_ok(const struct group *g)
+{
+	uint32_t queued = lane_ok(g, &g->returned, QUEUE_RETURNED), turns = 0, lanes = 0;
+
+	for (unsigned i = 0; i < QUEUE_LANES; i++) {
+		const struct lane *lane = &g->lane[i];
+		must(lane_ok(g, &lane->waiting, i) == lane->count && list_linked(&lane->turn) == (lane->count > 0));
+		queued += lane->count;
+		lanes += lane->count > 0;
+	}
+	for (const struct list *n = g->turns.next; n != &g->turns; n = n->next)
+		turns++;
+	must(turns == lanes);
+	return queued;
+}
+
 static void group_ok(const struct group *g)
 {
-	uint32_t queued = 0, exchanges = 0, tunnels = 0;
+	uint32_t queued = queue_ok(g), exchanges = 0, tunnels = 0;
 
-	for (const struct list *n = g->queue.next; n != &g->queue; n = n->next) {
-		const struct exchange *x = list_entry(n, struct exchange, node);
-		must(x->state == EXCHANGE_QUEUED && x->group == g);
-		queued++;
-	}
 	must(queued == g->queued && list_linked(&g->waiting) == (queued > 0));
 	for (const struct list *n = g->generations.next; n != &g->generations; n = n->next) {
 		struct sums sums = generation_ok(list_entry(n, struct generation, node));

@@ -46,6 +46,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         "application": "/srv/a/app.wsgi",
         "language": "echo",
         "interface": "asgi",
+        "request_timeout": 300.0,
     }
     context = Context(PlainMachine(), "/etc/webserver", values)
     text = option.default.text(context) if isinstance(option.default, Computed) else option.default

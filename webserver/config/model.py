@@ -37,6 +37,7 @@ class Server:
     send_timeout: float
     tunnel_timeout: float  # 0: none
     tunnel_grace: float  # 0: none
+    shutdown_timeout: float
     max_head: int  # bytes
     max_line: int
     max_fields: int
@@ -83,6 +84,10 @@ class Group:
     queue_timeout: float
     request_timeout: float  # 0: none
     start_timeout: float
+    drain_timeout: float
+    restart_extra: int  # 0: as many as there are
+    touch: tuple[str, ...]  # absolute
+    watch: bool
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already
     environment: tuple[tuple[str, str], ...]

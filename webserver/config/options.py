@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import kinds, languages
+from webserver.config import kinds, languages, units
 from webserver.config.kinds import Kind
 from webserver.config.machine import Machine
 
@@ -94,6 +94,11 @@ def _threads(context: Context) -> str:
     return "64" if context.values["interface"] == "asgi" else "1"
 
 
+def _drain(context: Context) -> str:
+    limit: float = context.values["request_timeout"]
+    return units.seconds_text(limit + 30) if limit else "1h"
+
+
 _PRIMARY = Computed("the user's own", _user_group)
 
 OPTIONS = (
@@ -136,6 +141,8 @@ OPTIONS = (
            " connections may go on for this long. Then the application is told that the client has ended, and two"
            " seconds later what is still open is cut. With none it is waited for.", "5s", 0.1, 86400,
            may_be_zero=True),
+    Option("server", "shutdown_timeout", kinds.TIME, "When the server ends, or is upgraded, the requests that it has may"
+           " go on for this long. What is left then is cut off.", "10m", 0.1, 86400 * 7),
     Option("server", "max_head", kinds.SIZE, "Largest request line and fields together.", "32k", 1024, 65536),
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),
@@ -218,6 +225,16 @@ OPTIONS = (
            1, 3600),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
            " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
+    Option("group", "drain_timeout", kinds.TIME, "A worker that is to go, as its group is restarted, reloaded or"
+           " removed, may finish its requests for this long. What is left then ends with it.",
+           Computed("30s more than request_timeout; 1h where that is none", _drain), 0.1, 86400 * 7),
+    Option("group", "restart_extra", kinds.WHOLE_OR_ALL, "Workers that a restart has above processes at most: so many"
+           " new ones are started and proven at a time before as many old ones go. More is faster and takes the memory"
+           " of more; with all, each new one is proven before an old one goes.", "1", 1, 256, may_be_zero=True),
+    Option("group", "touch", kinds.PATH, "Files whose change restarts the group, as webserverctl restart does. They"
+           " need not be there.", many=True),
+    Option("group", "watch", kinds.SWITCH, "Whether a change of a file that the application has loaded restarts the"
+           " group.", "no"),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
            " is answered with 503.", "1000", 0, 1000000),
     Option("group", "queue_timeout", kinds.TIME, "A request that has waited this long for a worker is answered with"

@@ -21,6 +21,14 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def whole_or_all(text: str) -> int:
+    return 0 if text.lower() == "all" else whole(text)
+
+
+def whole_or_all_text(value: int) -> str:
+    return str(value) if value else "all"
+
+
 def size(text: str) -> int:
     """Bytes: 512, 16k, 64m, 1g; k is 1024."""
     match = _SIZE.fullmatch(text)

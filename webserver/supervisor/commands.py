@@ -1,5 +1,7 @@
 """The control socket: webserverctl's requests, one JSON line each, and their answers.
 
+An answer is one JSON line too. Before it, if the request has "progress": true, come lines {"progress": text}.
+
 Who may ask is decided by SO_PEERCRED: root and the user that the server runs as; nobody else gets an answer but a
 refusal. What is asked is done elsewhere (`Handler`); long operations answer when they are done.
 """
@@ -22,7 +24,8 @@ IDLE = 30.0  # seconds for a request to arrive
 BACKLOG = 16
 
 Answer = Callable[[dict[str, Any]], None]
-Handler = Callable[[dict[str, Any], Answer], None]
+Tell = Callable[[str], None]  # a line of progress, before the answer
+Handler = Callable[[dict[str, Any], Answer, Tell], None]
 
 
 class Commands:
@@ -86,7 +89,11 @@ class Commands:
         if not isinstance(message, dict) or not isinstance(message.get("op"), str):
             client.answer({"ok": False, "errors": ["not a request"]})
             return
-        self._handler(message, client.answer)
+        self._handler(message, client.answer, client.tell if message.get("progress") is True else _silent)
+
+
+def _silent(text: str) -> None:
+    """Nobody wants to know how far it is."""
 
 
 class Client:
@@ -115,7 +122,13 @@ class Client:
     def answer(self, message: dict[str, Any]) -> None:
         if self._open:
             self._answered = True
-            self._output = json.dumps(message).encode("ascii") + b"\n"
+            self._output += json.dumps(message).encode("ascii") + b"\n"
+            self.write_out()
+
+    def tell(self, text: str) -> None:
+        """A line of progress; one that its reader has no room for is left out."""
+        if self._open and not self._answered and len(self._output) < LINE_LIMIT:
+            self._output += json.dumps({"progress": text}).encode("ascii") + b"\n"
             self.write_out()
 
     def write_out(self) -> None:
@@ -129,6 +142,7 @@ class Client:
             return
         except OSError:
             pass
+        self._loop.watch(self._sock.fileno(), self._turn)
         if self._asked and self._answered:
             self.close()
 

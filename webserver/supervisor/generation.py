@@ -7,52 +7,25 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from webserver.config import Group
 from webserver.config.units import seconds_text
-from webserver.supervisor.frontends import FrontEnd, FrontEnds
+from webserver.supervisor.frontends import FrontEnd
+from webserver.supervisor.grants import Grants
 from webserver.supervisor.identity import Identity
-from webserver.supervisor.journal import Journal
 from webserver.supervisor.loaded import NOTHING_YET, Loaded
-from webserver.supervisor.logs import Logs
-from webserver.supervisor.loop import Loop
-from webserver.supervisor.nursery import Ending, Nursery
-from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck
+from webserver.supervisor.nursery import Ending
+from webserver.supervisor.parts import Owner, Parts
+from webserver.supervisor.policy import START_MARGIN, Event, Stuck
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
-from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import Stage, State, next_stage
-from webserver.supervisor.workers import Worker
+from webserver.supervisor.workers import Roster, Worker
 
 ORPHAN_WAIT = 1.0  # seconds for a dead manager's workers to follow it; their death signal does it
-GRANT_RATE = 20.0  # workers in a second that a group may start for long
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What every generation works with."""
-
-    loop: Loop
-    nursery: Nursery
-    journal: Journal
-    logs: Logs
-    frontends: FrontEnds
-    run: RunDirectory
-    frontend_identity: Identity
-    null: int
-    open_files: tuple[int, int]  # limits of groups
-    next_worker: Callable[[], int]
-
-
-class Owner(Protocol):
-    def generation_serves(self, generation: Generation) -> None: ...
-    def generation_failed(self, generation: Generation, message: str) -> None: ...
-    def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
-    def generation_closed(self, generation: Generation) -> None: ...
 
 
 @dataclass(eq=False)
@@ -67,7 +40,7 @@ class Generation:
     directory: str = ""
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
-    workers: dict[int, Worker] = field(default_factory=dict)  # by incarnation
+    workers: Roster = field(default_factory=Roster)
     failure: str = ""  # what was said last about why it does not start
     loaded: Loaded = NOTHING_YET
     asked_to_leave: bool = False
@@ -78,9 +51,10 @@ class Generation:
         self._spoke = False  # the manager has sent anything
         self.hung_again = 0.0  # not to be replaced for a hung manager before this time
         self._leaving: float | None = None  # when its workers were asked to end
+        self._deadline: float | None = None  # when those that have not ended by then are killed
+        self.outdated = ""  # a file that it is made of and that has changed
         self._undrained: set[int] = set()
-        self._log_pipes: dict[int, int] = {}  # by worker incarnation
-        self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
+        self.grants = Grants(self, lambda worker: self._announce(worker, self.parts.frontends.alive()))
 
     @property
     def label(self) -> str:
@@ -104,11 +78,27 @@ class Generation:
         for worker in self.workers.values():
             self._announce(worker, [frontend])
 
+    # Its workers while another generation takes over from it, or it from another
+
+    @property
+    def proven(self) -> int:
+        """Workers from which every front end has had an answer."""
+        return self.workers.proven({one.ordinal for one in self.parts.frontends.alive()})
+
+    def retire_one(self) -> None:
+        worker = self.workers.next_to_go()
+        now = self.parts.loop.now()
+        worker.retire(now, now + self.config.drain_timeout)
+        self.parts.nursery.send(self.manager, {"op": "retire", "worker": worker.incarnation})
+
     def drain(self, last: bool = False) -> None:
         """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
+        self.grants.refuse()
         if self.stage in (Stage.SERVING, Stage.PROBING):
             self.stage = next_stage(self.stage, Stage.DRAINING)
             self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
+            self._deadline = self.parts.loop.now() + self.config.drain_timeout
+            self.parts.loop.after(self.config.drain_timeout, self._drained_too_long)
             self.parts.frontends.send_all({"op": "drain-generation", **self._named(), "last": last})
             self._check_drained()
         elif self.live and self.stage is not Stage.DRAINING:
@@ -122,6 +112,7 @@ class Generation:
             self.stage = next_stage(self.stage, Stage.LEAVING)
             self.asked_to_leave = True
             self._leaving = self.parts.loop.now()
+            self._deadline = self._deadline or self._leaving + self.config.drain_timeout
             if self.manager.state in (State.STARTING, State.RUNNING):
                 self.parts.nursery.door.change(self.manager, State.DRAINING, "asked to")
                 self.parts.nursery.send(self.manager, {"op": "drain"})
@@ -137,7 +128,8 @@ class Generation:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
         limit = self.config.request_timeout
         for worker in self.workers.values():
-            decision, why = worker.look(limit, self.parts.frontends.config.server.tunnel_grace, self._leaving, now)
+            grace = self.parts.frontends.config.server.tunnel_grace
+            decision, why = worker.look(limit, grace, self._leaving, self._deadline, now)
             if decision is Stuck.NO:
                 continue
             worker.told = worker.told or now
@@ -164,9 +156,13 @@ class Generation:
         elif self.live:
             self._tell_frontends()
 
-    def served(self, frontend: FrontEnd) -> None:
+    def served(self, frontend: FrontEnd, incarnation: int) -> None:
+        worker = self.workers.get(incarnation)
+        if worker is not None:
+            worker.served.add(frontend.ordinal)
         self.serving.add(frontend.ordinal)
         self.check_serving()
+        self.owner.generation_moved(self)
 
     def drained(self, frontend: FrontEnd) -> None:
         self._undrained.discard(frontend.ordinal)
@@ -185,6 +181,8 @@ class Generation:
     def frontend_gone(self, frontend: FrontEnd) -> None:
         self.paths.pop(frontend.ordinal, None)
         self.serving.discard(frontend.ordinal)
+        for worker in self.workers.values():
+            worker.served.discard(frontend.ordinal)
         self._undrained.discard(frontend.ordinal)
         if self.stage is Stage.BINDING:
             self._check_bound()
@@ -192,6 +190,7 @@ class Generation:
             self._tell_frontends()
             self.check_serving()
             self._check_drained()
+            self.owner.generation_moved(self)
 
     # What the manager says
 
@@ -199,12 +198,13 @@ class Generation:
         self._spoke = True
         op = message["op"]
         if op == "grant":
-            self._grant(int(message["number"]), int(message["slots"]))
+            self.grants.ask(int(message["number"]), int(message["slots"]))
+            self.owner.generation_moved(self)
         elif op == "up":
             worker = self.workers.get(message["worker"])
             if worker is not None:
                 worker.pid = int(message["pid"])
-                self.parts.logs.name(self._log_pipes[worker.incarnation], worker.pid)
+                self.parts.logs.name(self.grants.log_pipes[worker.incarnation], worker.pid)
         elif op == "ready":
             self._ready(int(message["worker"]))
         elif op == "gone":
@@ -213,44 +213,11 @@ class Generation:
             self.loaded = Loaded.claimed(message)
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
+        elif op == "outdated":
+            self.outdated = str(message["file"])[:1000]
+            self.owner.generation_outdated(self, self.outdated)
         elif op != "beat":
             raise ValueError(f"unknown op {op!r}")
-
-    def _grant(self, number: int, slots: int) -> None:
-        if not 0 <= number < self.config.processes or slots != self.config.threads:
-            raise ValueError(f"grant of worker {number} with {slots} slots")
-        if len(self.workers) >= 2 * self.config.processes + 1:
-            raise ValueError(f"{len(self.workers)} workers are there already")
-        self._allowance, wait = self._allowance.take(self.parts.loop.now())
-        if wait:
-            self.parts.loop.after(wait, lambda: self._granted(number, slots))
-        else:
-            self._granted(number, slots)
-
-    def _granted(self, number: int, slots: int) -> None:
-        if not self.manager.alive or self.manager.link is None:
-            return
-        parts = self.parts
-        try:
-            page = SharedPage(slots)
-            try:
-                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
-            except OSError:
-                page.close()
-                raise
-        except OSError as error:
-            parts.journal.error(f"{self.label}: no page or log pipe for worker {number}: {error.strerror}")
-            parts.loop.after(1.0, lambda: self._granted(number, slots))
-            return
-        worker = Worker(number, parts.next_worker(), page, parts.loop.now())
-        self.workers[worker.incarnation] = worker
-        self._log_pipes[worker.incarnation] = pipe
-        # Front ends first: the worker may connect before this function is left.
-        self._announce(worker, parts.frontends.alive())
-        message = {"op": "granted", "number": number, "worker": worker.incarnation}
-        parts.nursery.send(self.manager, message, {"page": page.writable, "log": log})
-        os.close(log)
-        page.forget_writable()
 
     def _announce(self, worker: Worker, frontends: Iterable[FrontEnd]) -> None:
         message = {"op": "worker", **self._named(), "worker": worker.incarnation, "slots": worker.page.slots}
@@ -278,9 +245,12 @@ class Generation:
             )
         was_ready = worker.ready
         self._forget_worker(worker, cause)
+        self.owner.generation_moved(self)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
-        if self.stage is Stage.LOADING and not was_ready and not orderly:
+        # One of many is tried again, but not while it has to show that the whole generation starts.
+        matters = self.stage is Stage.LOADING or (self.stage in (Stage.PROBING, Stage.SERVING) and self.grants.holding)
+        if matters and not was_ready and not orderly:
             self.failure = self.failure or f"worker {worker.number}: {cause}; the error log has what it said"
             self.owner.generation_failed(self, self.failure)
 
@@ -327,6 +297,12 @@ class Generation:
 
     def _check_drained(self) -> None:
         if self.stage is Stage.DRAINING and not self._undrained:
+            self.leave()
+
+    def _drained_too_long(self) -> None:
+        if self.stage is Stage.DRAINING:
+            limit = seconds_text(self.config.drain_timeout)
+            self.parts.journal.error(f"{self.label}: requests are left after drain_timeout = {limit}; they are cut off")
             self.leave()
 
     def _tell_frontends(self) -> None:
@@ -378,7 +354,7 @@ class Generation:
         self.parts.frontends.send_all(message)
         self.requests += worker.page.read().requests
         del self.workers[worker.incarnation]
-        self._log_pipes.pop(worker.incarnation, None)
+        self.grants.log_pipes.pop(worker.incarnation, None)
         worker.page.close()
 
     def _close(self, why: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from webserver.config import Group
 from webserver.supervisor.frontends import FrontEnd
-from webserver.supervisor.generation import Generation, Parts
+from webserver.supervisor.generation import Generation
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.group import Answer, GroupRole
 from webserver.supervisor.identity import Identity, IdentityError, resolve
 from webserver.supervisor.states import State
@@ -22,6 +23,7 @@ class Groups:
         self._counters: dict[str, int] = {}  # generations so far, likewise: a name may come back
         self.roles: dict[str, GroupRole] = {}
         self.gone: list[GroupRole] = []  # removed from the configuration, still finishing
+        self.on_outdated: Callable[[str, str], None] = lambda name, file: None
 
     def start(self, config: Group, answer: Answer) -> None:
         """A group that is new. `answer` learns how its first start ends."""
@@ -35,13 +37,19 @@ class Groups:
         self._role(config, identity).start(answer)
 
     def replace(self, config: Group, answer: Answer) -> None:
-        """A new generation of a group that is there; to be committed or abandoned after the answer."""
+        """A new generation of a group that is there; to be rolled, committed or abandoned after the answer.
+
+        One that is coming already is given up.
+        """
         try:
             identity = resolve(config.user, config.group, f"group {config.name}")
         except IdentityError as error:
             answer(str(error))
             return
-        self.roles[config.name].replace(config, identity, answer)
+        role = self.roles[config.name]
+        if role.coming is not None:
+            role.cancel("a reload came in between, with another configuration of the group")
+        role.replace(config, identity, answer)
 
     def retry_failed(self, names: Iterable[str]) -> None:
         """Try those again that were given up."""
@@ -112,7 +120,7 @@ class Groups:
         if op == "bound":
             generation.bound(frontend, str(message["path"]))
         elif op == "serving":
-            generation.served(frontend)
+            generation.served(frontend, int(message["worker"]))
         elif op == "drained":
             generation.drained(frontend)
         elif op == "silent":
@@ -137,4 +145,5 @@ class Groups:
             return self._counters[config.name]
 
         role = self.roles[config.name] = GroupRole(self._parts, number, config, identity, next_generation)
+        role.on_outdated = lambda role, file: self.on_outdated(role.name, file)
         return role

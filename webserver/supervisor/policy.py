@@ -116,7 +116,6 @@ def tunnels_wait(told: float | None, grace: float, now: float) -> bool:
 
 REACT_WAIT = 5.0  # seconds in which a worker takes note that it is to end, whatever its application does
 STACKS_WAIT = 1.5  # after that, to write its stacks: Ruby's are there after a second (LOCK_SECONDS) at the latest
-OTHERS_WAIT = 30.0  # in the end, after request_timeout
 
 
 def stacks_written(told: float, heard: float | None, now: float) -> bool:
@@ -128,16 +127,14 @@ def stacks_written(told: float, heard: float | None, now: float) -> bool:
     return now - told >= REACT_WAIT if heard is None else now - heard >= STACKS_WAIT
 
 
-def overstays(reacted: bool, waited: float, limit: float) -> str:
+def overstays(reacted: bool, waited: float, late: bool) -> str:
     """Why a worker is to be killed that was asked to end `waited` seconds ago; "" if it is not.
 
-    `reacted`: its page says that it knows; `limit`: request_timeout, 0 for none.
+    `reacted`: its page says that it knows; `late`: its group's drain_timeout is over.
     """
     if not reacted and waited >= REACT_WAIT:
         return "it did not react when it was asked to end"
-    if limit and waited >= limit + OTHERS_WAIT:
-        return f"it did not end within {limit + OTHERS_WAIT:g} s"
-    return ""
+    return "it did not end within drain_timeout" if late else ""
 
 
 def late(state: State, last_beat: float, now: float) -> bool:

@@ -19,10 +19,10 @@ from webserver.supervisor.listeners import ListenError, Listeners
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.plan import exposed, plan
+from webserver.supervisor.waiting import Waiting
 
 VACATE = 0.1  # seconds for front ends to learn that an address is to be vacated
 HANDSHAKE = 1.0  # seconds for a client to finish a handshake that it has begun
-REPORT_AFTER = 10.0  # seconds that an answer waits for old generations; they have all the time they need
 
 Done = Callable[[list[str], list[str]], None]  # errors (none: it is done), notes
 
@@ -185,23 +185,3 @@ class Reload:
 
 def _nothing() -> None:
     """Nobody waits for this."""
-
-
-class Waiting:
-    """Waits for a number of things, but with its answer no longer than REPORT_AFTER."""
-
-    def __init__(self, loop: Loop, number: int, done: Callable[[int], None]) -> None:
-        self._number = number
-        self._done: Callable[[int], None] | None = done
-        self._timer = loop.after(REPORT_AFTER, self._answer)
-
-    def one(self) -> None:
-        self._number -= 1
-        if not self._number:
-            self._answer()
-
-    def _answer(self) -> None:
-        self._timer.cancel()
-        done, self._done = self._done, None
-        if done is not None:
-            done(self._number)

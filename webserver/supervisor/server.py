@@ -17,7 +17,7 @@ import prctl
 from webserver.config import Config
 from webserver.supervisor.commands import Answer, Commands
 from webserver.supervisor.frontends import FrontEnds
-from webserver.supervisor.generation import Parts
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.identity import IdentityError, resolve
 from webserver.supervisor.journal import Journal

@@ -1,0 +1,104 @@
+"""One generation takes over from another: counts their workers, asks rolling.py, and carries out what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from webserver.supervisor.generation import Generation
+from webserver.supervisor.loop import Loop, Timer
+from webserver.supervisor.rolling import Rolling, Step, step
+
+
+class Takeover:
+    """`done` is called once, when the old generation can be drained as a whole; not from inside a call of ours."""
+
+    def __init__(
+        self, loop: Loop, before: Generation | None, after: Generation, extra: int, done: Callable[[], None]
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.retiring = False  # whether old workers may be asked to go: `after` has been accepted
+        self._loop = loop
+        self._extra = extra
+        self._done = done
+        self._over = False
+        self._soon: Timer | None = None
+        self._needed = before.workers.staying if before is not None else 0
+        after.grants.hold()
+        if before is not None:
+            before.grants.hold()
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def concerns(self, generation: Generation) -> bool:
+        return generation is self.before or generation is self.after
+
+    def moved(self) -> None:
+        """Something has changed: look at it, once, in the next turn."""
+        if self._soon is None and not self._over:
+            self._soon = self._loop.soon(self._look)
+
+    def accept(self) -> None:
+        self.retiring = True
+        self.moved()
+
+    def undo(self) -> None:
+        """The new generation is given up: the old one fills the places of those that had gone."""
+        self._stop()
+        if self.before is not None and self.before.live:
+            self.before.grants.release()
+
+    def hasten(self) -> None:
+        """Something else comes: the new generation takes what it needs at once, whatever is there besides."""
+        self._stop()
+        if self.after.live:
+            self.after.grants.release()
+
+    def progress(self) -> dict[str, Any]:
+        """How far it is, for status and for whoever waits."""
+        return {
+            "from": self.before.number if self.before is not None else None,
+            "to": self.after.number,
+            "proven": self.after.proven,
+            "processes": self.after.config.processes,
+            "old": self.before.workers.staying if self.before is not None else 0,
+            "leaving": self.before.workers.leaving if self.before is not None else 0,
+        }
+
+    def _look(self) -> None:
+        self._soon = None
+        while not self._over:
+            now = self._count()
+            what = step(now, self.retiring)
+            if what is Step.GRANT:
+                self.after.grants.grant_next()
+            elif what is Step.RETIRE and self.before is not None:
+                self.before.retire_one()
+            elif what is Step.DONE and self.retiring:
+                self._stop()
+                self.after.grants.release()
+                self._done()
+            else:
+                return
+
+    def _count(self) -> Rolling:
+        before, after = self.before, self.after
+        return Rolling(
+            processes=after.config.processes,
+            extra=self._extra,
+            needed=min(self._needed, after.config.processes),
+            old=before.workers.staying if before is not None else 0,
+            leaving=before.workers.leaving if before is not None else 0,
+            proven=after.proven,
+            unproven=len(after.workers) - after.proven,
+            asked=after.grants.asked,
+        )
+
+    def _stop(self) -> None:
+        self._over = True
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None

@@ -20,12 +20,30 @@ sub after_fork {
 }
 
 sub _begin {
-    my ($application, $paths, $arguments) = @_;
+    my ($application, $paths, $arguments, $watch) = @_;
     unshift @INC, @$paths;
+    _watch($watch->[0]) if @$watch;
     @ARGV = @$arguments;
     $0 = defined $application ? $application : 'webserver';
     # What frameworks look at to see that they are asked for an application and not to be a server.
     $ENV{PLACK_ENV} = 'deployment' unless defined $ENV{PLACK_ENV};
+    return;
+}
+
+# For the group's option `watch`: the manager is told which files are loaded. The hook is asked before any directory of
+# @INC is looked in, and leaves the finding to those.
+sub _watch {
+    my ($descriptor) = @_;
+    open my $told, '>&=', $descriptor or return;
+    unshift @INC, sub {
+        my (undef, $file) = @_;
+        for my $path ($file =~ m{^/} ? $file : map { "$_/$file" } grep { !ref and m{^/} } @INC) {
+            next unless -f $path;
+            syswrite $told, "$path\0";
+            last;
+        }
+        return;
+    };
     return;
 }
 

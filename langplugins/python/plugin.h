@@ -57,6 +57,7 @@ struct plugin {
 	bool is_asgi;
 	size_t socket_limit; /* bytes of a WebSocket message */
 	double socket_ping;  /* seconds; 0: none */
+	int watch;	     /* descriptor that names of loaded files are written to; -1: none */
 	struct asgi asgi;
 	char *application, *directory;		     /* application NULL: the requested file */
 	PyObject *python_path, *arguments, *preload; /* lists of str */

@@ -31,32 +31,52 @@ Handler = Callable[[dict[str, Any], Answer, Tell], None]
 class Commands:
     """Owns the listening socket and its clients."""
 
-    def __init__(self, loop: Loop, journal: Journal, path: str, handler: Handler) -> None:
-        """Raises OSError. The caller holds the run directory's lock, so a name that is there is stale."""
+    def __init__(self, loop: Loop, journal: Journal, path: str, handler: Handler, named: bool = True) -> None:
+        """Raises OSError. The caller holds the run directory's lock, so a name that is there is stale.
+
+        Without `named` there is no socket yet: the name is that of the program before, until `take_name`.
+        """
         self._loop = loop
         self._journal = journal
         self._handler = handler
         self._clients: set[Client] = set()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._path = path
+        self._listener: socket.socket | None = None
+        if named:
+            self.take_name()
+
+    def take_name(self) -> None:
+        """Listen, and be who is found by the name. Raises OSError."""
+        self.leave_name()
+        temporary = f"{self._path}.{os.getpid()}"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             try:
-                os.unlink(path)
+                os.unlink(temporary)
             except FileNotFoundError:
                 pass
             before = os.umask(0o177)
             try:
-                self._listener.bind(path)
+                listener.bind(temporary)
             finally:
                 os.umask(before)
-            self._listener.listen(BACKLOG)
+            listener.listen(BACKLOG)
+            os.rename(temporary, self._path)  # so that the name is never without a listener
         except BaseException:
-            self._listener.close()
+            listener.close()
             raise
-        loop.watch(self._listener.fileno(), self._accept)
+        self._listener = listener
+        self._loop.watch(listener.fileno(), self._accept)
+
+    def leave_name(self) -> None:
+        """The name is somebody else's: who comes by it will not come here."""
+        if self._listener is not None:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
 
     def close(self) -> None:
-        self._loop.unwatch(self._listener.fileno())
-        self._listener.close()
+        self.leave_name()
         for client in list(self._clients):
             client.close()
 
@@ -66,6 +86,7 @@ class Commands:
             client.write_out()
 
     def _accept(self, readable: bool, writable: bool) -> None:
+        assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
         except OSError:

@@ -7,10 +7,10 @@ from typing import Any
 
 from webserver.config import Group
 from webserver.supervisor.generation import Generation
-from webserver.supervisor.parts import Parts
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loop import Timer
 from webserver.supervisor.nursery import Ending
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import Backoff, GiveUp, Restart, after_end
 from webserver.supervisor.states import Stage, State
 from webserver.supervisor.takeover import Takeover

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from webserver.config import Group
 from webserver.supervisor.frontends import FrontEnd
 from webserver.supervisor.generation import Generation
-from webserver.supervisor.parts import Parts
 from webserver.supervisor.group import Answer, GroupRole
 from webserver.supervisor.identity import Identity, IdentityError, resolve
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.states import State
+
+RESERVED = 1 << 30  # generation numbers of a program whose follower numbers on; they have 32 bits
 
 
 class Groups:
@@ -21,9 +23,31 @@ class Groups:
         self._parts = parts
         self._ids: dict[str, int] = {}  # by group name; kept when a group is removed
         self._counters: dict[str, int] = {}  # generations so far, likewise: a name may come back
+        self._kept: dict[str, int] = {}  # what they were when the next server program was told of them
         self.roles: dict[str, GroupRole] = {}
         self.gone: list[GroupRole] = []  # removed from the configuration, still finishing
         self.on_outdated: Callable[[str, str], None] = lambda name, file: None
+
+    def continue_from(self, ids: Mapping[str, int], generations: Mapping[str, int]) -> None:
+        """Number groups and generations on from those of the server program before."""
+        self._ids.update(ids)
+        self._counters.update(generations)
+
+    def ids(self) -> dict[str, int]:
+        return dict(self._ids)
+
+    def generation_numbers(self) -> dict[str, int]:
+        return dict(self._kept)
+
+    def reserve(self) -> None:
+        """The next server program numbers generations on from here; ours are far above until it has failed to."""
+        self._kept = dict(self._counters)
+        self._counters = {name: RESERVED + number for name, number in self._kept.items()}
+
+    def unreserve(self) -> None:
+        # Whatever it has used: nothing of it is left, and each of its groups has begun once at least.
+        self._counters = {name: number + 1 for name, number in self._kept.items()}
+        self._parts.run.remove_strangers()
 
     def start(self, config: Group, answer: Answer) -> None:
         """A group that is new. `answer` learns how its first start ends."""
@@ -138,7 +162,7 @@ class Groups:
         return [*self.roles.values(), *self.gone]
 
     def _role(self, config: Group, identity: Identity | None) -> GroupRole:
-        number = self._ids.setdefault(config.name, len(self._ids) + 1)
+        number = self._ids.setdefault(config.name, max(self._ids.values(), default=0) + 1)
 
         def next_generation() -> int:
             self._counters[config.name] = self._counters.get(config.name, 0) + 1

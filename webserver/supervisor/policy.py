@@ -155,6 +155,7 @@ class Wish(Enum):
     STOP = "stop"
     RELOAD = "reload"
     REOPEN = "reopen"
+    UPGRADE = "upgrade"
 
 
 class Phase(Enum):
@@ -171,6 +172,7 @@ SIGNALS: dict[tuple[Phase, int], Wish] = {
     (Phase.SERVING, signal.SIGINT): Wish.STOP,
     (Phase.SERVING, signal.SIGHUP): Wish.RELOAD,
     (Phase.SERVING, signal.SIGUSR1): Wish.REOPEN,
+    (Phase.SERVING, signal.SIGUSR2): Wish.UPGRADE,
     (Phase.DRAINING, signal.SIGTERM): Wish.STOP,
     (Phase.DRAINING, signal.SIGINT): Wish.STOP,
     (Phase.DRAINING, signal.SIGUSR1): Wish.REOPEN,

@@ -116,6 +116,8 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
         "directory": group.directory,
         "umask": group.umask,
         "start_timeout": group.start_timeout,
+        "touch": list(group.touch),
+        "watch": group.watch,
     }
 
 

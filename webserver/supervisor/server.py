@@ -15,10 +15,11 @@ from typing import Any
 import prctl
 
 from webserver.config import Config
-from webserver.supervisor.commands import Answer, Commands
+from webserver.config.units import seconds_text
+from webserver.supervisor.commands import Answer, Commands, Tell
 from webserver.supervisor.frontends import FrontEnds
-from webserver.supervisor.parts import Parts
 from webserver.supervisor.groups import Groups
+from webserver.supervisor.handover import Inheritance, Program
 from webserver.supervisor.identity import IdentityError, resolve
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.listeners import ListenError, Listeners, backlog_warning
@@ -27,16 +28,21 @@ from webserver.supervisor.loop import Loop, Signals
 from webserver.supervisor.nursery import Nursery
 from webserver.supervisor.operations import Operations, refusal
 from webserver.supervisor.overseer import Overseer
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
+from webserver.supervisor.standin import block, stand_in
 from webserver.supervisor.states import Door, State
 from webserver.supervisor.status import status
+from webserver.supervisor.succession import Succession
+from webserver.supervisor.upgrade import Server as Handed
 
 SIGNALS = (
     signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
     signal.SIGCHLD,
 )  # fmt: skip
 ORPHAN_TURNS = 50  # looks, 10 ms apart, for the last orphans' ends
+TELL_EVERY = 0.5  # seconds between two looks at how far a drain is
 
 
 class StartError(Exception):
@@ -47,9 +53,11 @@ class Supervisor:
     """`run` returns the exit status. `on_ready` is called once, when every group has started or failed."""
 
     def __init__(
-        self, config: Config, path: str, on_ready: Callable[[], None], stream: int, error_log_is_ours: bool
-    ) -> None:
-        """`stream`: where the start is told; `error_log_is_ours`: the error log leads to the same place."""
+        self, config: Config, path: str, program: Program, on_ready: Callable[[], None], stream: int,
+        error_log_is_ours: bool, inheritance: Inheritance | None = None,
+    ) -> None:  # fmt: skip
+        """`stream`: where the start is told; `error_log_is_ours`: the error log leads to the same place;
+        `inheritance`: of the server program that this one is to follow."""
         self._config = config
         self._path = path
         self._on_ready = on_ready
@@ -61,8 +69,11 @@ class Supervisor:
         self._started = self._loop.now()
         self._is_ready = False
         self._exit = 0
-        self._stopping: list[Answer] = []
-        self._worker = 0
+        self._stopping: list[tuple[Answer, Tell]] = []
+        self._program = program
+        self._inheritance = inheritance
+        self._drain_began = 0.0
+        self._worker = inheritance.worker if inheritance is not None else 0
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started; what groups get
 
     def run(self) -> int:
@@ -73,6 +84,11 @@ class Supervisor:
                 self.journal.plain(f"webserverd: error: {line}")
             return 1
         self._loop.run()
+        follower = self._succession.follower
+        if follower and self._program.foreground and self._inheritance is None:
+            block()
+            self._close()
+            return stand_in(follower, self._run.pid_file)
         self._close()
         return self._exit
 
@@ -80,7 +96,7 @@ class Supervisor:
         server = self._config.server
         try:
             identity = resolve(server.user, server.group, "[server]")
-            self._run = RunDirectory(server.run)
+            self._run = RunDirectory(server.run, self._inheritance.lock if self._inheritance is not None else -1)
         except (IdentityError, RunError) as error:
             raise StartError(str(error)) from None
         try:
@@ -92,7 +108,11 @@ class Supervisor:
         problems = []
         for listen in server.listen:
             try:
-                self._listeners.open(listen)
+                found = self._inheritance.take(listen) if self._inheritance is not None else []
+                if self._inheritance is not None and found:
+                    self._listeners.adopt(listen, found, self._inheritance.inodes.get(listen))
+                else:
+                    self._listeners.open(listen)
             except ListenError as error:
                 problems.append(f"{self._path}: [server]: listen: {error}")
         if problems:
@@ -121,12 +141,22 @@ class Supervisor:
             )
         )  # fmt: skip
         self._frontends.groups = self._groups
+        self._succession = Succession(
+            Handed(
+                self._loop, self._nursery, self.journal, self._listeners, self._frontends, self._groups, self._run,
+                self._program, self._open_files, lambda: self._worker,
+            ),
+            self._inheritance,
+            self._followed,
+        )  # fmt: skip
         self._frontends.on_change = self._check_ready
         self._operations = Operations(
             self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups, self._path
         )
         try:
-            self._commands = Commands(self._loop, self.journal, self._run.control, self._command)
+            named = self._inheritance is None
+            self._commands = Commands(self._loop, self.journal, self._run.control, self._command, named)
+            self._succession.commands = self._commands
         except OSError as error:
             self._listeners.close_all()
             self._run.close()
@@ -180,6 +210,11 @@ class Supervisor:
         if all(one.state is State.RUNNING for one in frontends) and all(
             role.settled for role in self._groups.roles.values()
         ):
+            if problem := self._succession.take_over():
+                self.journal.plain(f"webserverd: error: {problem}")
+                self._exit = 1
+                self._stop_now()
+                return
             self._is_ready = True
             for role in self._groups.roles.values():
                 if role.message:
@@ -208,24 +243,30 @@ class Supervisor:
             self._operations.reload(lambda message: None)
         elif wish is Wish.REOPEN:
             self._logs.reopen()
+        elif wish is Wish.UPGRADE:
+            self._operations.exclusive(self._succession.upgrade, lambda message: None)
 
-    def _command(self, message: dict[str, Any], answer: Answer) -> None:
+    def _command(self, message: dict[str, Any], answer: Answer, tell: Tell) -> None:
         op = message["op"]
         if op == "status":
             now = self._loop.now()
             found = status(
                 self._phase.value, self._started, now, self._frontends, self._groups, self._logs, self._listeners
             )
-            answer({"ok": True, "errors": [], **found})
+            found["processes"] += self._succession.processes()
+            answer({"ok": True, "errors": [], **found, "draining": self._draining()})
         elif op == "reload":
             self._operations.reload(answer)
         elif op == "restart":
-            self._operations.restart(message.get("group"), answer)
+            self._operations.restart(message.get("group"), answer, tell)
+        elif op == "upgrade":
+            tell("the new program is started")
+            self._operations.exclusive(self._succession.upgrade, answer)
         elif op == "reopen":
             self._logs.reopen()
             answer({"ok": True, "errors": []})
         elif op == "stop":
-            self._stopping.append(answer)
+            self._stopping.append((answer, tell))
             if self._phase is Phase.SERVING:
                 self._drain()
         else:
@@ -238,12 +279,48 @@ class Supervisor:
             self.journal.notice(f"process {pid}, left behind by another, {cause}")
 
     def _drain(self) -> None:
-        self._phase = Phase.DRAINING
-        self._operations.end()
+        self._succession.cancel("the server ends")
         # The front ends take what is in the queues and close them; ours must not keep them open.
         self._listeners.vacate_all()
+        self._finish_requests()
+
+    def _followed(self) -> None:
+        """Another program serves now, at the addresses that it has taken."""
+        self._commands.leave_name()
+        self._finish_requests()
+
+    def _finish_requests(self) -> None:
+        self._phase = Phase.DRAINING
+        self._operations.end()
+        self._drain_began = self._loop.now()
+        self._loop.after(self._config.server.shutdown_timeout, self._drained_too_long)
+        self._loop.after(TELL_EVERY, self._tell_drain)
         self._frontends.drain(self._frontends_gone)
         self._listeners.close_all()
+
+    def _drained_too_long(self) -> None:
+        if self._phase is Phase.DRAINING:
+            limit = seconds_text(self._config.server.shutdown_timeout)
+            left = f"{self._frontends.connections} connections are" if self._frontends.alive() else "workers are"
+            self.journal.error(f"{left} left after shutdown_timeout = {limit}; what they have is cut off")
+            self._stop_now()
+
+    def _draining(self) -> dict[str, Any] | None:
+        """How far the server's end is; None: it does not end."""
+        if self._phase is Phase.SERVING:
+            return None
+        passed = self._loop.now() - self._drain_began
+        left = max(0.0, self._config.server.shutdown_timeout - passed)
+        return {"connections": self._frontends.connections, "seconds": round(passed, 1), "left": round(left, 1)}
+
+    def _tell_drain(self) -> None:
+        if self._phase is not Phase.DRAINING:
+            return
+        self._loop.after(TELL_EVERY, self._tell_drain)
+        connections = self._frontends.connections
+        self._succession.tell(connections)
+        for _, tell in self._stopping:
+            tell(f"{connections} connections are left" if self._frontends.alive() else "workers end")
 
     def _frontends_gone(self) -> None:
         if self._phase is Phase.DRAINING:
@@ -260,6 +337,8 @@ class Supervisor:
         if self._phase is Phase.STOPPING:
             return
         self._phase = Phase.STOPPING
+        self._drain_began = self._drain_began or self._loop.now()
+        self._succession.cancel("the server stops now")
         self._operations.end()
         self._frontends.drain(lambda: None)
         self._listeners.close_all()
@@ -300,7 +379,7 @@ class Supervisor:
 
     def _close(self) -> None:
         self._run.close()
-        for answer in self._stopping:
+        for answer, _ in self._stopping:
             answer({"ok": True, "errors": []})
         self._commands.flush()
         self._commands.close()

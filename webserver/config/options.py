@@ -141,8 +141,8 @@ OPTIONS = (
            " connections may go on for this long. Then the application is told that the client has ended, and two"
            " seconds later what is still open is cut. With none it is waited for.", "5s", 0.1, 86400,
            may_be_zero=True),
-    Option("server", "shutdown_timeout", kinds.TIME, "When the server ends, or is upgraded, the requests that it has may"
-           " go on for this long. What is left then is cut off.", "10m", 0.1, 86400 * 7),
+    Option("server", "shutdown_timeout", kinds.TIME, "When the server ends, or is upgraded, the requests that it has"
+           " may go on for this long. What is left then is cut off.", "10m", 0.1, 86400 * 7),
     Option("server", "max_head", kinds.SIZE, "Largest request line and fields together.", "32k", 1024, 65536),
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),

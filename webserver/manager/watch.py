@@ -86,7 +86,8 @@ class Watch:
 def of(record: Dict[str, object], tell: Callable[[str], None]) -> Watch:
     """As a manager's record says."""
     touch, settings = record["touch"], record["settings"]
-    assert isinstance(touch, list) and isinstance(settings, list)
+    assert isinstance(touch, list)
+    assert isinstance(settings, list)
     files = list(touch)
     if record["watch"]:
         files += [value for name, value in settings if name in ("application", "preload")]

@@ -152,7 +152,10 @@ class GroupRole:
         if self.coming is not None:
             coming, self.coming = self.coming, None
             self.old.append(coming)
-            coming.stop_now(why)
+            if coming.stage in (Stage.PROBING, Stage.SERVING):
+                coming.drain()  # it has requests already
+            else:
+                coming.stop_now(why)
 
     def drain(self, done: Callable[[], None]) -> None:
         """Finish and go for good. `done` when nothing is left of it."""

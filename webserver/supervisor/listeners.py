@@ -93,15 +93,13 @@ class Listeners:
         self.addresses[listen] = address
         return address
 
-    def adopt(
-        self, listen: Listen, found: list[tuple[dict[str, Any], socket.socket]], inode: tuple[int, int] | None
-    ) -> Address:
+    def adopt(self, listen: Listen, found: list[tuple[dict[str, Any], socket.socket]]) -> Address:
         """Take the sockets that another server program has for this address, and add what is missing.
 
-        More of them than front ends are kept, as there may be somebody in their queues: see `accepted_by`. Raises
-        ListenError; then nothing is left.
+        A unix socket's name stays that program's until `own_name`. More of them than front ends are kept, as there may
+        be somebody in their queues: see `accepted_by`. Raises ListenError; then nothing is left.
         """
-        address = Address(listen, inode=inode)
+        address = Address(listen)
         for record, sock in found:
             address.sockets.append(self._socket(sock, listen, int(record["port"]), int(record["ordinal"])))
         try:
@@ -114,6 +112,11 @@ class Listeners:
             raise ListenError(_explain(listen, error)) from None
         self.addresses[listen] = address
         return address
+
+    def own_name(self, listen: Listen, inode: tuple[int, int]) -> None:
+        """An adopted unix socket's name is to be removed at the end."""
+        if listen in self.addresses:
+            self.addresses[listen].inode = inode
 
     def forget_names(self) -> None:
         """Unix sockets' names are somebody else's now."""

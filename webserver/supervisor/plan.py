@@ -45,8 +45,8 @@ def plan(before: Config, after: Config) -> Plan:
     )
 
 
-def exposed(before: Config, after: Config) -> tuple[str, ...]:
-    """Extensions whose files a site's group has run, and that the new configuration would send as they are.
+def exposed(before: Config, after: Config) -> tuple[tuple[str, str], ...]:
+    """(site, problem): extensions whose files its group has run, and that the new configuration would send as they are.
 
     Nobody should find that out from a stranger: it has to be said in the configuration.
     """
@@ -62,7 +62,11 @@ def exposed(before: Config, after: Config) -> tuple[str, ...]:
             ran = route.pattern.startswith(".") and route.targets[0].startswith("group:")
             if ran and route.pattern not in now and route.pattern not in PROGRAMS:
                 found.append(
-                    f'site "{site.name}": without the route {route.pattern} = {route.targets[0]} its files would be'
-                    f" sent as they are; write {route.pattern} = files if they should be, or {route.pattern} = =404"
+                    (
+                        site.name,
+                        f'site "{site.name}": without the route {route.pattern} = {route.targets[0]} its files would'
+                        f" be sent as they are; write {route.pattern} = files if they should be, or"
+                        f" {route.pattern} = =404",
+                    )
                 )
     return tuple(found)

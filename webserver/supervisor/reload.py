@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from webserver.config import ConfigErrors, Listen, load
+from webserver.config import ConfigErrors, Listen, load, where
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.journal import Journal
@@ -60,13 +60,20 @@ class Reload:
             self._done([f"{path}: {error}"], [])
             return
         self._plan = plan(self._before, self._after)
+        self._path = path
         if self._plan.refused:
-            self._done([f"{text} needs a new start of the server" for text in self._plan.refused], [])
+            self._done([self._refusal(text) for text in self._plan.refused], [])
             return
         if problems := exposed(self._before, self._after):
-            self._done(list(problems), [])
+            self._done([f"{where(path, f'site {site}')}: {text}" for site, text in problems], [])
             return
         self._bind()
+
+    def _refusal(self, text: str) -> str:
+        """`text`: "[section] option: before -> after"."""
+        section, _, rest = text[1:].partition("] ")
+        place = where(self._path, section, rest.partition(":")[0])
+        return f"{place}: {text} needs a new start of the server, or an upgrade"
 
     def _bind(self) -> None:
         for listen in self._plan.listen:
@@ -74,7 +81,7 @@ class Reload:
                 self._listeners.open(listen)
                 self._opened.append(listen)
             except ListenError as error:
-                self._errors.append(str(error))
+                self._errors.append(f"{where(self._path, 'server', 'listen')}: [server]: listen: {error}")
         if self._errors:
             self._undo()
         elif self._plan.logs:

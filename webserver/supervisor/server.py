@@ -110,7 +110,7 @@ class Supervisor:
             try:
                 found = self._inheritance.take(listen) if self._inheritance is not None else []
                 if self._inheritance is not None and found:
-                    self._listeners.adopt(listen, found, self._inheritance.inodes.get(listen))
+                    self._listeners.adopt(listen, found)
                 else:
                     self._listeners.open(listen)
             except ListenError as error:
@@ -279,6 +279,10 @@ class Supervisor:
             self.journal.notice(f"process {pid}, left behind by another, {cause}")
 
     def _drain(self) -> None:
+        if self._succession.waits:
+            # The sockets are another program's still, and nothing has come to us.
+            self._stop_now()
+            return
         self._succession.cancel("the server ends")
         # The front ends take what is in the queues and close them; ours must not keep them open.
         self._listeners.vacate_all()

@@ -95,6 +95,7 @@ def _group(role: GroupRole, frontends: FrontEnds) -> dict[str, Any]:
         "message": role.message,
         "generation": role.current.number if role.current is not None else None,
         "generations": [{"generation": one.number, "stage": one.stage.value} for one in generations],
+        "takeover": role.progress(),
         "requests": sum(page.requests for page in workers) + sum(one.requests for one in generations),
         "busy": sum(page.busy for page in workers),
         "tunnels": sum(page.tunnels for page in workers),

@@ -27,6 +27,7 @@ class Succession:
         self._before = 0  # pid of the program before, while it finishes
         self._before_connections = 0
         self.commands: Commands
+        self.waits = inheritance is not None  # for its turn: another program serves
         self.follower = 0  # pid of the program that serves now
         if inheritance is not None:
             server.groups.continue_from(inheritance.ids, inheritance.generations)
@@ -73,7 +74,10 @@ class Succession:
         except OSError as error:
             return f"cannot listen on {server.run.control}: {error.strerror}"
         server.run.take()
+        for listen, inode in inheritance.inodes.items():
+            server.listeners.own_name(listen, inode)
         server.frontends.open()
+        self.waits = False
         try:
             addresses = [listen_record(listen) for listen in server.listeners.addresses]
             inheritance.control.send({"op": "serving", "addresses": addresses})

@@ -26,8 +26,6 @@ class Takeover:
         self._soon: Timer | None = None
         self._needed = before.workers.staying if before is not None else 0
         after.grants.hold()
-        if before is not None:
-            before.grants.hold()
 
     @property
     def over(self) -> bool:
@@ -42,7 +40,10 @@ class Takeover:
             self._soon = self._loop.soon(self._look)
 
     def accept(self) -> None:
+        """The new generation works: old workers go, and none of those that end for other reasons is replaced."""
         self.retiring = True
+        if self.before is not None:
+            self.before.grants.hold()
         self.moved()
 
     def undo(self) -> None:

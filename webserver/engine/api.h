@@ -203,6 +203,8 @@ int engine_generation_drain(engine *e, uint32_t group, uint32_t generation);
 int engine_generation_close(engine *e, uint32_t group, uint32_t generation);
 /* Takes the descriptor. */
 int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd);
+/* It was asked to go: nothing more is placed there, and its tunnels end after tunnel_grace. */
+int engine_worker_leave(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
 int engine_worker_gone(engine *e, uint32_t group, uint32_t generation, uint64_t worker, const char *cause);
 
 struct engine_stats {

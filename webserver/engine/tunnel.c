@@ -102,13 +102,13 @@ static void leave(struct exchange *x)
 	timer_arm(e, e->channel->tunnel_grace, &x->deadline);
 }
 
-void tunnels_leave(struct engine *e, const struct generation *gen)
+void tunnels_leave(struct engine *e, const struct generation *gen, const struct worker *w)
 {
 	struct list *tunnels = &e->channel->tunnels;
 
 	for (struct list *n = tunnels->next; n != tunnels; n = n->next) {
 		struct exchange *x = list_entry(n, struct exchange, open);
-		if (gen == NULL || x->slot->worker->generation == gen)
+		if ((gen == NULL || x->slot->worker->generation == gen) && (w == NULL || x->slot->worker == w))
 			leave(x);
 	}
 }

@@ -78,6 +78,7 @@ class FrontEnd:
         self._orders: dict[str, Callable[[dict[str, Any], Fds], None]] = {
             "generation": self._order_generation,
             "worker": self._order_worker,
+            "leave-worker": self._order_leave_worker,
             "worker-gone": self._order_worker_gone,
             "drain-generation": self._order_drain_generation,
             "close-generation": self._order_close_generation,
@@ -150,6 +151,10 @@ class FrontEnd:
         )
         if result != 0:
             sys.stderr.write(f"worker {message['worker']} of group {message['group']}: engine_worker said {result}\n")
+
+    def _order_leave_worker(self, message: dict[str, Any], fds: Fds) -> None:
+        group = self._routing.groups.of(message["group"])
+        lib.engine_worker_leave(self._engine.native, group, message["generation"], message["worker"])
 
     def _order_worker_gone(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.groups.of(message["group"])

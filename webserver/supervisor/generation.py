@@ -89,11 +89,15 @@ class Generation:
         worker = self.workers.next_to_go()
         now = self.parts.loop.now()
         worker.retire(now, now + self.config.drain_timeout)
+        self.parts.frontends.send_all({"op": "leave-worker", **self._named(), "worker": worker.incarnation})
         self.parts.nursery.send(self.manager, {"op": "retire", "worker": worker.incarnation})
 
     def drain(self, last: bool = False) -> None:
         """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
-        self.grants.refuse()
+        if last:
+            self.grants.release()
+        else:
+            self.grants.refuse()
         if self.stage in (Stage.SERVING, Stage.PROBING):
             self.stage = next_stage(self.stage, Stage.DRAINING)
             self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
@@ -232,6 +236,7 @@ class Generation:
         if self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
+        self.owner.generation_moved(self)
 
     def _gone(self, message: dict[str, Any]) -> None:
         worker = self.workers.get(message["worker"])

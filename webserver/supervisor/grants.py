@@ -28,7 +28,7 @@ class Grants:
         self._parts = generation.parts
         self._announce = announce
         self._allowance = Allowance.full(2.0 * generation.config.processes + 20, GRANT_RATE, self._parts.loop.now())
-        self._holds = False
+        self._holds = self._refuses = False
         self._held: deque[tuple[int, int]] = deque()
         self.log_pipes: dict[int, int] = {}  # by worker incarnation
 
@@ -51,8 +51,8 @@ class Grants:
             self.grant_next()
 
     def refuse(self) -> None:
-        """What was held is forgotten: no more are started."""
-        self._holds = False
+        """What was held is forgotten, and what comes is not answered: no more are started."""
+        self._refuses = True
         self._held.clear()
 
     def grant_next(self) -> None:
@@ -66,6 +66,8 @@ class Grants:
         there = len(self._generation.workers)
         if there >= 2 * config.processes + 1 or len(self._held) > 2 * config.processes:
             raise ValueError(f"{there} workers are there already, and {len(self._held)} asked for")
+        if self._refuses:
+            return
         if self._holds:
             self._held.append((number, slots))
         else:

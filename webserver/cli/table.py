@@ -42,8 +42,22 @@ def status_text(answer: Entry) -> str:
     parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
     if answer.get("groups"):
         parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
+    parts += [_takeover(entry) for entry in answer.get("groups", []) if isinstance(entry.get("takeover"), dict)]
+    if isinstance(answer.get("draining"), dict):
+        parts.append(
+            "\n{connections} connections are left; they are cut off in {left:g} s\n".format(**answer["draining"])
+        )
     left = [line for entry in answer.get("processes", []) for line in _left(entry)]
     return "".join([*parts, "\n" * bool(left), *left])
+
+
+def _takeover(entry: Entry) -> str:
+    """How far a restart is."""
+    now = entry["takeover"]
+    return printable(
+        f"\ngroup {entry.get('name')}: generation {now['to']} takes over: {now['proven']} of {now['processes']} workers"
+        f" serve; of the generation before {now['old']} serve and {now['leaving']} finish what they have\n"
+    )
 
 
 def _left(entry: Entry) -> list[str]:

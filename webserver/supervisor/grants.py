@@ -30,6 +30,7 @@ class Grants:
         self._allowance = Allowance.full(2.0 * generation.config.processes + 20, GRANT_RATE, self._parts.loop.now())
         self._holds = self._refuses = False
         self._held: deque[tuple[int, int]] = deque()
+        self.pending = 0  # allowed and not forked yet: too fast, or something was missing
         self.log_pipes: dict[int, int] = {}  # by worker incarnation
 
     @property
@@ -74,6 +75,7 @@ class Grants:
             self._allow(number, slots)
 
     def _allow(self, number: int, slots: int) -> None:
+        self.pending += 1
         self._allowance, wait = self._allowance.take(self._parts.loop.now())
         if wait:
             self._parts.loop.after(wait, lambda: self._grant(number, slots))
@@ -83,6 +85,7 @@ class Grants:
     def _grant(self, number: int, slots: int) -> None:
         generation, parts = self._generation, self._parts
         if not generation.manager.alive or generation.manager.link is None:
+            self.pending -= 1
             return
         try:
             page = SharedPage(slots)
@@ -95,6 +98,7 @@ class Grants:
             parts.journal.error(f"{generation.label}: no page or log pipe for worker {number}: {error.strerror}")
             parts.loop.after(1.0, lambda: self._grant(number, slots))
             return
+        self.pending -= 1
         worker = Worker(number, parts.next_worker(), page, parts.loop.now())
         generation.workers[worker.incarnation] = worker
         self.log_pipes[worker.incarnation] = pipe

@@ -94,7 +94,7 @@ class Takeover:
             old=before.workers.staying if before is not None else 0,
             leaving=before.workers.leaving if before is not None else 0,
             proven=after.proven,
-            unproven=len(after.workers) - after.proven,
+            unproven=len(after.workers) + after.grants.pending - after.proven,
             asked=after.grants.asked,
         )
 

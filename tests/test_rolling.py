@@ -207,6 +207,22 @@ def test_other_groups_keep_their_processes(place: Server) -> None:
     assert len(place.pids("worker", "shop")) == 3
 
 
+def test_limits_of_a_group_need_no_restart(place: Server) -> None:
+    """What front ends and the supervisor go by is put into force in the processes that there are."""
+    start(place)
+    text = place.config_file.read_text()
+    pids = {one["pid"] for one in place.status()["processes"]}
+    place.config_file.write_text(text.replace("processes = 4", "processes = 4\n  request_timeout = 200ms"))
+    place.file("app.wsgi", WSGI % "second")
+    place.ctl("reload")
+    assert {one["pid"] for one in place.status()["processes"]} == pids
+    assert place.get("/shop/").text == "first"
+    place.config_file.write_text(text.replace("language = echo\n", "language = echo\n  request_timeout = 200ms\n"))
+    place.ctl("reload")
+    place.allow("request_timeout", "504")
+    assert place.get("/plain/sleep/1000").status == 504
+
+
 def writable(server: Server, name: str, content: str) -> str:
     path = server.file(name, content)
     os.chmod(path, 0o666)

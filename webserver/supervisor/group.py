@@ -84,6 +84,14 @@ class GroupRole:
         self._answer = (self.coming, answer)
         self._begin(self.coming)
 
+    def adjust(self, config: Group) -> None:
+        """Options have changed that no process of the group knows."""
+        self.config = config
+        self._replacement = (config, self._replacement[1])
+        for generation in (self.current, self.coming):
+            if generation is not None:
+                generation.config = config
+
     def roll(self, answer: Answer) -> None:
         """Let the coming generation take over worker by worker. After `answer("")` it has all it wants: `commit` it.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from webserver.config import Config, Group, Listen
 from webserver.config.kinds import PROGRAMS
 
 # What processes get before exec, or hold for as long as they live.
 FIXED_SERVER = ("frontends", "user", "group", "run", "open_files", "spool")
+
+# What front ends and the supervisor go by, and no process of the group knows.
+LIVE_GROUP = ("queue_length", "queue_timeout", "request_timeout", "drain_timeout", "restart_extra")
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Plan:
     logs: bool
     added: tuple[Group, ...]
     changed: tuple[Group, ...]
+    adjusted: tuple[Group, ...]  # changed, but none of its processes need know
     removed: tuple[str, ...]
 
 
@@ -34,15 +38,23 @@ def plan(before: Config, after: Config) -> Plan:
         refused.append(f"[logs] access_format: {before.logs.access_format} -> {after.logs.access_format}")
     old = {group.name: group for group in before.groups}
     new = {group.name: group for group in after.groups}
+    both = [(old[name], group) for name, group in new.items() if name in old and group != old[name]]
+    live = [group for known, group in both if _with_live(known, group) == group]
     return Plan(
         refused=tuple(refused),
         listen=tuple(one for one in after.server.listen if one not in before.server.listen),
         unlisten=tuple(one for one in before.server.listen if one not in after.server.listen),
         logs=before.logs != after.logs,
         added=tuple(group for name, group in new.items() if name not in old),
-        changed=tuple(group for name, group in new.items() if name in old and group != old[name]),
+        changed=tuple(group for _, group in both if group not in live),
+        adjusted=tuple(live),
         removed=tuple(name for name in old if name not in new),
     )
+
+
+def _with_live(before: Group, after: Group) -> Group:
+    """`before` with those options of `after` that can be put into force without a restart."""
+    return replace(before, **{name: getattr(after, name) for name in LIVE_GROUP})
 
 
 def exposed(before: Config, after: Config) -> tuple[tuple[str, str], ...]:

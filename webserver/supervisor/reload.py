@@ -165,6 +165,8 @@ class Reload:
             self._groups.roles[name].commit(waiting.one)
         for name in self._plan.removed:
             self._groups.remove(name, partial(self._group_gone, waiting, name))
+        for group in self._plan.adjusted:
+            self._groups.roles[group.name].adjust(group)
         changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
         self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
         waiting.one()

@@ -102,7 +102,7 @@ class Manager:
             sockets = {sock.fileno(): sock for sock in pool.sockets()}
             for fd in sockets:
                 poll.register(fd, select.POLLIN)
-            wait = max(0.0, min(beat, pool.next_time()) - now)
+            wait = max(0.0, min(beat, pool.next_time(now)) - now)
             events = poll.poll(wait * 1000 + 1 if wait else 0)
             now = time.monotonic()
             for fd, _ in events:
@@ -147,6 +147,10 @@ class Manager:
             self._pool.granted(message["number"], message["worker"], fds.pop("page"), fds.pop("log"), now)
         elif op == "frontends":
             self._pool.frontends(message["frontends"])
+        elif op == "wanted":
+            self._pool.wanted(message["queued"], now)
+        elif op == "serving":
+            self._pool.serving(message["worker"], now)
         elif op == "retire":
             self._pool.retire(message["worker"], now)
         elif op == "leave":

@@ -7,12 +7,13 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from webserver.config import Group
 from webserver.config.units import seconds_text
+from webserver.supervisor.crew import Crew
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -20,8 +21,7 @@ from webserver.supervisor.loaded import NOTHING_YET, Loaded
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
-from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import START_MARGIN, Allowance, Event, Stuck
+from webserver.supervisor.policy import START_MARGIN, WANTED_EVERY, Event, Stuck
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
@@ -29,7 +29,7 @@ from webserver.supervisor.states import Stage, State, next_stage
 from webserver.supervisor.workers import Worker
 
 ORPHAN_WAIT = 1.0  # seconds for a dead manager's workers to follow it; their death signal does it
-GRANT_RATE = 20.0  # workers in a second that a group may start for long
+WAITING = 1 << 20  # requests of which a manager is told at most
 
 
 @dataclass(frozen=True)
@@ -63,28 +63,32 @@ class Generation:
     identity: Identity
     group_id: int
     number: int
+    prove: bool = False  # it is to replace another one: on demand or not, a worker shows first that it can
     stage: Stage = Stage.BINDING
     directory: str = ""
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
-    workers: dict[int, Worker] = field(default_factory=dict)  # by incarnation
     failure: str = ""  # what was said last about why it does not start
     loaded: Loaded = NOTHING_YET
     asked_to_leave: bool = False
 
     def __post_init__(self) -> None:
         self.manager = Child("manager", self.config.name)
-        self.requests = 0  # finished by workers that are gone
+        self.crew = Crew(self.parts, self.config, self.number, self.manager)
+        self._wanted = 0.0  # when the manager was last told that requests wait
         self._spoke = False  # the manager has sent anything
         self.hung_again = 0.0  # not to be replaced for a hung manager before this time
         self._leaving: float | None = None  # when its workers were asked to end
         self._undrained: set[int] = set()
-        self._log_pipes: dict[int, int] = {}  # by worker incarnation
-        self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
 
     @property
     def label(self) -> str:
         return f"group {self.config.name} generation {self.number}"
+
+    @property
+    def workers(self) -> dict[int, Worker]:
+        """By incarnation."""
+        return self.crew.workers
 
     @property
     def live(self) -> bool:
@@ -98,11 +102,6 @@ class Generation:
 
     def record(self) -> dict[str, Any]:
         return generation_record(self.config, self.group_id, self.number, self.directory, self.identity)
-
-    def announce(self, frontend: FrontEnd) -> None:
-        """Tell a new front end, whose record has this generation in it, of its workers."""
-        for worker in self.workers.values():
-            self._announce(worker, [frontend])
 
     def drain(self, last: bool = False) -> None:
         """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
@@ -135,9 +134,9 @@ class Generation:
 
     def watch(self, now: float) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        limit = self.config.request_timeout
+        limit, grace = self.config.request_timeout, self.parts.frontends.config.server.tunnel_grace
         for worker in self.workers.values():
-            decision, why = worker.look(limit, self.parts.frontends.config.server.tunnel_grace, self._leaving, now)
+            decision, why = worker.look(limit, grace, worker.asked if self._leaving is None else self._leaving, now)
             if decision is Stuck.NO:
                 continue
             worker.told = worker.told or now
@@ -164,9 +163,17 @@ class Generation:
         elif self.live:
             self._tell_frontends()
 
-    def served(self, frontend: FrontEnd) -> None:
+    def served(self, frontend: FrontEnd, incarnation: int) -> None:
         self.serving.add(frontend.ordinal)
+        self.crew.served(frontend, incarnation)
         self.check_serving()
+
+    def wanted(self, queued: int) -> None:
+        """So many requests wait in a front end. Said again for as long as they do, so that one may be passed over."""
+        now = self.parts.loop.now()
+        if self.manager.state is State.RUNNING and now - self._wanted >= WANTED_EVERY:
+            self._wanted = now
+            self.parts.nursery.send(self.manager, {"op": "wanted", "queued": min(max(1, queued), WAITING)})
 
     def drained(self, frontend: FrontEnd) -> None:
         self._undrained.discard(frontend.ordinal)
@@ -189,6 +196,7 @@ class Generation:
         if self.stage is Stage.BINDING:
             self._check_bound()
         elif self.live:
+            self.crew.frontend_gone(frontend)
             self._tell_frontends()
             self.check_serving()
             self._check_drained()
@@ -199,70 +207,27 @@ class Generation:
         self._spoke = True
         op = message["op"]
         if op == "grant":
-            self._grant(int(message["number"]), int(message["slots"]))
+            self.crew.grant(int(message["number"]), int(message["slots"]))
         elif op == "up":
-            worker = self.workers.get(message["worker"])
-            if worker is not None:
-                worker.pid = int(message["pid"])
-                self.parts.logs.name(self._log_pipes[worker.incarnation], worker.pid)
+            self.crew.up(int(message["worker"]), int(message["pid"]))
         elif op == "ready":
             self._ready(int(message["worker"]))
         elif op == "gone":
             self._gone(message)
+        elif op == "going":
+            self.crew.going(int(message["worker"]), str(message["cause"]))
+        elif op == "retiring":
+            self.crew.retiring(int(message["worker"]), str(message["cause"]))
         elif op == "loaded":
             self.loaded = Loaded.claimed(message)
+            self._check_asleep()
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
         elif op != "beat":
             raise ValueError(f"unknown op {op!r}")
 
-    def _grant(self, number: int, slots: int) -> None:
-        if not 0 <= number < self.config.processes or slots != self.config.threads:
-            raise ValueError(f"grant of worker {number} with {slots} slots")
-        if len(self.workers) >= 2 * self.config.processes + 1:
-            raise ValueError(f"{len(self.workers)} workers are there already")
-        self._allowance, wait = self._allowance.take(self.parts.loop.now())
-        if wait:
-            self.parts.loop.after(wait, lambda: self._granted(number, slots))
-        else:
-            self._granted(number, slots)
-
-    def _granted(self, number: int, slots: int) -> None:
-        if not self.manager.alive or self.manager.link is None:
-            return
-        parts = self.parts
-        try:
-            page = SharedPage(slots)
-            try:
-                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
-            except OSError:
-                page.close()
-                raise
-        except OSError as error:
-            parts.journal.error(f"{self.label}: no page or log pipe for worker {number}: {error.strerror}")
-            parts.loop.after(1.0, lambda: self._granted(number, slots))
-            return
-        worker = Worker(number, parts.next_worker(), page, parts.loop.now())
-        self.workers[worker.incarnation] = worker
-        self._log_pipes[worker.incarnation] = pipe
-        # Front ends first: the worker may connect before this function is left.
-        self._announce(worker, parts.frontends.alive())
-        message = {"op": "granted", "number": number, "worker": worker.incarnation}
-        parts.nursery.send(self.manager, message, {"page": page.writable, "log": log})
-        os.close(log)
-        page.forget_writable()
-
-    def _announce(self, worker: Worker, frontends: Iterable[FrontEnd]) -> None:
-        message = {"op": "worker", **self._named(), "worker": worker.incarnation, "slots": worker.page.slots}
-        for frontend in frontends:
-            self.parts.frontends.send(frontend, message, {"page": worker.page.readable})
-
     def _ready(self, incarnation: int) -> None:
-        worker = self.workers.get(incarnation)
-        if worker is None:
-            return
-        worker.ready = True
-        if self.stage is Stage.LOADING:
+        if self.crew.ready(incarnation) and self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
 
@@ -277,7 +242,7 @@ class Generation:
                 f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
             )
         was_ready = worker.ready
-        self._forget_worker(worker, cause)
+        self.crew.forget(worker, cause)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         if self.stage is Stage.LOADING and not was_ready and not orderly:
@@ -301,7 +266,7 @@ class Generation:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
-        record = manager_record(self.config, self.number, self._frontend_list())
+        record = manager_record(self.config, self.number, self._frontend_list(), self.prove)
         process = manager_process(self.config, self.identity, parts.open_files, parts.null, log)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
@@ -320,10 +285,18 @@ class Generation:
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()
         if self.stage is Stage.PROBING and alive and all(one.ordinal in self.serving for one in alive):
-            self.stage = next_stage(self.stage, Stage.SERVING)
-            if self.manager.state is State.STARTING:
-                self.parts.nursery.door.change(self.manager, State.RUNNING, "its first worker serves")
-            self.owner.generation_serves(self)
+            self._serves("its first worker serves")
+
+    def _check_asleep(self) -> None:
+        """A group whose workers are made on demand serves without one: what comes waits until one is there."""
+        if self.stage is Stage.LOADING and not self.config.processes_min and not self.prove:
+            self._serves("it is loaded, and its workers are started on demand")
+
+    def _serves(self, why: str) -> None:
+        self.stage = next_stage(self.stage, Stage.SERVING)
+        if self.manager.state is State.STARTING:
+            self.parts.nursery.door.change(self.manager, State.RUNNING, why)
+        self.owner.generation_serves(self)
 
     def _check_drained(self) -> None:
         if self.stage is Stage.DRAINING and not self._undrained:
@@ -362,7 +335,7 @@ class Generation:
         """A process that was left to us has ended; True if it was a worker of this generation's dead manager."""
         for worker in list(self.workers.values()):
             if self.stage is Stage.CLOSING and worker.pid == pid:
-                self._forget_worker(worker, f"{cause} after its manager had died")
+                self.crew.forget(worker, f"{cause} after its manager had died")
                 if not self.workers:
                     self._close("")
                 return True
@@ -370,16 +343,8 @@ class Generation:
 
     def _forget_orphans(self) -> None:
         for worker in list(self.workers.values()):
-            self._forget_worker(worker, "its manager had died")
+            self.crew.forget(worker, "its manager had died")
         self._close("")
-
-    def _forget_worker(self, worker: Worker, cause: str) -> None:
-        message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
-        self.parts.frontends.send_all(message)
-        self.requests += worker.page.read().requests
-        del self.workers[worker.incarnation]
-        self._log_pipes.pop(worker.incarnation, None)
-        worker.page.close()
 
     def _close(self, why: str) -> None:
         if self.stage is Stage.CLOSED:

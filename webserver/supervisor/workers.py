@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from webserver.supervisor.pages import SharedPage
 from webserver.supervisor.policy import Stuck, overstays, stacks_written, stuck, tunnels_wait
@@ -19,6 +19,10 @@ class Worker:
     ready: bool = False
     told: float | None = None  # when it was told to leave, as a request in it does not end
     heard: float | None = None  # when its page was first seen to say so after that
+    going: str = ""  # why it is to go, as its manager says
+    asked: float | None = None  # when its manager asked it for its orderly end
+    reached: set[int] = field(default_factory=set)  # ordinals of front ends that it has answered
+    proven: bool = False  # all of them have said so, once
 
     def look(self, limit: float, grace: float, leaving: float | None, now: float) -> tuple[Stuck, str]:
         """What is to be done about it, and why if that is known here.
@@ -35,7 +39,8 @@ class Worker:
         decision = stuck(since, limit, int(now * 1e9), self.told is not None, tunnels)
         if decision is Stuck.KILL and self.told is not None and not stacks_written(self.told, self.heard, now):
             decision = Stuck.NO
-        if decision is not Stuck.KILL and leaving is not None:
+        waits = page.tunnels > 0 and tunnels_wait(leaving, grace, now)
+        if decision is not Stuck.KILL and leaving is not None and not waits:
             why = overstays(reacted, now - leaving, limit)
             if why:
                 return Stuck.KILL, why

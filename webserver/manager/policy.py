@@ -194,6 +194,8 @@ def decide(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     going = _going(alive, options, now)
     for mark in going:
         after[mark.key] = after[mark.key]._replace(going=mark.why)
+    for key in dead:
+        after[key] = after[key]._replace(going="")
     # What is killed now counts until it has ended: its place and its memory are not free before.
     room = 2 * options.most - len(workers)
     start = _start(after, troubles, options, wanted, room, now)

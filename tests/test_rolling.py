@@ -207,6 +207,25 @@ def test_other_groups_keep_their_processes(place: Server) -> None:
     assert len(place.pids("worker", "shop")) == 3
 
 
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_group_whose_workers_follow_its_work(place: Server, least: int) -> None:
+    """With nothing to do one new worker shows that the code runs; under load none is missing afterwards."""
+    place.file("app.wsgi", "import time\n" + (WSGI % "first").replace("    start", "    time.sleep(0.05)\n    start"))
+    start(place, f"processes_min = {least}\n  idle_after = 60s")
+    place.ctl("restart", "shop")
+    assert place.get("/shop/").status == 200
+    with Load(place, ["/shop/x"], clients=8) as load:
+        wait_until(lambda: len(place.pids("worker", "shop")) == 4, "it does not grow")
+        before = set(place.pids("worker", "shop"))
+        place.ctl("restart", "shop")
+        after = set(place.pids("worker", "shop"))
+        assert not before & after
+        assert len(after) >= 3
+        load.progress(50)
+    assert load.lost == []
+    assert load.answers == {200: load.asked}
+
+
 def test_limits_of_a_group_need_no_restart(place: Server) -> None:
     """What front ends and the supervisor go by is put into force in the processes that there are."""
     start(place)

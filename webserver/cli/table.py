@@ -27,12 +27,16 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("STATE", lambda entry: entry.get("state")),
     ("GEN", lambda entry: entry.get("generation")),
     ("REQUESTS", lambda entry: entry.get("requests")),
+    ("IDLE", lambda entry: _count(entry, "idle")),
+    ("WORKING", lambda entry: _count(entry, "busy")),
     ("BUSY", lambda entry: f"{entry.get('busy')}/{entry.get('slots')}"),
     ("QUEUE", lambda entry: entry.get("queued")),
     ("MEMORY", lambda entry: _size(entry, "pss")),
     ("", lambda entry: first_line(str(entry.get("message") or ""))),
 )
-NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY"}
+NUMBERS = {
+    "GEN", "PID", "AGE", "REQUESTS", "IDLE", "WORKING", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY",
+}  # fmt: skip
 
 
 def status_text(answer: Entry) -> str:
@@ -47,7 +51,7 @@ def status_text(answer: Entry) -> str:
         parts.append(
             "\n{connections} connections are left; they are cut off in {left:g} s\n".format(**answer["draining"])
         )
-    left = [line for entry in answer.get("processes", []) for line in _left(entry)]
+    left = [line for entry in answer.get("processes", []) for line in (*_left(entry), *_going(entry))]
     return "".join([*parts, "\n" * bool(left), *left])
 
 
@@ -58,6 +62,14 @@ def _takeover(entry: Entry) -> str:
         f"\ngroup {entry.get('name')}: generation {now['to']} takes over: {now['proven']} of {now['processes']} workers"
         f" serve; of the generation before {now['old']} serve and {now['leaving']} finish what they have\n"
     )
+
+
+def _going(entry: Entry) -> list[str]:
+    """Why a worker is to go."""
+    if not entry.get("going"):
+        return []
+    line = f"group {entry.get('group')}: worker {entry.get('name')} (process {entry.get('pid')}) goes: {entry['going']}"
+    return [printable(line).replace("\n", " ") + "\n"]
 
 
 def _left(entry: Entry) -> list[str]:
@@ -102,6 +114,12 @@ def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Se
 def printable(text: object) -> str:
     """Messages come from applications: nothing in them may steer the terminal."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in str(text))
+
+
+def _count(entry: Entry, name: str) -> object:
+    """Of a group: workers in this state."""
+    workers = entry.get("workers")
+    return workers.get(name) if isinstance(workers, dict) else None
 
 
 def _size(entry: Entry, name: str) -> str | None:

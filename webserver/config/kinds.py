@@ -85,6 +85,13 @@ SIZE_OR_UNLIMITED = Kind(
     units.size_or_unlimited_text,
     int,
 )
+SIZE_OR_NONE = Kind(
+    "size",
+    'a size in bytes such as 64m or 1g, or "none"',
+    _alone(units.size_or_none),
+    units.size_or_none_text,
+    int,
+)
 TIME = Kind("time", "a time such as 500ms, 30s, 5m or 1h", _alone(units.seconds), units.seconds_text, float)
 TIME_OR_NONE = Kind(
     "time",

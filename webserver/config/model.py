@@ -76,7 +76,15 @@ class Group:
     keepalive: bool
     continue_timeout: float  # 0: none
     stop_timeout: float  # 0: none
-    processes: int
+    processes: int  # the most
+    processes_min: int
+    spare: int
+    idle_after: float
+    max_requests: int  # 0: none
+    max_age: float  # 0: none
+    max_cpu: float  # seconds; 0: none
+    soft_memory: int  # bytes; 0: none
+    hard_memory: int  # bytes; 0: none
     threads: int
     websocket_message: int
     websocket_ping: float  # 0: none

@@ -99,6 +99,10 @@ def _drain(context: Context) -> str:
     return units.seconds_text(limit + 30) if limit else "1h"
 
 
+def _processes(context: Context) -> str:
+    return str(context.values["processes"])
+
+
 _PRIMARY = Computed("the user's own", _user_group)
 
 OPTIONS = (
@@ -217,7 +221,25 @@ OPTIONS = (
     Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
            " if it has not answered when the next ping is due.", "20s", 0.1, 86400, may_be_zero=True),
     # group: how many, how long
-    Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
+    Option("group", "processes", kinds.WHOLE, "Number of workers, at most.", "2", 1, 256),
+    Option("group", "processes_min", kinds.WHOLE, "Number of workers that are there when nothing is to be done; with 0"
+           " the first request waits for the first worker's start.", Computed("the same as processes", _processes),
+           0, 256),
+    Option("group", "spare", kinds.WHOLE, "Number of workers, between processes_min and processes, that are to be free"
+           " beside those that the running requests need.", "0", 0, 256),
+    Option("group", "idle_after", kinds.TIME, "A worker above processes_min that has run nothing for this long ends.",
+           "1m", 0.1, 86400),
+    Option("group", "max_requests", kinds.WHOLE, "A worker is replaced when it has run this many requests, or up to a"
+           " tenth fewer, so that not all go at once; 0 is never.", "0", 0, 1 << 40),
+    Option("group", "max_age", kinds.TIME_OR_NONE, "A worker is replaced when it has run for this long, or up to a"
+           " tenth less.", "none", 1, 86400 * 365, may_be_zero=True),
+    Option("group", "max_cpu", kinds.TIME_OR_NONE, "A worker is replaced when it has used this much processor time.",
+           "none", 1, 86400 * 365, may_be_zero=True),
+    Option("group", "soft_memory", kinds.SIZE_OR_NONE, "A worker that has more private memory than this, what is"
+           " swapped out included, is replaced, and finishes its requests.", "none", 1 << 20, 1 << 44,
+           may_be_zero=True),
+    Option("group", "hard_memory", kinds.SIZE_OR_NONE, "A worker that has more private memory than this is killed: its"
+           " requests are answered with 502.", "none", 1 << 20, 1 << 44, may_be_zero=True),
     Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"
            " them, and the WebSockets, are in one thread.",
            Computed("1; with interface = asgi 64", _threads), 1, SLOTS),

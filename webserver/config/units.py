@@ -52,6 +52,14 @@ def size_or_unlimited_text(value: int) -> str:
     return "unlimited" if value == UNLIMITED else size_text(value)
 
 
+def size_or_none(text: str) -> int:
+    return 0 if text.lower() == "none" else size(text)
+
+
+def size_or_none_text(value: int) -> str:
+    return size_text(value) if value else "none"
+
+
 def seconds(text: str) -> float:
     """Seconds: 30, 500ms, 1.5s, 5m, 1h, 1d."""
     match = _TIME.fullmatch(text)

@@ -189,6 +189,7 @@ struct group {
 	uint32_t fresh; /* of those queued: came in this turn, at the end of the queue */
 	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
+	bool elastic;
 	uint64_t wanted_ns; /* when EVENT_WANTED was last told */
 	uint64_t requests;
 	uint64_t service_ns; /* running median of the time in application code; 0: not known yet */
@@ -256,7 +257,7 @@ struct worker {
 	struct page page;
 	struct list free;
 	struct wire_identity keeper_identity;
-	bool keeper, gone, told_left, told_serving, told_silent, silent;
+	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
 	char cause[128];

@@ -272,7 +272,7 @@ void static_start(struct request *r, uint32_t root, struct engine_text rest);
 /* ---- group.c: answer from a process group. script_* as the choice says */
 void group_start(struct request *r, uint32_t group, struct engine_text script_name, struct engine_text path_info,
 	struct engine_text script_filename);
-/* ---- tunnel.c, for loop.c: to end after tunnel_grace, all or (not NULL) one's; new limits, 0 or -1 */
+/* ---- tunnel.c, for loop.c: to end after tunnel_grace, in one generation, worker or (NULL) all; new limits, 0 or -1 */
 struct generation;
 struct worker;
 void tunnels_leave(struct engine *e, const struct generation *gen, const struct worker *w);

@@ -296,18 +296,16 @@ void worker_free(struct worker *w)
 	free(w);
 }
 
-int engine_worker_leave(engine *e, uint32_t group, uint32_t generation, uint64_t worker)
+int engine_worker_leaves(engine *e, uint32_t group, uint32_t generation, uint64_t worker)
 {
 	struct group *g = group_find(e, group);
 	struct generation *gen = g ? generation_find(g, generation) : NULL;
 	struct worker *w = gen ? worker_find(gen, worker) : NULL;
 
-	if (w == NULL || w->gone)
+	if (w == NULL)
 		return ENGINE_INVALID;
 	engine_clock(e);
-	for (uint32_t i = 0; i < w->slots; i++)
-		if (slot_may(w->slot[i].state, SLOT_LEAVING))
-			slot_move(&w->slot[i], SLOT_LEAVING);
+	w->leaves = true;
 	tunnels_leave(e, gen, w);
 	return ENGINE_OK;
 }

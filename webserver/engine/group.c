@@ -245,6 +245,7 @@ int engine_group(engine *e, uint32_t group, const struct engine_group_options *o
 	g->queue_timeout_ns = options->queue_timeout_ns;
 	g->request_timeout_ns = options->request_timeout_ns;
 	g->deadlines = deadlines;
+	g->elastic = options->elastic != 0;
 	g->look = true;
 	return ENGINE_OK;
 }

@@ -136,7 +136,7 @@ void tunnel_begin(struct exchange *x)
 	r->body_received = r->body_room = 0;
 	connection_tunnel(r->connection);
 	tunnel_moved(x);
-	if (e->draining || x->slot->worker->generation->draining)
+	if (e->draining || x->slot->worker->generation->draining || x->slot->worker->leaves)
 		leave(x);
 	exchange_due(x);
 }

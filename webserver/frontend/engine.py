@@ -173,13 +173,17 @@ class Engine:
         if result != lib.ENGINE_STALE:
             self._check(f"decision {decision}", result)
 
-    def group(self, number: int, name: str, length: int, queue_timeout: float, request_timeout: float) -> None:
+    def group(
+        self, number: int, name: str, length: int, queue_timeout: float, request_timeout: float, elastic: bool = False
+    ) -> None:
+        """`elastic`: it may get more workers when requests wait, and is to ask for them."""
         options = ffi.new("struct engine_group_options *")
         text = ffi.new("char[]", _bytes(name))
         options.name = text
         options.queue_length = length
         options.queue_timeout_ns = int(queue_timeout * NANOSECONDS)
         options.request_timeout_ns = int(request_timeout * NANOSECONDS)
+        options.elastic = elastic
         self._check(f"group {name}", lib.engine_group(self.native, number, options))
 
     def stats(self) -> dict[str, int]:

@@ -88,6 +88,7 @@ class Routing:
                     group.queue_length,
                     group.queue_timeout,
                     group.request_timeout,
+                    group.processes_min < group.processes,
                 )
         gone_groups = set(self._groups) - {group.name for group in config.groups}
         self._groups = {group.name: group for group in config.groups}

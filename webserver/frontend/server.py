@@ -30,6 +30,8 @@ from .status import status_handler
 
 BEAT_SECONDS = 1.0
 LAST_SECONDS = 0.05  # between looks at a group that is to go
+WANTED_SECONDS = 0.02  # between two packets that say which groups have requests waiting
+WANTED_GROUPS = 500  # in one of them; with the longest names it is half as large as a packet may be
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 Fds = dict[str, int]
@@ -62,6 +64,8 @@ class FrontEnd:
         self._accepting: dict[int, int] = {}
         self._listeners: dict[int, tuple[int, str, int]] = {}
         self._vacated: set[int] = set()
+        self._waiting: dict[int, int] = {}  # by group: requests that wait, as it has not been said yet
+        self._saying = get_hub().loop.timer(WANTED_SECONDS)
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
             lib.EVENT_GREEN: self._green,
@@ -78,7 +82,7 @@ class FrontEnd:
         self._orders: dict[str, Callable[[dict[str, Any], Fds], None]] = {
             "generation": self._order_generation,
             "worker": self._order_worker,
-            "leave-worker": self._order_leave_worker,
+            "worker-leaves": self._order_worker_leaves,
             "worker-gone": self._order_worker_gone,
             "drain-generation": self._order_drain_generation,
             "close-generation": self._order_close_generation,
@@ -152,9 +156,9 @@ class FrontEnd:
         if result != 0:
             sys.stderr.write(f"worker {message['worker']} of group {message['group']}: engine_worker said {result}\n")
 
-    def _order_leave_worker(self, message: dict[str, Any], fds: Fds) -> None:
+    def _order_worker_leaves(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.groups.of(message["group"])
-        lib.engine_worker_leave(self._engine.native, group, message["generation"], message["worker"])
+        lib.engine_worker_leaves(self._engine.native, group, message["generation"], message["worker"])
 
     def _order_worker_gone(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.groups.of(message["group"])
@@ -285,7 +289,19 @@ class FrontEnd:
         self._tell({"op": "drained", **self._of(event)})
 
     def _wanted(self, event: Any) -> None:
-        self._tell({"op": "wanted", "group": self._routing.groups.name(event.group), "queued": event.number})
+        """At once, unless it is soon after the last time: many groups may want workers at the same time."""
+        self._waiting[event.group] = event.number
+        if not self._saying.active:
+            self._say_wanted()
+
+    def _say_wanted(self) -> None:
+        some = list(self._waiting.items())[:WANTED_GROUPS]
+        if not some:
+            return
+        for group, _ in some:
+            del self._waiting[group]
+        self._saying.start(self._say_wanted)
+        self._tell({"op": "wanted", "groups": {self._routing.groups.name(group): queued for group, queued in some}})
 
     def _broken_event(self, event: Any) -> None:
         self._broke(event.group, event.generation, ffi.string(event.text).decode(errors="replace"))
@@ -314,8 +330,9 @@ class FrontEnd:
         try:
             self._control.send(message)
         except ControlFull:
-            # Only a beat may be lost. For all else the supervisor is dead in all but name: it will see us end.
-            if message["op"] != "beat":
+            # Only what is said again may be lost. For all else the supervisor is dead in all but name: it will see us
+            # end.
+            if message["op"] not in ("beat", "wanted"):
                 raise
         except ControlClosed:
             os._exit(1)

@@ -107,7 +107,7 @@ class Manager:
                 poll.register(fd, select.POLLIN)
             if self._watch.reader >= 0:
                 poll.register(self._watch.reader, select.POLLIN)
-            wait = max(0.0, min(beat, pool.next_time(), self._watch.next_time()) - now)
+            wait = max(0.0, min(beat, pool.next_time(now), self._watch.next_time()) - now)
             events = poll.poll(wait * 1000 + 1 if wait else 0)
             now = time.monotonic()
             for fd, _ in events:
@@ -158,6 +158,10 @@ class Manager:
             self._pool.granted(message["number"], message["worker"], fds.pop("page"), fds.pop("log"), now)
         elif op == "frontends":
             self._pool.frontends(message["frontends"])
+        elif op == "wanted":
+            self._pool.wanted(message["queued"], now)
+        elif op == "serving":
+            self._pool.serving(message["worker"], now)
         elif op == "retire":
             self._pool.retire(message["worker"], now)
         elif op == "leave":

@@ -6,26 +6,27 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from webserver.config import Group
 from webserver.config.units import seconds_text
+from webserver.supervisor.crew import Crew
 from webserver.supervisor.frontends import FrontEnd
-from webserver.supervisor.grants import Grants
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loaded import NOTHING_YET, Loaded
 from webserver.supervisor.nursery import Ending
 from webserver.supervisor.parts import Owner, Parts
-from webserver.supervisor.policy import START_MARGIN, Event, Stuck
+from webserver.supervisor.policy import START_MARGIN, WANTED_EVERY, Event, Stuck
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.states import Stage, State, next_stage
-from webserver.supervisor.workers import Roster, Worker
+from webserver.supervisor.workers import Worker
 
 ORPHAN_WAIT = 1.0  # seconds for a dead manager's workers to follow it; their death signal does it
+WAITING = 1 << 20  # requests of which a manager is told at most
 
 
 @dataclass(eq=False)
@@ -36,29 +37,34 @@ class Generation:
     identity: Identity
     group_id: int
     number: int
+    prove: bool = False  # it is to replace another one: on demand or not, a worker shows first that it can
     stage: Stage = Stage.BINDING
     directory: str = ""
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
-    workers: Roster = field(default_factory=Roster)
     failure: str = ""  # what was said last about why it does not start
     loaded: Loaded = NOTHING_YET
     asked_to_leave: bool = False
 
     def __post_init__(self) -> None:
         self.manager = Child("manager", self.config.name)
-        self.requests = 0  # finished by workers that are gone
+        self.crew = Crew(self.parts, self.config, self.number, self.manager)
+        self._wanted = 0.0  # when the manager was last told that requests wait
         self._spoke = False  # the manager has sent anything
         self.hung_again = 0.0  # not to be replaced for a hung manager before this time
         self._leaving: float | None = None  # when its workers were asked to end
         self._deadline: float | None = None  # when those that have not ended by then are killed
         self.outdated = ""  # a file that it is made of and that has changed
         self._undrained: set[int] = set()
-        self.grants = Grants(self, lambda worker: self._announce(worker, self.parts.frontends.alive()))
 
     @property
     def label(self) -> str:
         return f"group {self.config.name} generation {self.number}"
+
+    @property
+    def workers(self) -> dict[int, Worker]:
+        """By incarnation."""
+        return self.crew.workers
 
     @property
     def live(self) -> bool:
@@ -73,31 +79,12 @@ class Generation:
     def record(self) -> dict[str, Any]:
         return generation_record(self.config, self.group_id, self.number, self.directory, self.identity)
 
-    def announce(self, frontend: FrontEnd) -> None:
-        """Tell a new front end, whose record has this generation in it, of its workers."""
-        for worker in self.workers.values():
-            self._announce(worker, [frontend])
-
-    # Its workers while another generation takes over from it, or it from another
-
-    @property
-    def proven(self) -> int:
-        """Workers from which every front end has had an answer."""
-        return self.workers.proven({one.ordinal for one in self.parts.frontends.alive()})
-
-    def retire_one(self) -> None:
-        worker = self.workers.next_to_go()
-        now = self.parts.loop.now()
-        worker.retire(now, now + self.config.drain_timeout)
-        self.parts.frontends.send_all({"op": "leave-worker", **self._named(), "worker": worker.incarnation})
-        self.parts.nursery.send(self.manager, {"op": "retire", "worker": worker.incarnation})
-
     def drain(self, last: bool = False) -> None:
         """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
         if last:
-            self.grants.release()
+            self.crew.release()
         else:
-            self.grants.refuse()
+            self.crew.refuse()
         if self.stage in (Stage.SERVING, Stage.PROBING):
             self.stage = next_stage(self.stage, Stage.DRAINING)
             self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
@@ -130,10 +117,13 @@ class Generation:
 
     def watch(self, now: float) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        limit = self.config.request_timeout
+        limit, grace = self.config.request_timeout, self.parts.frontends.config.server.tunnel_grace
         for worker in self.workers.values():
-            grace = self.parts.frontends.config.server.tunnel_grace
-            decision, why = worker.look(limit, grace, self._leaving, self._deadline, now)
+            leaving, deadline = self._leaving, self._deadline
+            if worker.asked is not None:
+                leaving = worker.asked
+                deadline = min(deadline or math.inf, worker.asked + self.config.drain_timeout)
+            decision, why = worker.look(limit, grace, leaving, deadline, now)
             if decision is Stuck.NO:
                 continue
             worker.told = worker.told or now
@@ -161,12 +151,17 @@ class Generation:
             self._tell_frontends()
 
     def served(self, frontend: FrontEnd, incarnation: int) -> None:
-        worker = self.workers.get(incarnation)
-        if worker is not None:
-            worker.served.add(frontend.ordinal)
         self.serving.add(frontend.ordinal)
+        self.crew.served(frontend, incarnation)
         self.check_serving()
         self.owner.generation_moved(self)
+
+    def wanted(self, queued: int) -> None:
+        """So many requests wait in a front end. Said again for as long as they do, so that one may be passed over."""
+        now = self.parts.loop.now()
+        if self.manager.state is State.RUNNING and now - self._wanted >= WANTED_EVERY:
+            self._wanted = now
+            self.parts.nursery.send(self.manager, {"op": "wanted", "queued": min(max(1, queued), WAITING)})
 
     def drained(self, frontend: FrontEnd) -> None:
         self._undrained.discard(frontend.ordinal)
@@ -185,12 +180,11 @@ class Generation:
     def frontend_gone(self, frontend: FrontEnd) -> None:
         self.paths.pop(frontend.ordinal, None)
         self.serving.discard(frontend.ordinal)
-        for worker in self.workers.values():
-            worker.served.discard(frontend.ordinal)
         self._undrained.discard(frontend.ordinal)
         if self.stage is Stage.BINDING:
             self._check_bound()
         elif self.live:
+            self.crew.frontend_gone(frontend)
             self._tell_frontends()
             self.check_serving()
             self._check_drained()
@@ -202,19 +196,21 @@ class Generation:
         self._spoke = True
         op = message["op"]
         if op == "grant":
-            self.grants.ask(int(message["number"]), int(message["slots"]))
+            self.crew.grant(int(message["number"]), int(message["slots"]))
             self.owner.generation_moved(self)
         elif op == "up":
-            worker = self.workers.get(message["worker"])
-            if worker is not None:
-                worker.pid = int(message["pid"])
-                self.parts.logs.name(self.grants.log_pipes[worker.incarnation], worker.pid)
+            self.crew.up(int(message["worker"]), int(message["pid"]))
         elif op == "ready":
             self._ready(int(message["worker"]))
         elif op == "gone":
             self._gone(message)
+        elif op == "going":
+            self.crew.going(int(message["worker"]), str(message["cause"]))
+        elif op == "retiring":
+            self.crew.retiring(int(message["worker"]), str(message["cause"]))
         elif op == "loaded":
             self.loaded = Loaded.claimed(message)
+            self._check_asleep()
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
         elif op == "outdated":
@@ -223,17 +219,8 @@ class Generation:
         elif op != "beat":
             raise ValueError(f"unknown op {op!r}")
 
-    def _announce(self, worker: Worker, frontends: Iterable[FrontEnd]) -> None:
-        message = {"op": "worker", **self._named(), "worker": worker.incarnation, "slots": worker.page.slots}
-        for frontend in frontends:
-            self.parts.frontends.send(frontend, message, {"page": worker.page.readable})
-
     def _ready(self, incarnation: int) -> None:
-        worker = self.workers.get(incarnation)
-        if worker is None:
-            return
-        worker.ready = True
-        if self.stage is Stage.LOADING:
+        if self.crew.ready(incarnation) and self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
         self.owner.generation_moved(self)
@@ -249,12 +236,12 @@ class Generation:
                 f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
             )
         was_ready = worker.ready
-        self._forget_worker(worker, cause)
+        self.crew.forget(worker, cause)
         self.owner.generation_moved(self)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         # One of many is tried again, but not while it has to show that the whole generation starts.
-        matters = self.stage is Stage.LOADING or (self.stage in (Stage.PROBING, Stage.SERVING) and self.grants.holding)
+        matters = self.stage is Stage.LOADING or (self.stage in (Stage.PROBING, Stage.SERVING) and self.crew.holding)
         if matters and not was_ready and not orderly:
             self.failure = self.failure or f"worker {worker.number}: {cause}; the error log has what it said"
             self.owner.generation_failed(self, self.failure)
@@ -276,7 +263,7 @@ class Generation:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
-        record = manager_record(self.config, self.number, self._frontend_list())
+        record = manager_record(self.config, self.number, self._frontend_list(), self.prove)
         process = manager_process(self.config, self.identity, parts.open_files, parts.null, log)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
@@ -295,10 +282,18 @@ class Generation:
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()
         if self.stage is Stage.PROBING and alive and all(one.ordinal in self.serving for one in alive):
-            self.stage = next_stage(self.stage, Stage.SERVING)
-            if self.manager.state is State.STARTING:
-                self.parts.nursery.door.change(self.manager, State.RUNNING, "its first worker serves")
-            self.owner.generation_serves(self)
+            self._serves("its first worker serves")
+
+    def _check_asleep(self) -> None:
+        """A group whose workers are made on demand serves without one: what comes waits until one is there."""
+        if self.stage is Stage.LOADING and not self.config.processes_min and not self.prove:
+            self._serves("it is loaded, and its workers are started on demand")
+
+    def _serves(self, why: str) -> None:
+        self.stage = next_stage(self.stage, Stage.SERVING)
+        if self.manager.state is State.STARTING:
+            self.parts.nursery.door.change(self.manager, State.RUNNING, why)
+        self.owner.generation_serves(self)
 
     def _check_drained(self) -> None:
         if self.stage is Stage.DRAINING and not self._undrained:
@@ -343,7 +338,7 @@ class Generation:
         """A process that was left to us has ended; True if it was a worker of this generation's dead manager."""
         for worker in list(self.workers.values()):
             if self.stage is Stage.CLOSING and worker.pid == pid:
-                self._forget_worker(worker, f"{cause} after its manager had died")
+                self.crew.forget(worker, f"{cause} after its manager had died")
                 if not self.workers:
                     self._close("")
                 return True
@@ -351,16 +346,8 @@ class Generation:
 
     def _forget_orphans(self) -> None:
         for worker in list(self.workers.values()):
-            self._forget_worker(worker, "its manager had died")
+            self.crew.forget(worker, "its manager had died")
         self._close("")
-
-    def _forget_worker(self, worker: Worker, cause: str) -> None:
-        message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
-        self.parts.frontends.send_all(message)
-        self.requests += worker.page.read().requests
-        del self.workers[worker.incarnation]
-        self.grants.log_pipes.pop(worker.incarnation, None)
-        worker.page.close()
 
     def _close(self, why: str) -> None:
         if self.stage is Stage.CLOSED:

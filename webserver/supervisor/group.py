@@ -79,7 +79,7 @@ class GroupRole:
         """Start a generation beside the current one. After `answer("")` it serves: `roll`, `commit` or `abandon` it."""
         self._hasten()
         self._replacement = (config, identity)
-        self.coming = self._new(config, identity)
+        self.coming = self._new(config, identity, prove=True)
         self._takeover = Takeover(self._parts.loop, self.current, self.coming, config.restart_extra, self._taken_over)
         self._answer = (self.coming, answer)
         self._begin(self.coming)
@@ -205,6 +205,13 @@ class GroupRole:
         for generation in list(self.old):
             generation.stop_now(why)
 
+    def wanted(self, queued: int) -> None:
+        """Requests wait and no slot is free: whoever would get them may start more workers."""
+        finishing = [one for one in self.old if one.stage is Stage.DRAINING]
+        generation = self.current or (finishing[-1] if finishing else None)
+        if generation is not None:
+            generation.wanted(queued)
+
     def refuse(self, message: str) -> None:
         """It cannot even be tried: give it up with a message."""
         self._parts.nursery.door.change(self, State.FAILED, message)
@@ -297,9 +304,9 @@ class GroupRole:
             self._taken_over()
             self._takeover = None
 
-    def _new(self, config: Group, identity: Identity | None) -> Generation:
+    def _new(self, config: Group, identity: Identity | None, prove: bool = False) -> Generation:
         assert identity is not None, "a group without an identity is refused, not started"
-        return Generation(self._parts, self, config, identity, self.id, self._next_generation())
+        return Generation(self._parts, self, config, identity, self.id, self._next_generation(), prove)
 
     def _begin(self, generation: Generation) -> None:
         try:

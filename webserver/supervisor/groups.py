@@ -126,7 +126,7 @@ class Groups:
     def frontend_started(self, frontend: FrontEnd) -> None:
         for role in self._all():
             for generation in role.announced():
-                generation.announce(frontend)
+                generation.crew.announce(frontend)
 
     def frontend_gone(self, frontend: FrontEnd) -> None:
         for generation in self.generations():
@@ -135,7 +135,8 @@ class Groups:
     def frontend_says(self, frontend: FrontEnd, message: dict[str, Any]) -> None:
         op = message["op"]
         if op == "wanted":
-            return  # workers are made in advance; a manager that has none is being started again already
+            self._wanted(message["groups"])
+            return
         generation = self._find(str(message["group"]), int(message["generation"]))
         if op not in ("bound", "serving", "drained", "broken", "silent"):
             raise ValueError(f"unknown op {op!r}")
@@ -151,6 +152,12 @@ class Groups:
             generation.silent(frontend, int(message["worker"]))
         else:
             generation.broken(frontend, str(message["reason"])[:500])
+
+    def _wanted(self, groups: dict[str, int]) -> None:
+        """Requests wait for these groups, so many for each."""
+        for role in self._all():
+            if role.name in groups:
+                role.wanted(int(groups[role.name]))
 
     def _find(self, name: str, number: int) -> Generation | None:
         for role in self._all():

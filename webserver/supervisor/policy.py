@@ -24,6 +24,7 @@ STACK_WAIT = 1.0  # for the hung process to write its stack
 STOPPED_STACK_WAIT = 0.1  # the same for one that was stopped by a signal, and could do harm if it went on
 START_MARGIN = 5.0  # added to a group's start_timeout: the manager is the first to act on it
 STUCK_MARGIN = 1.0  # after request_timeout, for an application that notices that nobody waits any more
+WANTED_EVERY = 0.01  # between two notes to a manager that requests wait
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
 
 

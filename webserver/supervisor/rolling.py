@@ -9,6 +9,7 @@ from enum import Enum
 class Step(Enum):
     GRANT = "grant"  # let the new generation fork one more worker
     RETIRE = "retire"  # ask one of the old generation's workers to go
+    MORE = "more"  # have the new generation's manager ask for more: it has fewer than the work takes
     WAIT = "wait"
     DONE = "done"  # the new generation has what it asks for; what is left of the old one can go
 
@@ -19,7 +20,7 @@ class Rolling:
 
     processes: int  # of the new generation
     extra: int  # restart_extra; 0: as many as there are
-    needed: int  # workers that took requests when it began: never fewer shall do so
+    needed: int  # workers that it took when it began: never fewer shall be there
     old: int  # of the old generation, taking requests
     leaving: int  # of the old generation, asked to go and still there
     proven: int  # of the new generation, and every front end has had its answer
@@ -47,8 +48,10 @@ def step(now: Rolling, retiring: bool = True) -> Step:
         return Step.GRANT
     if now.unproven or not now.proven:
         return Step.WAIT
-    if not now.asked or not (now.old or now.leaving):
+    if not (now.old or now.leaving):
         return Step.DONE
+    if not now.asked:
+        return Step.DONE if now.proven >= now.needed else Step.MORE
     if retiring and now.old and now.leaving < now.asked and now.old + now.proven > now.needed:
         return Step.RETIRE
     return Step.WAIT

@@ -9,6 +9,8 @@ from webserver.supervisor.generation import Generation
 from webserver.supervisor.loop import Loop, Timer
 from webserver.supervisor.rolling import Rolling, Step, step
 
+AGAIN = 0.1  # seconds until a manager is asked once more to ask for workers
+
 
 class Takeover:
     """`done` is called once, when the old generation can be drained as a whole; not from inside a call of ours."""
@@ -24,8 +26,8 @@ class Takeover:
         self._done = done
         self._over = False
         self._soon: Timer | None = None
-        self._needed = before.workers.staying if before is not None else 0
-        after.grants.hold()
+        self._needed = _needed(before)
+        after.crew.hold()
 
     @property
     def over(self) -> bool:
@@ -36,37 +38,39 @@ class Takeover:
 
     def moved(self) -> None:
         """Something has changed: look at it, once, in the next turn."""
-        if self._soon is None and not self._over:
+        if not self._over:
+            if self._soon is not None:
+                self._soon.cancel()
             self._soon = self._loop.soon(self._look)
 
     def accept(self) -> None:
         """The new generation works: old workers go, and none of those that end for other reasons is replaced."""
         self.retiring = True
         if self.before is not None:
-            self.before.grants.hold()
+            self.before.crew.hold()
         self.moved()
 
     def undo(self) -> None:
         """The new generation is given up: the old one fills the places of those that had gone."""
         self._stop()
         if self.before is not None and self.before.live:
-            self.before.grants.release()
+            self.before.crew.release()
 
     def hasten(self) -> None:
         """Something else comes: the new generation takes what it needs at once, whatever is there besides."""
         self._stop()
         if self.after.live:
-            self.after.grants.release()
+            self.after.crew.release()
 
     def progress(self) -> dict[str, Any]:
         """How far it is, for status and for whoever waits."""
         return {
             "from": self.before.number if self.before is not None else None,
             "to": self.after.number,
-            "proven": self.after.proven,
+            "proven": self.after.crew.proven,
             "processes": self.after.config.processes,
-            "old": self.before.workers.staying if self.before is not None else 0,
-            "leaving": self.before.workers.leaving if self.before is not None else 0,
+            "old": self.before.crew.staying if self.before is not None else 0,
+            "leaving": self.before.crew.leaving if self.before is not None else 0,
         }
 
     def _look(self) -> None:
@@ -75,12 +79,16 @@ class Takeover:
             now = self._count()
             what = step(now, self.retiring)
             if what is Step.GRANT:
-                self.after.grants.grant_next()
+                self.after.crew.grant_next()
             elif what is Step.RETIRE and self.before is not None:
-                self.before.retire_one()
+                self.before.crew.retire_one()
+            elif what is Step.MORE and self.retiring:
+                self.after.wanted((now.needed - now.proven) * self.after.config.threads)
+                self._soon = self._loop.after(AGAIN, self._look)
+                return
             elif what is Step.DONE and self.retiring:
                 self._stop()
-                self.after.grants.release()
+                self.after.crew.release()
                 self._done()
             else:
                 return
@@ -91,11 +99,11 @@ class Takeover:
             processes=after.config.processes,
             extra=self._extra,
             needed=min(self._needed, after.config.processes),
-            old=before.workers.staying if before is not None else 0,
-            leaving=before.workers.leaving if before is not None else 0,
-            proven=after.proven,
-            unproven=len(after.workers) + after.grants.pending - after.proven,
-            asked=after.grants.asked,
+            old=before.crew.staying if before is not None else 0,
+            leaving=before.crew.leaving if before is not None else 0,
+            proven=after.crew.proven,
+            unproven=len(after.workers) + after.crew.pending - after.crew.proven,
+            asked=after.crew.held,
         )
 
     def _stop(self) -> None:
@@ -103,3 +111,11 @@ class Takeover:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+
+
+def _needed(before: Generation | None) -> int:
+    """Workers that the group's work takes: all that there are, or, where their number follows it, those that work."""
+    if before is None:
+        return 0
+    elastic = before.config.processes_min < before.config.processes
+    return before.crew.working if elastic else before.crew.staying

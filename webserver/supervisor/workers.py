@@ -19,18 +19,16 @@ class Worker:
     ready: bool = False
     told: float | None = None  # when it was told to leave, as a request in it does not end
     heard: float | None = None  # when its page was first seen to say so after that
-    served: set[int] = field(default_factory=set)  # ordinals of the front ends that had its answer to a probe
-    retiring: bool = False  # it alone was asked to go
-    asked: float | None = None  # when that was
-    deadline: float | None = None  # until when it may take then
+    going: str = ""  # why it is to go, as its manager says
+    asked: float | None = None  # when its manager asked it for its orderly end
+    told_to_retire: bool = False  # by us; its manager will ask it
+    reached: set[int] = field(default_factory=set)  # ordinals of front ends that it has answered
+    proven: bool = False  # all of them have said so, once
 
-    def proven(self, ordinals: set[int]) -> bool:
-        """`ordinals`: of all front ends."""
-        return self.ready and not self.retiring and ordinals <= self.served
-
-    def retire(self, now: float, deadline: float) -> None:
-        self.retiring = True
-        self.asked, self.deadline = now, deadline
+    @property
+    def leaves(self) -> bool:
+        """Whether it is to take no more."""
+        return self.told_to_retire or self.asked is not None
 
     def look(
         self, limit: float, grace: float, leaving: float | None, deadline: float | None, now: float
@@ -40,8 +38,6 @@ class Worker:
         `limit`: request_timeout, 0 for none. `grace`: tunnel_grace, the same. `leaving`: when all workers were asked to
         end, if they were; `deadline`: when they have to have ended.
         """
-        if self.asked is not None:
-            leaving, deadline = self.asked, self.deadline
         page = self.page.read()
         reacted = page.state_name in ("draining", "gone")
         if self.told is not None and self.heard is None and reacted:
@@ -51,30 +47,9 @@ class Worker:
         decision = stuck(since, limit, int(now * 1e9), self.told is not None, tunnels)
         if decision is Stuck.KILL and self.told is not None and not stacks_written(self.told, self.heard, now):
             decision = Stuck.NO
-        if decision is not Stuck.KILL and leaving is not None:
+        waits = page.tunnels > 0 and tunnels_wait(leaving, grace, now)
+        if decision is not Stuck.KILL and leaving is not None and not waits:
             why = overstays(reacted, now - leaving, deadline is not None and now >= deadline)
             if why:
                 return Stuck.KILL, why
         return decision, ""
-
-
-class Roster(dict[int, Worker]):
-    """The workers of a generation, by incarnation."""
-
-    @property
-    def staying(self) -> int:
-        """How many take requests."""
-        return sum(one.ready and not one.retiring for one in self.values())
-
-    @property
-    def leaving(self) -> int:
-        return sum(one.retiring for one in self.values())
-
-    def proven(self, ordinals: set[int]) -> int:
-        """`ordinals`: of all front ends."""
-        return sum(bool(ordinals) and one.proven(ordinals) for one in self.values())
-
-    def next_to_go(self) -> Worker:
-        """One that runs nothing, if there is any, and of those the oldest. One must be staying."""
-        staying = (one for one in self.values() if one.ready and not one.retiring)
-        return min(staying, key=lambda one: (one.page.read().busy, one.incarnation))

@@ -14,6 +14,7 @@ from webserver.wire.title import set_title
 FORWARDED = frozenset(
     {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 )
+UNKNOWN = 1 << 8  # a wait status: of a program whose end nobody saw
 TO_BOTH = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 
 
@@ -26,16 +27,19 @@ def stand_in(pid: int, pid_file: str) -> int:
     """Returns the exit status of the last server program when none is left. `pid`: the one that serves."""
     block()
     set_title("webserver: stand-in")
+    last = UNKNOWN
     while True:
-        for ended, status in _reap():
-            if ended != pid:
-                continue
+        last = next((status for ended, status in _reap() if ended == pid), last)
+        children = _children()
+        if pid not in children:
+            # Its own follower is left to us when it ends.
             following = _named(pid_file)
-            if following not in _children():
+            if following not in children:
                 _end_children()
-                code = os.waitstatus_to_exitcode(status)
+                code = os.waitstatus_to_exitcode(last)
                 return code if code >= 0 else 128 - code
-            pid = following
+            pid, last = following, UNKNOWN
+            continue
         number = signal.sigwait(FORWARDED | {signal.SIGCHLD})
         if number != signal.SIGCHLD:
             _forward(number, pid, _named(pid_file))

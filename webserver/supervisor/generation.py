@@ -129,6 +129,7 @@ class Generation:
             worker.told = worker.told or now
             why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
             self._order(decision.value, worker, why)
+        self.owner.generation_moved(self)
 
     def _order(self, op: str, worker: Worker, cause: str) -> None:
         self.parts.nursery.send(self.manager, {"op": op, "worker": worker.incarnation, "cause": cause})

@@ -7,6 +7,7 @@ from typing import Any
 
 from webserver.supervisor.generation import Generation
 from webserver.supervisor.loop import Loop, Timer
+from webserver.supervisor.policy import START_MARGIN, slow_beat_stopped
 from webserver.supervisor.rolling import Rolling, Step, step
 
 AGAIN = 0.1  # seconds until a manager is asked once more to ask for workers
@@ -27,6 +28,8 @@ class Takeover:
         self._over = False
         self._soon: Timer | None = None
         self._needed = _needed(before)
+        self._seen: Rolling | None = None  # what was counted last, and since when it is so
+        self._moved_at = 0.0
         after.crew.hold()
 
     @property
@@ -77,7 +80,12 @@ class Takeover:
         self._soon = None
         while not self._over:
             now = self._count()
+            if problem := self._stuck(now):
+                self.after.owner.generation_failed(self.after, problem)
+                return
             what = step(now, self.retiring)
+            if self.retiring and now.proven and _hangs(self.before, self._loop.now()):
+                what = Step.DONE  # it would ask nobody to go: as a whole it can be ended
             if what is Step.GRANT:
                 self.after.crew.grant_next()
             elif what is Step.RETIRE and self.before is not None:
@@ -106,11 +114,29 @@ class Takeover:
             asked=after.crew.held,
         )
 
+    def _stuck(self, now: Rolling) -> str:
+        """Why the new generation will come no further; "" while it may."""
+        time = self._loop.now()
+        if now != self._seen:
+            self._seen, self._moved_at = now, time
+        if _hangs(self.after, time):
+            return "its manager hangs"
+        limit = 2 * self.after.config.start_timeout + START_MARGIN
+        if now.unproven and not now.leaving and time - self._moved_at > limit:
+            return f"a worker did not serve within {limit:g} s"
+        return ""
+
     def _stop(self) -> None:
         self._over = True
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+
+
+def _hangs(generation: Generation | None, now: float) -> bool:
+    """Whether its manager says nothing any more."""
+    manager = generation.manager if generation is not None else None
+    return manager is not None and slow_beat_stopped(manager.state, manager.last_beat, now)
 
 
 def _needed(before: Generation | None) -> int:

@@ -78,10 +78,10 @@ class World:
     proven: int = 0
     unproven: int = 0
 
-    def rolling(self, needed: int) -> Rolling:
+    def rolling(self, began: int, needed: int) -> Rolling:
         asked = self.wanted - self.proven - self.unproven
         return Rolling(
-            self.processes, self.extra, needed, self.old, self.leaving, self.proven, self.unproven, max(0, asked)
+            self.processes, self.extra, began, needed, self.old, self.leaving, self.proven, self.unproven, max(0, asked)
         )
 
 
@@ -89,17 +89,17 @@ class World:
 def test_a_takeover_keeps_its_promises(processes: int, extra: int, old: int, seed: int) -> None:
     """Never fewer that take requests than there were, never more than are allowed, and it comes to an end."""
     chance = random.Random(seed)
-    world = World(processes, extra, min(old, processes), processes)
-    needed, proven_before_first_left = world.old, 0
+    world = World(processes, extra, old, processes)
+    began, needed, proven_before_first_left = old, min(old, processes), 0
     for _ in range(10000):
-        now = world.rolling(needed)
+        now = world.rolling(began, needed)
         what = step(now)
         if what is Step.DONE:
             break
         if what is Step.GRANT:
             world.unproven += 1
         elif what is Step.RETIRE:
-            if not world.leaving and world.old == needed:
+            if not world.leaving and world.old == began:
                 proven_before_first_left = world.proven
                 assert proven_before_first_left >= 1
             world.old -= 1
@@ -111,7 +111,7 @@ def test_a_takeover_keeps_its_promises(processes: int, extra: int, old: int, see
             assert world.leaving, f"it waits for nothing: {now}"
             world.leaving -= 1
         there = world.old + world.leaving + world.proven + world.unproven
-        assert there <= max(processes, needed) + (extra or max(processes, needed))
+        assert there <= max(processes, began) + (extra or max(processes, began))
         assert world.old + world.proven >= needed
     else:
         raise AssertionError("it has no end")
@@ -119,7 +119,7 @@ def test_a_takeover_keeps_its_promises(processes: int, extra: int, old: int, see
 
 
 def test_nothing_goes_before_it_is_accepted() -> None:
-    now = Rolling(2, 1, 2, old=2, leaving=0, proven=1, unproven=0, asked=1)
+    now = Rolling(2, 1, 2, 2, old=2, leaving=0, proven=1, unproven=0, asked=1)
     assert step(now, retiring=False) is Step.WAIT
     assert step(now) is Step.RETIRE
 

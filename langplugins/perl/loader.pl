@@ -30,20 +30,27 @@ sub _begin {
     return;
 }
 
-# For the group's option `watch`: the manager is told which files are loaded. The hook is asked before any directory of
-# @INC is looked in, and leaves the finding to those.
+my $watched;    # where names of loaded files go, for the group's option `watch`
+my %told;
+
+# What is loaded later, too: the hook is asked while a file is looked for in @INC, and leaves the finding to the others.
+# What `use lib` has put before it is told with all else after the next file.
 sub _watch {
     my ($descriptor) = @_;
-    open my $told, '>&=', $descriptor or return;
+    open $watched, '>&=', $descriptor or return;
     unshift @INC, sub {
         my (undef, $file) = @_;
-        for my $path ($file =~ m{^/} ? $file : map { "$_/$file" } grep { !ref and m{^/} } @INC) {
-            next unless -f $path;
-            syswrite $told, "$path\0";
-            last;
-        }
+        my ($path) = grep { -f } map { "$_/$file" } grep { !ref and m{^/} } @INC;
+        _told($path) if defined $path;
         return;
     };
+    return;
+}
+
+sub _told {
+    for my $path (@_) {
+        syswrite $watched, "$path\0" unless $told{$path}++;
+    }
     return;
 }
 
@@ -133,6 +140,7 @@ sub _run {
         # What `do` says in $@ is gone once eval has succeeded.
         eval "package $package; \$value = do \$path; \$failure = \$@";
     }
+    _told(grep { defined and !ref and m{^/} } values %INC) if $watched;
     die $failure if ref $failure or length $failure;
     return $value;
 }

@@ -20,6 +20,7 @@ class Rolling:
 
     processes: int  # of the new generation
     extra: int  # restart_extra; 0: as many as there are
+    began: int  # workers that were there when it began
     needed: int  # workers that it took when it began: never fewer shall be there
     old: int  # of the old generation, taking requests
     leaving: int  # of the old generation, asked to go and still there
@@ -30,7 +31,7 @@ class Rolling:
     @property
     def most(self) -> int:
         """Workers of both generations that may be there."""
-        whole = max(self.processes, self.needed)
+        whole = max(self.processes, self.began)
         return whole + (self.extra or whole)
 
     @property

@@ -382,6 +382,7 @@ class Supervisor:
             self._loop.stop()
 
     def _close(self) -> None:
+        self._succession.close()
         self._run.close()
         for answer, _ in self._stopping:
             answer({"ok": True, "errors": []})

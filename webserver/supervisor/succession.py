@@ -59,6 +59,11 @@ class Succession:
         if self._upgrade is not None and self.follower:
             self._upgrade.tell(connections)
 
+    def close(self) -> None:
+        """The other program takes the end of the connection for our end, though this process may stand in for it."""
+        if self._upgrade is not None and self._upgrade.child.link is not None:
+            self._upgrade.child.link.close()
+
     def take_over(self) -> str:
         """This program works: take the place of the one before, if there is one. Returns what is wrong, or ""."""
         inheritance = self._inheritance

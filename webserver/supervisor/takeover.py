@@ -27,6 +27,7 @@ class Takeover:
         self._done = done
         self._over = False
         self._soon: Timer | None = None
+        self._began = before.crew.staying if before is not None else 0
         self._needed = _needed(before)
         self._seen: Rolling | None = None  # what was counted last, and since when it is so
         self._moved_at = 0.0
@@ -106,6 +107,7 @@ class Takeover:
         return Rolling(
             processes=after.config.processes,
             extra=self._extra,
+            began=self._began,
             needed=min(self._needed, after.config.processes),
             old=before.crew.staying if before is not None else 0,
             leaving=before.crew.leaving if before is not None else 0,

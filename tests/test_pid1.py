@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SLOWNESS, Server, children, descendants, program, wait_until
+from serving import SERVER_USER, SLOWNESS, Server, children, descendants, program, wait_until
 from test_restart import Load, busy
 
 CONFIG = """
@@ -93,7 +94,10 @@ class Contained(Server):
 def contained(server: Server) -> Iterator[Contained]:
     one = Contained(server.directory)
     one.file("app.wsgi", WSGI)
-    one.write(CONFIG, "spool = run", "access_log = stdout")
+    spool = one.directory / "run/spool"
+    spool.mkdir()
+    os.chown(spool, pwd.getpwnam(SERVER_USER).pw_uid, -1)
+    one.write(CONFIG, "spool = run/spool", "access_log = stdout")
     text = one.config_file.read_text().replace("error_log = logs/error.log", "error_log = stderr")
     one.config_file.write_text(text)
     os.chmod(one.directory / "run", 0o711)

@@ -103,8 +103,9 @@ def test_upgrade_under_load(place: Server) -> None:
 
 def test_new_connections_under_upgrades(server: Server) -> None:
     """Clients that connect for each request, also by a unix socket: none is refused or reset."""
-    server.write(CONFIG.replace("application = app.wsgi", "application = app.wsgi"))
+    server.write(CONFIG)
     server.file("app.wsgi", WSGI % "first")
+    server.file("public/index.html", "static")
     text = server.config_file.read_text()
     path = str(server.directory / "run/web.sock")
     server.config_file.write_text(text.replace(f":{server.port}", f":{server.port}, unix:run/web.sock"))
@@ -198,7 +199,7 @@ def test_a_program_that_cannot_start_changes_nothing(place: Server, case: str) -
 
 
 def test_an_application_that_does_not_start_keeps_the_old_program(place: Server) -> None:
-    place.allow("upgrade: ", "SyntaxError", "Traceback", "app.wsgi", "did not load")
+    place.allow("upgrade: ", "group shop", "supervisor: webserverd: ")  # what the new program has said, line by line
     place.start()
     pids = {one["pid"] for one in place.status()["processes"]}
     place.file("app.wsgi", "def application(:\n")
@@ -219,15 +220,15 @@ def test_an_application_that_does_not_start_keeps_the_old_program(place: Server)
 def copy_of_the_program(server: Server) -> Path:
     """A tree of its own, so that the next program can be another one."""
     target = server.directory / "tree"
-    for name in ("webserver", "build/lib", ".venv"):
+    for name in ("webserver", "build/lib", "tools", ".venv"):
         shutil.copytree(tree() / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([tree() / "tools/entry-points", target / ".venv"], check=True)
+    subprocess.run([target / "tools/entry-points", target / ".venv"], check=True)
     return target
 
 
 @pytest.mark.parametrize("how", ["cannot be loaded", "dies", "hangs and is told to end"])
 def test_a_broken_program_changes_nothing(place: Server, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    place.allow("upgrade: ")
+    place.allow("supervisor: ")  # what the new program has said, line by line
     target = copy_of_the_program(place)
     monkeypatch.setenv("WEBSERVER_BIN", str(target / ".venv/bin"))
     place.start()

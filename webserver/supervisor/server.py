@@ -26,12 +26,13 @@ from webserver.supervisor.listeners import ListenError, Listeners, backlog_warni
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop, Signals
 from webserver.supervisor.nursery import Nursery
+from webserver.supervisor.open_files import raise_limit
 from webserver.supervisor.operations import Operations, refusal
 from webserver.supervisor.overseer import Overseer
 from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
-from webserver.supervisor.standin import block, stand_in
+from webserver.supervisor.standin import block, forward, stand_in
 from webserver.supervisor.states import Door, State
 from webserver.supervisor.status import status
 from webserver.supervisor.succession import Succession
@@ -73,6 +74,7 @@ class Supervisor:
         self._program = program
         self._inheritance = inheritance
         self._drain_began = 0.0
+        self._ending = False  # SIGTERM has been handed on to the program that serves
         self._worker = inheritance.worker if inheritance is not None else 0
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started; what groups get
 
@@ -99,11 +101,9 @@ class Supervisor:
             self._run = RunDirectory(server.run, self._inheritance.lock if self._inheritance is not None else -1)
         except (IdentityError, RunError) as error:
             raise StartError(str(error)) from None
-        try:
-            self._raise_open_files()
-        except StartError:
+        if problem := raise_limit(self._open_files, server.open_files):
             self._run.close()
-            raise
+            raise StartError(f"{self._path}: {problem}")
         self._listeners = Listeners(server.frontends)
         problems = []
         for listen in server.listen:
@@ -170,21 +170,6 @@ class Supervisor:
         for group in self._config.groups:
             self._groups.start(group, self._group_answered)
 
-    def _raise_open_files(self) -> None:
-        """We hold pages, pipes and sockets for everybody; front ends get exactly what the configuration says."""
-        wanted = self._config.server.open_files
-        soft, hard = self._open_files
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-                return
-            except (OSError, ValueError):
-                raise StartError(
-                    f"{self._path}: [server]: open_files: found {wanted}, but the hard limit of {hard} cannot be raised"
-                ) from None
-        if hard == resource.RLIM_INFINITY or soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
     def _next_worker(self) -> int:
         self._worker += 1
         return self._worker
@@ -229,10 +214,20 @@ class Supervisor:
         if number == signal.SIGCHLD:
             self._nursery.reap()
             return
+        if self._succession.follower and self._program.foreground and self._inheritance is None:
+            # It is meant for the server, whichever program that is; ours is at its end anyhow.
+            self._signal_follower(number)
+            return
         wish = on_signal(self._phase, number)
         if wish is not Wish.NOTHING:
             self.journal.notice(f"{signal.Signals(number).name}: {wish.value}")
         self._wish(wish)
+
+    def _signal_follower(self, number: int) -> None:
+        forward(number, self._succession.follower, self._run.pid_file)
+        if number == signal.SIGINT or (number == signal.SIGTERM and self._ending):
+            self._stop_now()
+        self._ending = self._ending or number == signal.SIGTERM
 
     def _wish(self, wish: Wish) -> None:
         if wish is Wish.DRAIN:

@@ -42,10 +42,10 @@ def stand_in(pid: int, pid_file: str) -> int:
             continue
         number = signal.sigwait(FORWARDED | {signal.SIGCHLD})
         if number != signal.SIGCHLD:
-            _forward(number, pid, _named(pid_file))
+            forward(number, pid, _named(pid_file))
 
 
-def _forward(number: int, pid: int, newest: int) -> None:
+def forward(number: int, pid: int, newest: int) -> None:
     """To the program that the pid file names; to end, also to the one before it that may still be finishing."""
     for target in {newest or pid} | ({pid} if number in TO_BOTH else set()):
         try:

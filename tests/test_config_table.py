@@ -46,6 +46,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         "application": "/srv/a/app.wsgi",
         "language": "echo",
         "interface": "asgi",
+        "processes": 3,
     }
     context = Context(PlainMachine(), "/etc/webserver", values)
     text = option.default.text(context) if isinstance(option.default, Computed) else option.default
@@ -56,7 +57,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         value = option.kind.read(item, "/etc/webserver")
         assert type(value) is option.kind.value
         assert not option.choices or value in option.choices
-        assert option.least is None or value >= option.least
+        assert option.least is None or value >= option.least or (option.may_be_zero and value == 0)
         assert option.most is None or value <= option.most
         assert option.kind.read(option.kind.write(value), "/") == value
 

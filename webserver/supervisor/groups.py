@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from webserver.config import Group
@@ -11,6 +11,8 @@ from webserver.supervisor.generation import Generation, Parts
 from webserver.supervisor.group import Answer, GroupRole
 from webserver.supervisor.identity import Identity, IdentityError, resolve
 from webserver.supervisor.states import State
+
+WaitFor = Callable[[Sequence[str], Callable[[], None], Callable[[str], None]], None]
 
 
 class Groups:
@@ -21,6 +23,8 @@ class Groups:
         self._ids: dict[str, int] = {}  # by group name; kept when a group is removed
         self._counters: dict[str, int] = {}  # generations so far, likewise: a name may come back
         self.roles: dict[str, GroupRole] = {}
+        # Who says when companions are ready; that of a server without companions.
+        self.wait_for: WaitFor = lambda names, ready, hindered: ready()
         self.gone: list[GroupRole] = []  # removed from the configuration, still finishing
 
     def start(self, config: Group, answer: Answer) -> None:
@@ -32,7 +36,23 @@ class Groups:
             role.refuse(str(error))
             answer(str(error))
             return
-        self._role(config, identity).start(answer)
+        role = self._role(config, identity)
+        if not config.after:
+            role.start(answer)
+            return
+        role.message = f"waits for {', '.join(config.after)}"
+        answers = [answer]
+
+        def ready() -> None:
+            if role.state is State.NEW:
+                role.start(answers.pop() if answers else None)
+
+        def hindered(message: str) -> None:
+            if role.state is State.NEW:
+                role.hinder(message)
+                answers.pop()(message)
+
+        self.wait_for(config.after, ready, hindered)
 
     def replace(self, config: Group, answer: Answer) -> None:
         """A new generation of a group that is there; to be committed or abandoned after the answer."""
@@ -41,7 +61,19 @@ class Groups:
         except IdentityError as error:
             answer(str(error))
             return
-        self.roles[config.name].replace(config, identity, answer)
+        if not config.after:
+            self.roles[config.name].replace(config, identity, answer)
+            return
+        answers = [answer]
+
+        def ready() -> None:
+            if answers and config.name in self.roles:
+                self.roles[config.name].replace(config, identity, answers.pop())
+
+        def hindered(message: str) -> None:
+            answers.pop()(message)
+
+        self.wait_for(config.after, ready, hindered)
 
     def retry_failed(self, names: Iterable[str]) -> None:
         """Try those again that were given up."""

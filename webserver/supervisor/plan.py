@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from webserver.config import Config, Group, Listen
+from webserver.config import Companion, Config, Group, Listen
+from webserver.config.companion_order import needed
 from webserver.config.kinds import PROGRAMS
 
 # What processes get before exec, or hold for as long as they live.
@@ -20,6 +21,8 @@ class Plan:
     added: tuple[Group, ...]
     changed: tuple[Group, ...]
     removed: tuple[str, ...]
+    needed: tuple[Companion, ...]  # new, and new or changed groups wait for them
+    dismissed: tuple[str, ...]  # companions
 
 
 def plan(before: Config, after: Config) -> Plan:
@@ -34,6 +37,11 @@ def plan(before: Config, after: Config) -> Plan:
         refused.append(f"[logs] access_format: {before.logs.access_format} -> {after.logs.access_format}")
     old = {group.name: group for group in before.groups}
     new = {group.name: group for group in after.groups}
+    groups = [group for name, group in new.items() if group != old.get(name)]
+    after_groups = needed(
+        {one.name: one.after for one in after.companions}, {name for group in groups for name in group.after}
+    )
+    known = {one.name for one in before.companions}
     return Plan(
         refused=tuple(refused),
         listen=tuple(one for one in after.server.listen if one not in before.server.listen),
@@ -42,6 +50,8 @@ def plan(before: Config, after: Config) -> Plan:
         added=tuple(group for name, group in new.items() if name not in old),
         changed=tuple(group for name, group in new.items() if name in old and group != old[name]),
         removed=tuple(name for name in old if name not in new),
+        needed=tuple(one for one in after.companions if one.name in after_groups - known),
+        dismissed=tuple(sorted(known - {one.name for one in after.companions})),
     )
 
 

@@ -1,7 +1,8 @@
 """The supervisor: makes everything once, starts it in order, ends it in order.
 
-Start: run directory and its lock, listeners, logger, front ends, groups, "ready". End: front ends finish what they
-have, then the groups, then the logger, then the run directory. Nothing here decides about single processes.
+Start: run directory and its lock, listeners, logger, front ends, companions, groups, "ready". End: front ends finish
+what they have, then the groups, then the companions, then the logger, then the run directory. Nothing here decides
+about single processes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import prctl
 
 from webserver.config import Config
 from webserver.supervisor.commands import Answer, Commands
+from webserver.supervisor.companion import CompanionParts
+from webserver.supervisor.companions import Companions
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.generation import Parts
 from webserver.supervisor.groups import Groups
@@ -120,11 +123,17 @@ class Supervisor:
                 self._open_files, self._next_worker,
             )
         )  # fmt: skip
+        self._companions = Companions(
+            CompanionParts(self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files)
+        )
+        self._companions.on_change = self._check_ready
+        self._groups.wait_for = self._companions.wait_for
         self._frontends.groups = self._groups
         self._frontends.on_change = self._check_ready
         self._operations = Operations(
-            self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups, self._path
-        )
+            self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups,
+            self._companions, self._path,
+        )  # fmt: skip
         try:
             self._commands = Commands(self._loop, self.journal, self._run.control, self._command)
         except OSError as error:
@@ -137,6 +146,7 @@ class Supervisor:
         Overseer(
             self._loop, self._nursery, self.journal, self._logs, self._frontends, self._groups, self._operations
         ).start()
+        self._companions.start(self._config.companions)
         for group in self._config.groups:
             self._groups.start(group, self._group_answered)
 
@@ -177,8 +187,11 @@ class Supervisor:
             self._exit = 1
             self._stop_now()
             return
-        if all(one.state is State.RUNNING for one in frontends) and all(
-            role.settled for role in self._groups.roles.values()
+        groups = self._groups.roles.values()
+        if (
+            all(one.state is State.RUNNING for one in frontends)
+            and all(role.settled for role in groups)
+            and self._companions.settled()
         ):
             self._is_ready = True
             for role in self._groups.roles.values():
@@ -214,11 +227,16 @@ class Supervisor:
         if op == "status":
             now = self._loop.now()
             found = status(
-                self._phase.value, self._started, now, self._frontends, self._groups, self._logs, self._listeners
-            )
+                self._phase.value, self._started, now, self._frontends, self._groups, self._companions, self._logs,
+                self._listeners,
+            )  # fmt: skip
             answer({"ok": True, "errors": [], **found})
         elif op == "reload":
             self._operations.reload(answer)
+        elif op in ("start", "stop", "restart") and message.get("group") in self._companions.roles:
+            self._companions.command(op, message["group"], answer)
+        elif op == "start" or (op == "stop" and "group" in message):
+            self._companions.command(op, message.get("group"), answer)
         elif op == "restart":
             self._operations.restart(message.get("group"), answer)
         elif op == "reopen":
@@ -240,6 +258,7 @@ class Supervisor:
     def _drain(self) -> None:
         self._phase = Phase.DRAINING
         self._operations.end()
+        self._companions.end()
         # The front ends take what is in the queues and close them; ours must not keep them open.
         self._listeners.vacate_all()
         self._frontends.drain(self._frontends_gone)
@@ -250,6 +269,10 @@ class Supervisor:
             self._groups.leave(self._groups_gone)
 
     def _groups_gone(self) -> None:
+        if self._phase is Phase.DRAINING:
+            self._companions.drain(self._companions_gone)
+
+    def _companions_gone(self) -> None:
         if self._phase is Phase.DRAINING:
             self.journal.notice("stopped")
             self.journal.close()
@@ -265,6 +288,7 @@ class Supervisor:
         self._listeners.close_all()
         self.journal.notice("stopped at once")
         self._groups.stop_now("the server stops now")
+        self._companions.stop_now("the server stops now")
         for child in self._nursery.children():
             if child.kind != "logger":
                 self._nursery.stop_now(child, "the server stops now")

@@ -163,7 +163,7 @@ def test_the_plugin_of_the_page_about_plugins_works(example: Example) -> None:
     subprocess.run(["make", "-s", "-C", TREE, "install-header", f"PREFIX={prefix}"], check=True)
     (place / "capitals.c").write_text(PLUGIN["plugin"])
     command = PLUGIN["build"].replace("/usr/local", str(prefix)).replace("cc ", "cc -Wall -Wextra -Werror ")
-    subprocess.run(["/bin/sh", "-ec", " ".join([command, *SANITIZE_FLAGS])], cwd=place, check=True)
+    subprocess.run(["/bin/sh", "-ec", " ".join([command.strip(), *SANITIZE_FLAGS])], cwd=place, check=True)
     here = example.directory / "etc/webserver"
     (here / "groups-enabled/capitals.conf").write_text(example.adapt(PLUGIN["group"]))
     example.main(MAIN.format("groups") + SITES + "/ = group:capitals\n")

@@ -152,7 +152,9 @@ OPTIONS = (
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
     Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
            " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
-    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
+    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory for a client that is slower than"
+           " its worker. One that does not take as much in a tenth of a second has the rest kept in a file, so that the"
+           " worker is free; for a faster one the worker waits.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
            " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),
@@ -248,7 +250,8 @@ OPTIONS = (
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
            " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
-           " is answered with 503.", "1000", 0, 1000000),
+           " is answered with 503. Each site has its turn; once somebody has waited for a second, or a quarter of"
+           " queue_timeout, the newest come first, and who has waited longest is refused.", "1000", 0, 1000000),
     Option("group", "queue_timeout", kinds.TIME, "A request that has waited this long for a worker is answered with"
            " 503.", "30s", 0.01, 3600),
     # companion: what it runs, as whom

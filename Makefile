@@ -35,7 +35,7 @@ build: setup-build
 	@$(MAKE) --no-print-directory built
 
 # Its empty recipe keeps make from saying of each file that it is up to date.
-built: $(VENV)/.made $(LIB)/libwebserver_host.so $(PLUGINS:%=$(LIB)/%.so) build/.engine
+built: $(VENV)/.made $(LIB)/libwebserver_host.so $(LIB)/warden $(PLUGINS:%=$(LIB)/%.so) build/.engine
 	@:
 
 $(VENV)/.made: setup.cfg setup.py pyproject.toml
@@ -52,6 +52,10 @@ $(LIB)/libwebserver_host.so: $(HOST)
 	mkdir -p $(LIB)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c \
 		webserver/wire/*.c -o $@.new -ldl && mv $@.new $@
+
+$(LIB)/warden: $(wildcard webserver/warden/*.c webserver/warden/*.h) langplugins/exec/sweep.c langplugins/exec/sweep.h
+	mkdir -p $(LIB)
+	$(CC) $(WARN) $(CFLAGS) webserver/warden/*.c langplugins/exec/sweep.c -o $@.new && mv $@.new $@
 
 $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.h
 	mkdir -p $(LIB)

@@ -65,19 +65,19 @@ class SampleMachine(PlainMachine):
     """For examples: with their users, and with every plugin built."""
 
     def user(self, name: str) -> User | None:
-        accounts = {"shop": 4712, "blog": 4713, "pages": 4714}
+        accounts = {"shop": 4712, "blog": 4713, "pages": 4714, "redis": 4715}
         if name in accounts:
             return User(name, accounts[name], accounts[name], frozenset({accounts[name]}))
         return super().user(name)
 
     def gid(self, group: str) -> int | None:
-        return {"shop": 4712, "blog": 4713, "pages": 4714}.get(group, super().gid(group))
+        return {"shop": 4712, "blog": 4713, "pages": 4714, "redis": 4715}.get(group, super().gid(group))
 
     def group_name(self, gid: int) -> str:
-        return {4712: "shop", 4713: "blog", 4714: "pages"}.get(gid, super().group_name(gid))
+        return {4712: "shop", 4713: "blog", 4714: "pages", 4715: "redis"}.get(gid, super().group_name(gid))
 
     def missing(self, path: str, kind: str) -> str:
-        return "" if path.endswith(".so") else super().missing(path, kind)
+        return "" if path.endswith((".so", "/warden", "/redis-server")) else super().missing(path, kind)
 
 
 ADJUSTED = ("/srv/", "/etc/webserver/", "/var/log/webserver/", "/run/webserver")
@@ -92,12 +92,21 @@ def adjusted(text: str, root: str) -> str:
 
 def lay_out(root: Path) -> None:
     """What the samples and the examples of the manual pages take for granted."""
-    names = ["srv/www", "srv/blog/public", "srv/wiki", "srv/shop/public", "srv/shop/private", "srv/shop/venv/bin"]
+    names = [
+        "srv/www",
+        "srv/blog/public",
+        "srv/wiki",
+        "srv/shop/public",
+        "srv/shop/private",
+        "srv/shop/venv/bin",
+        "srv/redis",
+    ]
     for name in [*names, "etc/webserver", "var/log/webserver"]:
         (root / name).mkdir(parents=True)
-    for name in ("sites-enabled", "groups-enabled"):
+    for name in ("sites-enabled", "groups-enabled", "companions-enabled"):
         (root / "etc/webserver" / name).mkdir()
     (root / "run").mkdir()
-    for name in ("srv/shop/app.wsgi", "srv/wiki/app.lua", "srv/shop/venv/bin/python", "etc/webserver/shop.env"):
+    files = ["srv/shop/app.wsgi", "srv/wiki/app.lua", "srv/shop/venv/bin/python", "srv/shop/venv/bin/celery"]
+    for name in [*files, "etc/webserver/shop.env"]:
         (root / name).write_text("")
         (root / name).chmod(0o600)

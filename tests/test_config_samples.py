@@ -45,6 +45,7 @@ def test_all_together(root: Path) -> None:
     names = ["blog", "framework", "mixed", "shop", "www"]
     assert [site.name for site in config.sites] == [f"{name}.example.org" for name in names]
     assert {group.language for group in config.groups} == {"php", "python"}
+    assert [companion.name for companion in config.companions] == ["cleanup", "redis", "shop-queue"]
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from config_machine import PlainMachine
 
-from webserver.config import Group, Logs, Server, Site, kinds
+from webserver.config import Companion, Group, Logs, Server, Site, kinds
 from webserver.config.check import described
 from webserver.config.languages import LANGUAGES
 from webserver.config.options import FIELDS, FRONTENDS, OPTIONS, SLOTS, SUBSECTIONS, TABLE, Computed, Context, Option
 
-OWNERS: dict[str, Any] = {"server": Server, "logs": Logs, "group": Group, "site": Site}
-NOT_OPTIONS = {"group": {"name", *SUBSECTIONS["group"]}, "site": {"name", *SUBSECTIONS["site"]}}
+OWNERS: dict[str, Any] = {"server": Server, "logs": Logs, "group": Group, "companion": Companion, "site": Site}
+NOT_OPTIONS = {section: {"name", *SUBSECTIONS[section]} for section in ("group", "companion", "site")}
 
 
 def ids(option: Option) -> str:
@@ -47,6 +47,10 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         "language": "echo",
         "interface": "asgi",
         "request_timeout": 300.0,
+        "processes": 3,
+        "every": 0.0,
+        "at": (),
+        "ready": "started",
     }
     context = Context(PlainMachine(), "/etc/webserver", values)
     text = option.default.text(context) if isinstance(option.default, Computed) else option.default
@@ -57,7 +61,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         value = option.kind.read(item, "/etc/webserver")
         assert type(value) is option.kind.value
         assert not option.choices or value in option.choices
-        assert option.least is None or value >= option.least
+        assert option.least is None or value >= option.least or (option.may_be_zero and value == 0)
         assert option.most is None or value <= option.most
         assert option.kind.read(option.kind.write(value), "/") == value
 
@@ -74,10 +78,14 @@ def test_no_option_stands_twice() -> None:
     assert len(OPTIONS) == sum(map(len, TABLE.values()))
 
 
-def test_a_name_is_an_option_of_one_section_or_an_account() -> None:
-    """So that advice about a misplaced option is never ambiguous."""
-    names = [option.name for option in OPTIONS]
-    assert {name for name in names if names.count(name) > 1} == {"user", "group"}
+def test_a_name_is_an_option_of_one_section_or_of_processes() -> None:
+    """So that advice about a misplaced option is never ambiguous: groups and companions have much in common."""
+    sections: dict[str, set[str]] = {}
+    for option in OPTIONS:
+        sections.setdefault(option.name, set()).add(option.section)
+    several = {name: found for name, found in sections.items() if len(found) > 1}
+    assert all(found <= {"server", "group", "companion"} for found in several.values())
+    assert {name for name, found in several.items() if "server" in found} == {"user", "group"}
 
 
 def test_limits_are_those_of_the_wire() -> None:

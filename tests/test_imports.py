@@ -19,6 +19,7 @@ ALLOWED = {
     "manager": ({"wire"}, set()),
     "supervisor": ({"config", "wire"}, {"prctl"}),
     "logger": ({"config", "wire"}, {"prctl"}),
+    "warden": (set(), set()),
     "cli": ({"config", "wire", "supervisor"}, set()),
 }
 FILES = [path for part in ALLOWED for path in (PACKAGE / part).rglob("*.py")]

@@ -22,7 +22,7 @@ from webserver.supervisor.plan import FIXED_SERVER
 MAN = Path(__file__).resolve().parent.parent / "man"
 PAGES = sorted(MAN.glob("*.[358]"))
 PAGE_OF = {"server": "webserver.conf.5", "logs": "webserver.conf.5", "group": "webserver-groups.5",
-           "site": "webserver-sites.5"}  # fmt: skip
+           "companion": "webserver-companions.5", "site": "webserver-sites.5"}  # fmt: skip
 BLOCK = re.compile(r'(?:^\.\\" example: (.+)\n)?^\.Bd -literal.*\n((?:.*\n)*?)^\.Ed$', re.MULTILINE)
 EXAMPLES = [
     pytest.param(page.name, kind, text.replace(r"\&", "").replace(r"\e", "\\"), id=f"{page.name}-{number}")
@@ -55,6 +55,7 @@ def generator() -> ModuleType:
 def test_all_pages_are_here() -> None:
     assert [page.name for page in PAGES] == [
         "webserver-build-plugin.8",
+        "webserver-companions.5",
         "webserver-groups.5",
         "webserver-plugin.3",
         "webserver-sites.5",
@@ -132,6 +133,11 @@ def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
     elif what == "group":
         main.write_text("include = groups-enabled/*.conf\n[server]\nuser = www-data\n")
         assert [group.name for group in loaded(place, text, f"groups-enabled/{name}.conf").groups] == [name]
+    elif what == "companion":
+        main.write_text("include = companions-enabled/*.conf\n[server]\nuser = www-data\n")
+        if name == "queue":
+            text = text.replace("after = redis, migrate", "after = ,")
+        assert [one.name for one in loaded(place, text, f"companions-enabled/{name}.conf").companions] == [name]
     elif what == "site":
         main.write_text("include = sites-enabled/*.conf\n[server]\nuser = www-data\n" + GROUPS)
         assert [site.name for site in loaded(place, text, f"sites-enabled/{name}.conf").sites] == [name]
@@ -167,5 +173,5 @@ def check_command(page: str, words: list[str]) -> None:
     rest = iter(words[1:])
     for word in rest:
         assert word in known, word
-        if word in ("--config", "restart", "--interpreter"):
+        if word in ("--config", "restart", "start", "--interpreter"):
             assert not next(rest).startswith("-")

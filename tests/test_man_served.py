@@ -35,7 +35,7 @@ PLUGIN = {  # the page about plugins: source, how it is built, its group
     if str(example.values[1]).endswith(" capitals")
 }
 CONFIGURATIONS = [
-    example for example in EXAMPLES if str(example.values[1]).partition(" ")[0] in ("file", "group", "site")
+    example for example in EXAMPLES if str(example.values[1]).partition(" ")[0] in ("file", "group", "companion", "site")
     and not str(example.values[1]).endswith(" capitals")
 ]  # fmt: skip
 COMMANDS = [
@@ -64,6 +64,10 @@ class Example(Server):
         interpreter = path / "srv/shop/venv/bin/python"
         interpreter.unlink()
         interpreter.symlink_to(tree() / ".venv/bin/python")
+        self.file("srv/shop/venv/bin/celery", "#!/bin/sh\nexec sleep 1000\n").chmod(0o755)
+        self.file("srv/shop/manage.py", "print('nothing to do')\n")
+        if ROOT:
+            os.chown(path / "srv/redis", pwd.getpwnam(GROUP_USER).pw_uid, -1)
         self.file("srv/shop/app.wsgi", APPLICATION)
         self.file("srv/shop/shop/wsgi.py", APPLICATION)
         self.file("srv/shop/shop/chat.py", ASGI)
@@ -122,6 +126,10 @@ def test_a_configuration_is_served(example: Example, page: str, kind: str, text:
         (here / f"groups-enabled/{name}.conf").write_text(example.adapt(text))
         route = ".php" if "language = php" in text else "/"
         example.main(MAIN.format("groups") + SITES + f"{route} = group:{name}\n")
+    elif what == "companion":
+        text = text.replace("after = redis, migrate", "after = ,")
+        (here / f"companions-enabled/{name}.conf").write_text(example.adapt(text))
+        example.main(MAIN.format("companions") + SITES + "/ = files\n")
     elif what == "site":
         (here / f"sites-enabled/{name}.conf").write_text(adjusted(text, str(example.directory)))
         example.main(MAIN.format("sites") + GROUPS)
@@ -131,6 +139,10 @@ def test_a_configuration_is_served(example: Example, page: str, kind: str, text:
         example.main(text if "[sites]" in text else text + "\n[sites]\n[[files]]\nhosts = *\nroot = /srv/www\n")
     example.start()
     assert all(group["state"] == "running" for group in example.status()["groups"])
+    if what == "companion":
+        [companion] = example.status()["companions"]
+        assert companion["ready"] or companion["next_run"]
+        return
     hosts = re.findall(r"^ *hosts = ([^,\n]*)", example.config_file.read_text() + text, re.M)
     answers = [example.get("/", Host=host.replace("*", "any.example.org")) for host in dict.fromkeys(hosts)]
     assert answers
@@ -151,7 +163,7 @@ def test_the_plugin_of_the_page_about_plugins_works(example: Example) -> None:
     subprocess.run(["make", "-s", "-C", TREE, "install-header", f"PREFIX={prefix}"], check=True)
     (place / "capitals.c").write_text(PLUGIN["plugin"])
     command = PLUGIN["build"].replace("/usr/local", str(prefix)).replace("cc ", "cc -Wall -Wextra -Werror ")
-    subprocess.run(["/bin/sh", "-ec", " ".join([command, *SANITIZE_FLAGS])], cwd=place, check=True)
+    subprocess.run(["/bin/sh", "-ec", " ".join([command.strip(), *SANITIZE_FLAGS])], cwd=place, check=True)
     here = example.directory / "etc/webserver"
     (here / "groups-enabled/capitals.conf").write_text(example.adapt(PLUGIN["group"]))
     example.main(MAIN.format("groups") + SITES + "/ = group:capitals\n")
@@ -163,7 +175,8 @@ def test_the_plugin_of_the_page_about_plugins_works(example: Example) -> None:
 def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, line: str) -> None:
     """By a shell, with our programs on its path; without --config they take this example's file."""
     text = "[server]\nlisten = *:80\nuser = www-data\n[logs]\nerror_log = /var/log/webserver/error.log\n"
-    example.main(text + GROUPS + SITES + "/ = group:shop\n")
+    job = "[companions]\n[[cleanup]]\ncommand = /bin/true,\nuser = shop\nat = 03:15\n"
+    example.main(text + GROUPS + job + SITES + "/ = group:shop\n")
     for name in ("webserverd", "webserverctl"):
         wrapper = tmp_path / name
         wrapper.write_text(f'#!/bin/sh\nexec {program(name)} --config {example.config_file} "$@"\n')
@@ -204,6 +217,8 @@ def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, lin
         assert shop
         assert not set(shop) & set(example.pids("worker", "shop"))
         assert example.get("/").body == b"from a group"
+    elif "start cleanup" in line:
+        assert example.status()["companions"][0]["state"] == "waiting"
     else:
         assert line == "webserverctl reload"
         assert sorted(example.pids("worker")) == workers

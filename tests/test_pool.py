@@ -256,6 +256,8 @@ def test_memory_of_a_program(server: Server) -> None:
         "while True:\n"
         "    client = listener.accept()[0]\n"
         "    head = client.recv(65536)\n"
+        "    if not head:\n"
+        "        continue\n"
         "    if b'/bloat' in head:\n"
         "        kept.append(b'x' * 300_000_000)\n"
         "        time.sleep(60)\n"
@@ -300,7 +302,7 @@ def test_status_says_who_will_go_and_why(server: Server) -> None:
 
 def test_a_successor_that_does_not_start(server: Server) -> None:
     """The one that was to go serves on, and is replaced once that is possible."""
-    server.allow("worker 0 of group app", "app.wsgi", "Traceback", "Error")
+    server.allow("group app", "app.wsgi", "Traceback")
     start(server, "processes = 1", "max_requests = 5")
     old = server.get("/").text
     server.file("app.wsgi", "raise RuntimeError('it is broken')\n")
@@ -313,7 +315,7 @@ def test_a_successor_that_does_not_start(server: Server) -> None:
 
 def test_a_restart_on_demand_is_proven(server: Server) -> None:
     """Nobody waits for a worker, and yet a new generation shows that it can make one."""
-    server.allow("group app", "app.wsgi", "Traceback", "Error")
+    server.allow("group app", "app.wsgi", "Traceback")
     start(server, "processes = 2", "processes_min = 0", "idle_after = 1s")
     assert server.get("/").status == 200
     server.file("app.wsgi", "raise RuntimeError('it is broken')\n")

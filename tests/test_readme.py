@@ -47,7 +47,7 @@ def test_the_tour() -> None:
         said = result.stdout
         assert result.returncode == 0, said
         expected = re.findall(r"^(?:curl|webserverctl).*# (.*)$", "\n".join(tour), re.M)
-        assert len(expected) == 7
+        assert len(expected) == 8
         position = 0
         for words in expected:
             found = said.find(words.split("...")[0], position)

@@ -81,8 +81,6 @@ struct warden_report {
 
 /* In a fresh child: never returns. */
 _Noreturn void warden_run(const struct launch *launch, const struct address *address, int line, int stop_ms);
-/* Kill and collect every descendant of this process. */
-void warden_sweep(void);
 
 /* ---- program.c */
 struct program {

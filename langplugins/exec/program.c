@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "exec.h"
+#include "sweep.h"
 
 #define STACK	 262144 /* bytes, of the thread that waits for news */
 #define FIRST_MS 1	/* between two attempts to connect: no event says that somebody listens */
@@ -64,7 +65,7 @@ static void end_is_here(struct program *program, ssize_t size, const struct ward
 		kill(-program->pid, SIGKILL);
 	}
 	waitpid(program->warden, NULL, 0);
-	warden_sweep();
+	sweep();
 	address_remove(&program->address);
 }
 

@@ -10,7 +10,6 @@
  * the log and, until the program runs, what that inherits.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,52 +26,9 @@
 #include <unistd.h>
 
 #include "exec.h"
+#include "sweep.h"
 
 #define LINE 3 /* the warden's descriptors, after it has closed all others */
-
-/* ---- everything below */
-
-/* Kill the children that the kernel lists for one of our threads. False: no list, or nobody is in it. */
-static bool kill_listed(const char *thread)
-{
-	char path[320];
-	int pid;
-	bool any = false;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%s/children", thread);
-	FILE *list = fopen(path, "re");
-	if (!list)
-		return false;
-	while (fscanf(list, "%d", &pid) == 1)
-		any |= kill(pid, SIGKILL) == 0;
-	fclose(list);
-	return any;
-}
-
-static bool kill_children(void)
-{
-	DIR *threads = opendir("/proc/self/task");
-	bool any = false;
-
-	if (!threads)
-		return false;
-	for (struct dirent *entry; (entry = readdir(threads)) != NULL;)
-		if (entry->d_name[0] != '.')
-			any |= kill_listed(entry->d_name);
-	closedir(threads);
-	return any;
-}
-
-/* Children of those that die become ours, and are killed in their turn. */
-void warden_sweep(void)
-{
-	for (;;) {
-		bool any = kill_children();
-		pid_t pid = waitpid(-1, NULL, any ? 0 : WNOHANG);
-		if (pid == 0 || (pid < 0 && errno != EINTR))
-			return;
-	}
-}
 
 /* ---- its life */
 
@@ -102,7 +58,7 @@ static _Noreturn void leave(struct warden *warden)
 	address_remove(&warden->address);
 	if (warden->program)
 		kill(-warden->program, SIGKILL);
-	warden_sweep();
+	sweep();
 	_exit(0);
 }
 
@@ -202,7 +158,7 @@ static bool collect(struct warden *warden)
 		warden->status = status;
 		if (!warden->ending) {
 			/* First the others: while one of them lives, its connections do. */
-			warden_sweep();
+			sweep();
 			tell(WARDEN_ENDED, status);
 			leave(warden);
 		}
@@ -281,7 +237,7 @@ _Noreturn void warden_run(const struct launch *launch, const struct address *add
 		waitpid(warden.program, &warden.status, 0);
 		warden.program = 0;
 	}
-	warden_sweep();
+	sweep();
 	tell(WARDEN_ENDED, warden.status);
 	leave(&warden);
 }

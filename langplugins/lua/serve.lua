@@ -64,6 +64,8 @@ end
 
 -- In the manager, with the group's settings as a list of {name, value}.
 function serve.open(settings)
+  -- What a request leaves is young; what lives long is neither looked at nor, in memory shared by workers, written to.
+  collectgarbage("generational")
   arg = { [0] = "webserver" }
   local given = {}
   for _, setting in ipairs(settings) do

@@ -10,6 +10,7 @@
 
 #define LONG_VALUE 24  /* what does not fit into an object of Ruby's: its memory is shared with the last request's */
 #define MOST_KEPT  512 /* bytes of one field */
+#define MOST_NAME  48  /* bytes of a name that is kept */
 
 /* clang-format off */
 #define KEYS(X) \
@@ -35,6 +36,23 @@ enum key {
 	KEY_TRAILERS,
 	KEY_DEADLINE,
 	KEY_COUNT
+};
+
+/* Made for each request. What they have in common holds the key's number in such a place, and no other number. */
+static const bool is_made[KEY_COUNT] = {
+	[KEY_REQUEST_URI] = true,
+	[KEY_PATH_INFO] = true,
+	[KEY_QUERY_STRING] = true,
+	[KEY_REMOTE_PORT] = true,
+	[KEY_INPUT] = true,
+	[KEY_HIJACK] = true,
+	[KEY_EARLY_HINTS] = true,
+	[KEY_AFTER_REPLY] = true,
+	[KEY_RESPONSE_FINISHED] = true,
+	[KEY_REQUEST_ID] = true,
+	[KEY_CANCELLED] = true,
+	[KEY_TRAILERS] = true,
+	[KEY_DEADLINE] = true,
 };
 
 /* Interned, immortal: names are the language's, not a request's. */
@@ -100,7 +118,7 @@ void environ_make(struct plugin *plugin)
 	for (int i = 0; i < KEY_COUNT; i++)
 		if (i != KEY_SCRIPT_FILENAME && i != KEY_HTTPS && i != KEY_PROTOCOL &&
 			(i != KEY_HIJACK || host->take_over))
-			rb_hash_aset(common, keys[i], Qnil);
+			rb_hash_aset(common, keys[i], is_made[i] ? INT2FIX(i) : Qnil);
 	plugin->names = ALLOC_N(VALUE, host->known_count);
 	for (unsigned i = 0; i < host->known_count; i++)
 		plugin->names[i] = interned(host->known[i].data, host->known[i].size);
@@ -204,31 +222,73 @@ static void remember_request(struct thread *thread, const struct langplugin_requ
 	}
 }
 
+struct filling {
+	VALUE env;
+	const VALUE *made; /* by key */
+};
+
+static int is_place(st_data_t key, st_data_t value, st_data_t filling, int error)
+{
+	(void)key;
+	(void)filling;
+	(void)error;
+	return RB_FIXNUM_P((VALUE)value) ? ST_REPLACE : ST_CONTINUE;
+}
+
+static int fill_place(st_data_t *key, st_data_t *value, st_data_t argument, int existing)
+{
+	const struct filling *filling = (const struct filling *)argument;
+	VALUE made = filling->made[FIX2INT((VALUE)*value)];
+
+	(void)key;
+	(void)existing;
+	RB_OBJ_WRITTEN(filling->env, Qundef, made);
+	*value = made;
+	return ST_CONTINUE;
+}
+
+/* All of a request's own in one pass over the table: setting each by its name would hash the name each time. */
 static void put_request(struct thread *thread, VALUE env, const struct langplugin_request *r)
 {
 	uint64_t deadline = thread->host->deadline(thread->call);
+	const VALUE made[KEY_COUNT] = {
+		[KEY_REQUEST_URI] = bytes(r->target),
+		[KEY_PATH_INFO] = encoded(r->path_info),
+		[KEY_QUERY_STRING] = r->query.size ? bytes(r->query) : nothing,
+		[KEY_REMOTE_PORT] = bytes(r->remote_port),
+		[KEY_INPUT] = input_of(thread),
+		[KEY_HIJACK] = thread->host->take_over ? callable_hijack(thread) : Qnil,
+		[KEY_EARLY_HINTS] = callable_early_hints(thread),
+		[KEY_AFTER_REPLY] = rb_ary_new(),
+		[KEY_RESPONSE_FINISHED] = rb_ary_new(),
+		[KEY_REQUEST_ID] = bytes(r->request_id),
+		[KEY_CANCELLED] = callable_cancelled(thread),
+		[KEY_TRAILERS] = callable_trailers(thread),
+		[KEY_DEADLINE] = deadline ? DBL2NUM((double)deadline / 1e9) : Qnil,
+	};
+	struct filling filling = {env, made};
 
-	rb_hash_aset(env, keys[KEY_REQUEST_URI], bytes(r->target));
-	rb_hash_aset(env, keys[KEY_PATH_INFO], encoded(r->path_info));
-	rb_hash_aset(env, keys[KEY_QUERY_STRING], r->query.size ? bytes(r->query) : nothing);
-	rb_hash_aset(env, keys[KEY_REMOTE_PORT], bytes(r->remote_port));
-	rb_hash_aset(env, keys[KEY_INPUT], input_of(thread));
-	rb_hash_aset(env, keys[KEY_EARLY_HINTS], callable_early_hints(thread));
-	rb_hash_aset(env, keys[KEY_AFTER_REPLY], rb_ary_new());
-	rb_hash_aset(env, keys[KEY_RESPONSE_FINISHED], rb_ary_new());
-	rb_hash_aset(env, keys[KEY_REQUEST_ID], bytes(r->request_id));
-	rb_hash_aset(env, keys[KEY_CANCELLED], callable_cancelled(thread));
-	rb_hash_aset(env, keys[KEY_TRAILERS], callable_trailers(thread));
-	if (thread->host->take_over)
-		rb_hash_aset(env, keys[KEY_HIJACK], callable_hijack(thread));
-	if (deadline)
-		rb_hash_aset(env, keys[KEY_DEADLINE], DBL2NUM((double)deadline / 1e9));
+	st_foreach_with_replace(RHASH_TBL(env), is_place, fill_place, (st_data_t)&filling);
 	if (r->script_filename.size)
 		rb_hash_aset(env, keys[KEY_SCRIPT_FILENAME], bytes(r->script_filename));
 	if (r->upgrade.size) {
 		VALUE upgrade = bytes(r->upgrade);
 		rb_hash_aset(env, keys[KEY_PROTOCOL], load_call(thread->plugin, "protocols", 1, &upgrade));
 	}
+}
+
+/* Names that the host has no number for are those of the last requests, mostly. */
+static VALUE name_of(struct thread *thread, struct langplugin_text name)
+{
+	if (name.size > MOST_NAME)
+		return rb_obj_freeze(rb_usascii_str_new(name.data, (long)name.size));
+	size_t sum = name.size;
+	for (size_t i = 0; i < name.size; i++)
+		sum = sum * 31 + (unsigned char)name.data[i];
+	VALUE *place = &thread->names[sum % NAMES];
+	if (NIL_P(*place) || !same(*place, name))
+		*place = rb_obj_freeze(rb_usascii_str_new(name.data, (long)name.size));
+	return *place;
 }
 
 /* A long value is often that of the last request: its bytes are shared then, until somebody changes them. */
@@ -256,8 +316,7 @@ static void put_fields(struct thread *thread, VALUE env, const struct langplugin
 		if (v->known && v->known < thread->host->known_count)
 			rb_hash_aset(env, thread->plugin->names[v->known], known_value(thread, v));
 		else if (!is_version(v->name))
-			rb_hash_aset(env, rb_obj_freeze(rb_usascii_str_new(v->name.data, (long)v->name.size)),
-				bytes(v->value));
+			rb_hash_aset(env, name_of(thread, v->name), bytes(v->value));
 	}
 }
 

@@ -121,7 +121,7 @@ void load_report(struct plugin *plugin, struct langplugin_call *call, VALUE erro
 	int state = 1;
 
 	if (!NIL_P(error) && !NIL_P(plugin->loader))
-		pair = rb_protect(make_report, (VALUE)&report, &state);
+		pair = protect(make_report, (VALUE)&report, &state);
 	if (state) {
 		rb_set_errinfo(Qnil);
 		plugin->host->log(call, LP_ERROR, without, strlen(without));

@@ -121,7 +121,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	*state = plugin;
 	if (start_ruby(message, message_size))
 		return -1;
-	rb_protect(open_guarded, (VALUE) & (struct settings){plugin, settings, count}, &failed);
+	protect(open_guarded, (VALUE) & (struct settings){plugin, settings, count}, &failed);
 	if (failed)
 		load_report(plugin, NULL, load_error(), message, message_size);
 	return failed ? -1 : 0;
@@ -144,7 +144,7 @@ static int guarded(struct plugin *plugin, void (*function)(struct plugin *plugin
 {
 	int failed;
 
-	rb_protect(run_step, (VALUE) & (struct step){plugin, function}, &failed);
+	protect(run_step, (VALUE) & (struct step){plugin, function}, &failed);
 	if (failed)
 		load_report(plugin, NULL, load_error(), message, message_size);
 	return failed ? -1 : 0;
@@ -172,7 +172,7 @@ static pid_t plugin_fork(void *state)
 	struct plugin *plugin = state;
 	pid_t self = getpid();
 	int failed;
-	VALUE pid = rb_protect(fork_guarded, (VALUE)plugin, &failed);
+	VALUE pid = protect(fork_guarded, (VALUE)plugin, &failed);
 
 	if (getpid() != self) {
 		if (failed)

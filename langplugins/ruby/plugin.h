@@ -3,6 +3,7 @@
  *
  *   plugin.c      what langplugin.h asks for: open, preload, fork, close
  *   load.c        applications: loader.rb and streams.rb, which are compiled into the plugin, and what calls them
+ *   protect.c     calls into Ruby that may raise
  *   threads.c     Ruby's threads: one for each slot, and the main one, which takes signals
  *   request.c     one request: call the application, clean up whatever happens
  *   environ.c     the Rack environment of a request
@@ -17,7 +18,7 @@
  * Rack's, of versions 2.2 and 3.2.
  *
  * Ruby leaves C functions by longjmp: each function here that calls Ruby may not return, and whoever calls it keeps
- * nothing that somebody would have to free. rb_protect() stands around all of them, in request.c and load.c.
+ * nothing that somebody would have to free. protect() stands around all of them, in request.c and load.c.
  */
 #ifndef WEBSERVER_RUBY_PLUGIN_H
 #define WEBSERVER_RUBY_PLUGIN_H
@@ -99,6 +100,8 @@ struct input {
 	struct store store;
 };
 
+#define NAMES 64
+
 /* One slot's thread, and the request that it runs. */
 struct thread {
 	struct plugin *plugin;
@@ -108,6 +111,7 @@ struct thread {
 	VALUE common;			 /* plugin->common and what is remembered */
 	VALUE last[REMEMBERED];		 /* frozen strings */
 	VALUE *seen;			 /* long values of known fields, frozen, by their number */
+	VALUE names[NAMES];		 /* of fields without a number, frozen, by a sum of their bytes */
 	struct langplugin_field *fields; /* room for an answer's */
 	size_t field_room;
 	pthread_t native;
@@ -229,8 +233,12 @@ VALUE load_requested(struct plugin *plugin, const struct langplugin_request *req
 /* An exception as text for the log; one line of it goes to message if that is not NULL. Raises nothing. */
 void load_report(struct plugin *plugin, struct langplugin_call *call, VALUE error, char *message, size_t message_size);
 VALUE load_call(struct plugin *plugin, const char *name, int argc, const VALUE *argv);
-/* The exception that rb_protect() has stopped, and forgotten by Ruby; Qnil: it was none (a thread's end, a throw). */
+/* The exception that protect() has stopped, and forgotten by Ruby; Qnil: it was none (a thread's end, a throw). */
 VALUE load_error(void);
+
+/* ---- protect.c */
+/* As rb_protect(), which nothing else calls. */
+VALUE protect(VALUE (*function)(VALUE argument), VALUE argument, int *state);
 
 /* ---- stacks.c */
 void stacks_prepare(struct plugin *plugin);

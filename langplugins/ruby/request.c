@@ -126,7 +126,7 @@ static void shake_off(struct thread *thread)
 	int state;
 
 	while (RB_UNLIKELY(rb_thread_interrupted(thread->ruby))) {
-		rb_protect(check_interrupts, Qnil, &state);
+		protect(check_interrupts, Qnil, &state);
 		if (state) {
 			rb_set_errinfo(Qnil);
 			thread->host->log(NULL, LP_WARNING, text, sizeof(text) - 1);
@@ -186,7 +186,7 @@ static void guarded(struct thread *thread, VALUE (*function)(VALUE argument), vo
 {
 	int state;
 
-	rb_protect(function, (VALUE)argument, &state);
+	protect(function, (VALUE)argument, &state);
 	if (state)
 		load_report(thread->plugin, thread->call, load_error(), NULL, 0);
 }
@@ -221,7 +221,7 @@ static void settle(struct thread *thread, VALUE error)
 {
 	int state;
 	bool closes = !NIL_P(thread->body) && !is_plain_array(thread->body) &&
-		      rb_protect(wants_close, thread->body, &state) == Qtrue;
+		      protect(wants_close, thread->body, &state) == Qtrue;
 	struct after reply = {thread, Qnil, {Qnil}, 0, 0}, finished = reply;
 
 	if (!NIL_P(thread->env)) {
@@ -266,7 +266,7 @@ static VALUE run_guarded(VALUE argument)
 	struct thread *thread = (struct thread *)argument;
 	int state;
 
-	rb_protect(serve, argument, &state);
+	protect(serve, argument, &state);
 	VALUE error = state ? failed(thread) : Qnil;
 	settle(thread, error);
 	/* From here on the request is this thread's alone. */
@@ -284,7 +284,7 @@ static void *run(void *call)
 
 	shake_off(thread);
 	begin(thread, call);
-	rb_protect(run_guarded, (VALUE)thread, &state);
+	protect(run_guarded, (VALUE)thread, &state);
 	/* While it cleaned up: killed, most likely. */
 	if (state) {
 		load_report(thread->plugin, thread->call, load_error(), NULL, 0);

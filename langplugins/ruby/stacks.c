@@ -42,7 +42,7 @@ static VALUE make_text(VALUE argument)
 void stacks_write(struct plugin *plugin)
 {
 	int state, fd = atomic_exchange(&plugin->dump_to, -1);
-	VALUE text = rb_protect(make_text, (VALUE)plugin, &state);
+	VALUE text = protect(make_text, (VALUE)plugin, &state);
 
 	if (fd < 0)
 		return;

@@ -26,6 +26,8 @@ void thread_mark(struct thread *thread)
 	rb_gc_mark(thread->turn);
 	for (int i = 0; i < REMEMBERED; i++)
 		rb_gc_mark(thread->last[i]);
+	for (int i = 0; i < NAMES; i++)
+		rb_gc_mark(thread->names[i]);
 	for (unsigned i = 0; thread->seen && i < thread->host->known_count; i++)
 		rb_gc_mark(thread->seen[i]);
 	rb_gc_mark(thread->env);
@@ -47,6 +49,8 @@ static void make(struct plugin *plugin, struct thread *thread, unsigned number)
 	thread->partial = thread->trailers = thread->input.whole = Qnil;
 	for (int i = 0; i < REMEMBERED; i++)
 		thread->last[i] = Qnil;
+	for (int i = 0; i < NAMES; i++)
+		thread->names[i] = Qnil;
 	thread->common = rb_hash_dup(plugin->common);
 	thread->turn = rb_mutex_new();
 	VALUE *seen = ALLOC_N(VALUE, plugin->host->known_count);
@@ -93,7 +97,7 @@ static VALUE thread_main(void *argument)
 
 	thread->ruby = rb_thread_current();
 	rb_funcall(thread->ruby, rb_intern("name="), 1, rb_sprintf("slot %u", thread->number));
-	rb_protect(leave_lock, (VALUE)thread, &state);
+	protect(leave_lock, (VALUE)thread, &state);
 	/* Ruby has left the host's frames by a jump: this slot and what it owes to front ends cannot be saved. */
 	if (!thread->ended_well)
 		end_process(thread, "it was ended from outside between two requests");
@@ -150,17 +154,17 @@ void threads_run(void *state)
 
 	/* Not ignored, as the host has it: programs that the application starts would inherit that. */
 	sigaction(SIGPIPE, &(struct sigaction){.sa_handler = nothing, .sa_flags = SA_RESTART}, NULL);
-	rb_protect(start_all, (VALUE)plugin, &failed);
+	protect(start_all, (VALUE)plugin, &failed);
 	if (failed) {
 		load_report(plugin, NULL, load_error(), NULL, 0);
 		_exit(EXIT_THREADS);
 	}
 	while (atomic_load(&plugin->finished) < (unsigned)plugin->host->threads) {
-		rb_protect(wait_for_news, (VALUE)plugin, &failed);
+		protect(wait_for_news, (VALUE)plugin, &failed);
 		if (failed)
 			load_report(plugin, NULL, load_error(), NULL, 0);
 	}
-	rb_protect(join_all, (VALUE)plugin, &failed);
+	protect(join_all, (VALUE)plugin, &failed);
 	rb_set_errinfo(Qnil);
 }
 

@@ -34,8 +34,19 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("MEMORY", lambda entry: _size(entry, "pss")),
     ("", lambda entry: first_line(str(entry.get("message") or ""))),
 )
+COMPANION_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
+    ("COMPANION", lambda entry: entry.get("name")),
+    ("USER", lambda entry: entry.get("user")),
+    ("STATE", lambda entry: entry.get("state")),
+    ("READY", lambda entry: "yes" if entry.get("ready") else "no"),
+    ("AFTER", lambda entry: ", ".join(entry.get("after") or [])),
+    ("RESTARTS", lambda entry: entry.get("restarts")),
+    ("NEXT RUN", lambda entry: entry.get("next_run")),
+    ("", lambda entry: first_line(str(entry.get("message") or entry.get("said") or ""))),
+)
 NUMBERS = {
     "GEN", "PID", "AGE", "REQUESTS", "IDLE", "WORKING", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY",
+    "RESTARTS",
 }  # fmt: skip
 
 
@@ -46,6 +57,8 @@ def status_text(answer: Entry) -> str:
     parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
     if answer.get("groups"):
         parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
+    if answer.get("companions"):
+        parts.append("\n" + _table(COMPANION_COLUMNS, answer["companions"]))
     parts += [_takeover(entry) for entry in answer.get("groups", []) if isinstance(entry.get("takeover"), dict)]
     if isinstance(answer.get("draining"), dict):
         parts.append(

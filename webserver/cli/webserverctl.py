@@ -15,8 +15,12 @@ from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
 from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
-USAGE = "usage: webserverctl [--config FILE] status | reload | restart GROUP | upgrade | stop [--json]"
-WORDS = {"status": 0, "reload": 0, "restart": 1, "upgrade": 0, "stop": 0}  # command: words that follow it
+USAGE = (
+    "usage: webserverctl [--config FILE] status | reload | restart NAME | upgrade | start COMPANION | stop [COMPANION]"
+    " [--json]"
+)
+# command: how many words may follow it, each the name of a group or companion
+WORDS = {"status": (0,), "reload": (0,), "restart": (1,), "upgrade": (0,), "start": (1,), "stop": (0, 1)}
 PROGRESS = frozenset({"restart", "upgrade", "stop"})  # commands that say how far they are
 
 
@@ -32,12 +36,17 @@ def main() -> int:
             return 0
         if not words or words[0] not in WORDS:
             raise UsageError(f"unknown command {words[0]!r}" if words else "a command is missing")
-        if len(words) - 1 != WORDS[words[0]]:
-            raise UsageError("restart needs one group" if words[0] == "restart" else f"{words[0]} takes no words")
+        if len(words) - 1 not in WORDS[words[0]]:
+            needs = {
+                "restart": "needs one group or companion",
+                "start": "needs one companion",
+                "stop": "takes one name",
+            }
+            raise UsageError(f"{words[0]} {needs.get(words[0], 'takes no words')}")
     except UsageError as error:
         sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
         return 2
-    request: dict[str, Any] = {"op": words[0], **({"group": words[1]} if words[0] == "restart" else {})}
+    request: dict[str, Any] = {"op": words[0], **({"group": words[1]} if len(words) > 1 else {})}
     request["progress"] = words[0] in PROGRESS
     try:
         path = _control_socket(os.path.abspath(given.get("--config", DEFAULT_CONFIG)))

@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webserver.config.errors import ConfigError, ConfigErrors, Place
-from webserver.config.model import Config, Group, Listen, Logs, Route, Server, Site
+from webserver.config.model import Companion, Config, Group, Listen, Logs, Route, Server, Site
 
 if TYPE_CHECKING:
     from webserver.config.machine import Machine
 
-__all__ = ["Config", "ConfigError", "ConfigErrors", "Group", "Listen", "Logs", "Place", "Route", "Server", "Site",
-           "load", "show", "where"]  # fmt: skip
+__all__ = ["Companion", "Config", "ConfigError", "ConfigErrors", "Group", "Listen", "Logs", "Place", "Route", "Server",
+           "Site", "load", "show", "where"]  # fmt: skip
 
 
 def load(path: str, machine: Machine | None = None) -> Config:

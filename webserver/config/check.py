@@ -43,7 +43,7 @@ class Values:
 
 
 def check(document: Document, block: Block, section: str, machine: Machine) -> Values:
-    """The values of a section: `section` is server, logs, group or site."""
+    """The values of a section: `section` is server, logs, group, companion or site."""
     table = TABLE[section]
     result = Values(block)
     for name, entry in block.entries.items():
@@ -96,7 +96,8 @@ def _unknown_option(document: Document, block: Block, section: str, name: str, e
         advice = f"it is a section: [[[{name}]]], in a file of its own [{name}]"
     elif not advice or name not in TABLE[section]:
         elsewhere = [other for other in TABLE if name in TABLE[other]]
-        places = {"server": "[server]", "logs": "[logs]", "group": "a group", "site": "a site"}
+        places = {"server": "[server]", "logs": "[logs]", "group": "a group", "companion": "a companion",
+                  "site": "a site"}  # fmt: skip
         if name in SUBSECTIONS["site"] + SUBSECTIONS["group"]:
             advice = f"it is a section of a {'site' if name in SUBSECTIONS['site'] else 'group'}"
         elif elsewhere:

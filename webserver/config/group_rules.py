@@ -60,11 +60,16 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
                            f" not come with the server, and the group's language is {language.name}")  # fmt: skip
     _check_number(document, group)
     _check_paths(document, group, machine, user)
+    check_no_new_privs(document, group, machine)
+    return user
+
+
+def check_no_new_privs(document: Document, group: Values, machine: Machine) -> None:
+    """Also of companions."""
     if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
         document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
                        " started with no_new_privs, which nobody can take back", "start the server without it"
                        " (systemd: NoNewPrivileges=no)")  # fmt: skip
-    return user
 
 
 def _check_interface(document: Document, group: Values, language: Language) -> None:
@@ -189,7 +194,7 @@ def _application_advice(group: Values, application: str) -> str:
 
 
 def environment(document: Document, group: Values) -> tuple[dict[str, str], dict[str, Place]]:
-    """The variables of [[[environment]]] and of environment_file, and where each is given."""
+    """The variables of [[[environment]]] and of environment_file, and where each is given. Also of companions."""
     block = group.block.blocks.get("environment")
     entries = pairs(document, block, files.VARIABLE, "a variable's name: letters, digits and _")
     found, places = _texts(entries)
@@ -233,7 +238,10 @@ def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]
 
 
 def check_writers(document: Document, users: dict[str, User]) -> None:
-    """As root: no group may be able to write a file, or its directory, that root takes orders from."""
+    """As root: no group or companion may be able to write a file, or its directory, that root takes orders from.
+
+    `users`: by what they are users of ("group shop").
+    """
     for path, found in document.modes.items():
         for what, mode in ((path, found), (os.path.dirname(path), os.stat(os.path.dirname(path)))):
             for name, user in users.items():
@@ -241,5 +249,5 @@ def check_writers(document: Document, users: dict[str, User]) -> None:
                 bits = (mode.st_mode >> 6 if mode.st_uid == user.uid else
                         mode.st_mode >> 3 if mode.st_gid in user.gids else mode.st_mode)  # fmt: skip
                 if bits & 2 and not sticky:
-                    document.error(Place(path, 0), "", f"{what} can be written by group {name} (user {user.name}), so"
+                    document.error(Place(path, 0), "", f"{what} can be written by {name} (user {user.name}), so"
                                    " root must not read it", f"chown root {what}; chmod go-w {what}")  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import addresses, units
+from webserver.config import addresses, companion_times, units
 from webserver.config.model import Listen
 
 
@@ -62,6 +62,26 @@ def _preload(text: str, base: str) -> str:
     if not text:
         raise ValueError("it is empty")
     return path(text, base) if "/" in text or text.endswith(SCRIPTS) else text
+
+
+def _readiness(text: str, base: str) -> str:
+    """How a companion shows that it works, as its warden (webserver/warden/warden.h) is told."""
+    word, colon, rest = text.partition(":")
+    if text in ("started", "finished", "notify"):
+        return text
+    if word in ("output", "file") and colon:
+        if not rest:
+            raise ValueError(f"something must follow {word}:")
+        return text if word == "output" else f"file:{path(rest, base)}"
+    if not colon:
+        raise ValueError("")
+    # An address is kept with its family, and so may be written.
+    address = addresses.listen(text.removeprefix(f"{word}:") if word in ("inet", "inet6") else text, base)
+    return f"{address.family}:{addresses.listen_text(address).removeprefix('unix:')}"
+
+
+def _readiness_text(value: str) -> str:
+    return value.removeprefix("inet:").removeprefix("inet6:")
 
 
 def _host(text: str, base: str) -> str:
@@ -119,6 +139,21 @@ LISTEN = Kind(
     addresses.listen,
     addresses.listen_text,
     Listen,
+)
+COMPANION = Kind("companion", "the name of a companion", _matching(NAME.pattern), str, str)
+READINESS = Kind(
+    "readiness",
+    "started, finished, notify, output:EXPRESSION, file:PATH, unix:PATH or an address such as 127.0.0.1:6379",
+    _readiness,
+    _readiness_text,
+    str,
+)
+MOMENT = Kind(
+    "time of day",
+    "a time of day such as 03:15, sun 03:15 or mon-fri 22:00",
+    _alone(companion_times.moment_text),
+    str,
+    str,
 )
 HOST = Kind("host name", "a host name such as example.org, *.example.org or *", _host, str, str)
 FILE_NAME = Kind("file name", 'a file name without "/"', _matching(r"(?!\.{1,2}$)[^/\0]+"), str, str)

@@ -38,12 +38,14 @@ def _lines(loaded: Loaded) -> Iterator[str]:
             ("ini", group.ini),
             ("settings", group.settings),
         ):
-            own = [(name, value, loaded.inner[section, group.name, name]) for name, value in pairs]
-            own = [(name, value, place) for name, value, place in own if place is None or place.line]
-            if own:
-                yield f"[[[{section}]]]"
-                for name, value, place in own:
-                    yield _line(name, _quoted(value), place)
+            yield from _pairs(loaded, section, section, group.name, pairs)
+    if config.companions:
+        yield ""
+        yield "[companions]"
+    for companion in config.companions:
+        yield f"[[{companion.name}]]"
+        yield from _options(loaded.companions[companion.name], TABLE["companion"], companion)
+        yield from _pairs(loaded, "environment", "companion environment", companion.name, companion.environment)
     yield ""
     yield "[sites]"
     for site in config.sites:
@@ -53,6 +55,17 @@ def _lines(loaded: Loaded) -> Iterator[str]:
         for route in site.routes:
             place = loaded.inner["routes", site.name, route.pattern]
             yield _line(_quoted_name(route.pattern), _listed(route.targets), place)
+
+
+def _pairs(
+    loaded: Loaded, section: str, origin: str, owner: str, pairs: tuple[tuple[str, str], ...]
+) -> Iterator[str]:  # fmt: skip
+    own = [(name, value, loaded.inner[origin, owner, name]) for name, value in pairs]
+    own = [(name, value, place) for name, value, place in own if place is None or place.line]
+    if own:
+        yield f"[[[{section}]]]"
+        for name, value, place in own:
+            yield _line(name, _quoted(value), place)
 
 
 def _options(values: Values, table: dict[str, Option], owner: Any) -> Iterator[str]:

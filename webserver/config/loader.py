@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from webserver.config import files
 from webserver.config.check import Values, check
+from webserver.config.companion_rules import check_companion, check_companions
 from webserver.config.errors import ConfigErrors, Place
 from webserver.config.group_rules import check_group, check_writers, environment, ini, settings
 from webserver.config.machine import SEARCH, Machine, User
-from webserver.config.model import Config, Group, Logs, Server, Site
+from webserver.config.model import Companion, Config, Group, Logs, Server, Site
 from webserver.config.reader import Document, nothing_read, read
 from webserver.config.routes import check_hosts, check_routes
 from webserver.config.rules import check_logs, check_server
@@ -23,6 +24,7 @@ class Loaded:
     server: Values
     logs: Values
     groups: dict[str, Values]
+    companions: dict[str, Values]
     sites: dict[str, Values]
     # of group and variable, directive or setting, of site and pattern; None: by default
     inner: dict[tuple[str, str, str], Place | None] = field(default_factory=dict)
@@ -37,11 +39,18 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
     server = check(document, document.server, "server", machine)
     logs = check(document, document.logs, "logs", machine)
     groups = {name: check(document, block, "group", machine) for name, block in sorted(document.groups.items())}
+    companions = {
+        name: check(document, block, "companion", machine) for name, block in sorted(document.companions.items())
+    }
     sites = {name: check(document, block, "site", machine) for name, block in sorted(document.sites.items())}
 
     front = check_server(document, server, machine)
     check_logs(document, logs, machine, front)
-    users = {name: user for name, group in groups.items() if (user := check_group(document, group, machine))}
+    users = {f"group {name}": user for name, one in groups.items() if (user := check_group(document, one, machine))}
+    for name, one in companions.items():
+        if user := check_companion(document, one, machine):
+            users[f"companion {name}"] = user
+    check_companions(document, companions, groups, machine)
     if machine.root:
         check_writers(document, users)
     check_hosts(document, sites)
@@ -63,6 +72,11 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
                 **group.values,
             )
         )
+    built_companions = []
+    for name, one in companions.items():
+        variables, places = environment(document, one)
+        inner |= {("companion environment", name, variable): place for variable, place in places.items()}
+        built_companions.append(Companion(name=name, environment=tuple(variables.items()), **one.values))
     built_sites = []
     for name, site in sites.items():
         _check_directories(document, site, machine, front)
@@ -79,8 +93,9 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
         groups=tuple(built_groups),
         sites=tuple(built_sites),
         mime_types=types,
+        companions=tuple(built_companions),
     )
-    return Loaded(config, server, logs, groups, sites, inner)
+    return Loaded(config, server, logs, groups, companions, sites, inner)
 
 
 def _check_directories(document: Document, site: Values, machine: Machine, front: User | None) -> None:

@@ -96,11 +96,42 @@ class Group:
     restart_extra: int  # 0: as many as there are
     touch: tuple[str, ...]  # absolute
     watch: bool
+    after: tuple[str, ...]  # companions
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already
     environment: tuple[tuple[str, str], ...]
     ini: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A program that is supervised beside the groups."""
+
+    name: str
+    command: tuple[str, ...]  # argv; the first is an absolute path
+    directory: str
+    user: str  # "" when not root
+    group: str  # "" when not root
+    umask: int
+    no_new_privs: bool
+    environment_file: str  # absolute, or ""; its variables are in environment already
+    environment: tuple[tuple[str, str], ...]
+    instances: int
+    after: tuple[str, ...]  # companions
+    ready: str  # started, finished, notify, output:EXPRESSION, file:PATH, unix:PATH, inet:A:P, inet6:A:P
+    start_timeout: float
+    restart: str  # always, failure, never
+    stop_signal: str  # TERM, ...
+    stop_timeout: float  # 0: none
+    every: float  # 0: not set
+    at: tuple[str, ...]
+    timeout: float  # 0: none
+
+    @property
+    def timed(self) -> bool:
+        """It is run at times, instead of for as long as the server runs."""
+        return bool(self.every or self.at)
 
 
 @dataclass(frozen=True)
@@ -134,6 +165,7 @@ class Config:
     groups: tuple[Group, ...]  # by name
     sites: tuple[Site, ...]
     mime_types: tuple[tuple[str, str], ...]  # (extension without dot, type)
+    companions: tuple[Companion, ...] = ()  # by name
 
     def to_record(self) -> dict[str, Any]:
         """This configuration as JSON values: objects, lists, texts, numbers and booleans."""

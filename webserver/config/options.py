@@ -41,7 +41,7 @@ class Computed:
 
 @dataclass(frozen=True)
 class Option:
-    section: str  # server, logs, group, site
+    section: str  # server, logs, group, companion, site
     name: str
     kind: Kind
     help: str
@@ -103,6 +103,12 @@ def _processes(context: Context) -> str:
     return str(context.values["processes"])
 
 
+def _restart(context: Context) -> str:
+    if context.values["every"] or context.values["at"]:
+        return "never"
+    return "failure" if context.values["ready"] == "finished" else "always"
+
+
 _PRIMARY = Computed("the user's own", _user_group)
 
 OPTIONS = (
@@ -153,7 +159,9 @@ OPTIONS = (
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
     Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
            " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
-    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory before a file is used.",
+    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory for a client that is slower than"
+           " its worker. One that does not take as much in a tenth of a second has the rest kept in a file, so that the"
+           " worker is free; for a faster one the worker waits.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
            " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),
@@ -245,6 +253,7 @@ OPTIONS = (
            Computed("1; with interface = asgi 64", _threads), 1, SLOTS),
     Option("group", "start_timeout", kinds.TIME, "A worker must have loaded its application in this time.", "60s",
            1, 3600),
+    Option("group", "after", kinds.COMPANION, "Companions that must be ready before the group is started.", many=True),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
            " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
     Option("group", "drain_timeout", kinds.TIME, "A worker that is to go, as its group is restarted, reloaded or"
@@ -258,9 +267,46 @@ OPTIONS = (
     Option("group", "watch", kinds.SWITCH, "Whether a change of a file that the application has loaded restarts the"
            " group.", "no"),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
-           " is answered with 503.", "1000", 0, 1000000),
+           " is answered with 503. Each site has its turn; once somebody has waited for a second, or a quarter of"
+           " queue_timeout, the newest come first, and who has waited longest is refused.", "1000", 0, 1000000),
     Option("group", "queue_timeout", kinds.TIME, "A request that has waited this long for a worker is answered with"
            " 503.", "30s", 0.01, 3600),
+    # companion: what it runs, as whom
+    Option("companion", "command", kinds.TEXT, "The program and its arguments, one by one, as it gets them: no shell"
+           " reads them. In an argument {instance} stands for the number of the instance. The program must stay in the"
+           " foreground.", None, many=True, repeats=True),
+    Option("companion", "directory", kinds.PATH, "Working directory of the program.", "/"),
+    Option("companion", "user", kinds.USER, "The user that the program runs as.",
+           root="Required when started as root, and never one with user id 0; without root only one's own name is"
+           " possible."),
+    Option("companion", "group", kinds.USER_GROUP, "The user group that the program runs as.", _PRIMARY,
+           root="Has no meaning without root but for one's own."),
+    Option("companion", "umask", kinds.MODE, "Permissions that files made by the program do not get.", "022", 0, 0o777),
+    Option("companion", "no_new_privs", kinds.SWITCH, "Programs that it runs gain no privileges; a mailer that is"
+           " setuid or setgid needs no.", "yes"),
+    Option("companion", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It"
+           " may hold secrets: it is read before privileges are given up, must belong to the user who starts the"
+           " server, and nobody else may read it."),
+    Option("companion", "instances", kinds.WHOLE, "How many of it run at a time.", "1", 1, 256),
+    # companion: when
+    Option("companion", "after", kinds.COMPANION, "Companions that must be ready before this one is started, and that"
+           " end after it when the server does.", many=True),
+    Option("companion", "ready", kinds.READINESS, "How it shows that it works, for those that wait for it.", "started"),
+    Option("companion", "start_timeout", kinds.TIME, "It must be ready in this time; if it is not, it is killed and"
+           " counts as failed. With ready = finished, its work may take this long.", "60s", 0.1, 86400),
+    Option("companion", "every", kinds.TIME_OR_NONE, "It is run again and again, this long from one start to the next;"
+           " for the first time this long after the start of the server.", "none", 1, 86400 * 366, may_be_zero=True),
+    Option("companion", "at", kinds.MOMENT, "It is run at these times of day.", many=True),
+    Option("companion", "timeout", kinds.TIME_OR_NONE, "A run at a time that takes longer than this is stopped, as"
+           " stop_signal and stop_timeout say.", "none", 0.1, 86400 * 30, may_be_zero=True),
+    Option("companion", "restart", kinds.CHOICE, "When it is started again after it has ended by itself: always, only"
+           " after a failure (a status that is not 0, or a signal), or never.",
+           Computed("always; with every or at: never; with ready = finished: failure", _restart),
+           choices=("always", "failure", "never")),
+    Option("companion", "stop_signal", kinds.CHOICE, "The signal that asks it to end in order.", "TERM",
+           choices=("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "KILL")),
+    Option("companion", "stop_timeout", kinds.TIME_OR_NONE, "When it has been asked to end and this time is over, it is"
+           " killed. With none it is waited for as long as it takes.", "10m", 0.1, 86400 * 30, may_be_zero=True),
     # site
     Option("site", "hosts", kinds.HOST, "Host names of the site: example.org, *.example.org for every name below it, or"
            " * for every name that no other site has.", None, many=True),
@@ -288,5 +334,6 @@ SUBSECTIONS: dict[str, tuple[str, ...]] = {
     "server": (),
     "logs": (),
     "group": ("environment", "ini", "settings"),
+    "companion": ("environment",),
     "site": ("routes",),
 }

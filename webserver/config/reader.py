@@ -1,8 +1,8 @@
 """Files to blocks: which texts stand where, before anyone asks what they mean.
 
 Owns opening and including files, the shape of sections, and the place of every entry. It knows the sections' names and
-that a file in groups-enabled/ or sites-enabled/ is one group or site named after the file; it knows no option but
-`include`.
+that a file in groups-enabled/, companions-enabled/ or sites-enabled/ is one group, companion or site named after the
+file; it knows no option but `include`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from webserver.config.errors import ConfigError, Place, suggestion
 from webserver.config.kinds import NAME
 
 FILE_SIZE = 16 << 20  # a configuration file is text made by people; this is somebody's disk image
-SECTIONS = ("server", "logs", "groups", "sites")
-NAMED = {"groups": "groups-enabled", "sites": "sites-enabled"}  # section: directory whose files hold one each
+SECTIONS = ("server", "logs", "groups", "companions", "sites")
+NAMED = {name: f"{name}-enabled" for name in SECTIONS[2:]}  # section: directory whose files hold one each
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Document:
     server: Block
     logs: Block
     groups: dict[str, Block] = field(default_factory=dict)
+    companions: dict[str, Block] = field(default_factory=dict)
     sites: dict[str, Block] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)  # in reading order
     modes: dict[str, os.stat_result] = field(default_factory=dict)
@@ -164,7 +165,7 @@ def _block(document: Document, section: Any, at: lines.Path, index: lines.Index,
 
 
 def _add_sections(document: Document, tree: Block) -> list[tuple[Place, str]]:
-    """Add a file's [server], [logs], [groups] and [sites]; returns the files that it includes."""
+    """Add a file's sections; returns the files that it includes."""
     files: list[tuple[Place, str]] = []
     for name, entry in tree.entries.items():
         if name == "include":
@@ -172,7 +173,7 @@ def _add_sections(document: Document, tree: Block) -> list[tuple[Place, str]]:
             _remember_include(document, entry)
         else:
             document.error(entry.place, name, "found an option before the first section",
-                           "options stand in [server], [logs], [groups] or [sites]")  # fmt: skip
+                           "options stand in [server], [logs], [groups], [companions] or [sites]")  # fmt: skip
     for name, block in tree.blocks.items():
         if name in ("server", "logs"):
             into = document.server if name == "server" else document.logs
@@ -209,7 +210,7 @@ def _add_named(document: Document, kind: str, name: str, block: Block, place: Pl
     if NAME.fullmatch(name) is None:
         document.error(place, f"[{kind}]", f'found the name "{name}", expected at most 63 of a-z A-Z 0-9 . _ -,'
                        " not beginning with . or -")  # fmt: skip
-    known = document.groups if kind == "groups" else document.sites
+    known: dict[str, Block] = getattr(document, kind)
     if name in known:
         document.error(place, f"[{kind}] {name}", f"there is another {noun} of this name in {known[name].place}")
         return

@@ -1,10 +1,5 @@
 /*
- * Answers: their heads checked, their bodies on the way to the client, and credit for the worker.
- *
- * Body bytes go to the output as the messages they came in. When more than spool_memory of them wait for a slow client
- * they go to an unlinked file, and from there to the output with sendfile; so the worker is done long before the client
- * is. Credit is what has left or was absorbed so, plus the window: at most spool_memory + WIRE_RESPONSE_WINDOW bytes of
- * one answer are in memory, whatever the client or the worker does.
+ * Answers: their heads checked, and what their frames bring. What becomes of their bodies is absorb.c's.
  */
 #include <stddef.h>
 #include <string.h>
@@ -56,128 +51,6 @@ static bool head_ok(const struct wire_response *response, const char *data, size
 	       wire_is_value(data + response->reason.at, response->reason.size);
 }
 
-/* ---- the body */
-
-/* Of the bytes that wait in the output, those that lie in the spool file. */
-static uint64_t in_file(const struct exchange *x, uint64_t queued)
-{
-	uint64_t left = x->answer.given > queued ? x->answer.given - queued : 0, sum = 0;
-
-	for (unsigned i = 0; i < x->answer.run_count; i++) {
-		uint64_t from = x->answer.runs[i].from > left ? x->answer.runs[i].from : left;
-		if (x->answer.runs[i].to > from)
-			sum += x->answer.runs[i].to - from;
-	}
-	return sum;
-}
-
-/* True if size more bytes at x->answer.given can be noted as being in the file. */
-static bool note_run(struct exchange *x, uint64_t queued, uint64_t size)
-{
-	uint64_t given = x->answer.given, left = given > queued ? given - queued : 0;
-	unsigned n = x->answer.run_count, kept = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		if (x->answer.runs[i].to > left)
-			x->answer.runs[kept++] = x->answer.runs[i];
-	x->answer.run_count = kept;
-	if (kept > 0 && x->answer.runs[kept - 1].to == given) {
-		x->answer.runs[kept - 1].to = given + size;
-		return true;
-	}
-	if (kept == sizeof(x->answer.runs) / sizeof(x->answer.runs[0]))
-		return false;
-	x->answer.runs[kept].from = given;
-	x->answer.runs[kept].to = given + size;
-	x->answer.run_count++;
-	return true;
-}
-
-/* True: it is in the file and on its way from there. */
-static bool give_file(struct exchange *x, const char *data, size_t size, uint64_t queued, int *result)
-{
-	struct engine *e = exchange_engine(x);
-	struct spool *spool = &x->answer.spool;
-	uint64_t waits = in_file(x, queued);
-
-	spool_discard(spool, spool->end > waits ? spool->end - waits : 0);
-	if (!spool_write(e, spool, data, size, e->limits.spool_limit))
-		return false;
-	struct file *file = spool_file(spool);
-	if (file == NULL || !note_run(x, queued, size)) {
-		spool->end -= size; /* not looked at: written over by the next */
-		return false;
-	}
-	*result = reply_file(x->request, file, spool->end - size, size);
-	return true;
-}
-
-/* 0, or -1: the client is gone. */
-static int give(struct exchange *x, zmq_msg_t *message, const char *data, size_t size)
-{
-	struct request *r = x->request;
-	uint64_t most = exchange_engine(x)->limits.spool_memory;
-	int result = 0;
-
-	x->answer.received += size;
-	if (size == 0 || x->answer.discard) {
-		x->answer.given += size;
-		return 0;
-	}
-	uint64_t queued = reply_queued(r);
-	if (queued + size > most) {
-		if (reply_flush(r) < 0)
-			return -1;
-		queued = reply_queued(r);
-	}
-	/* In a tunnel it is the worker that waits: what was said an hour ago is of no use. */
-	if (!x->tunnel && queued + size > most && give_file(x, data, size, queued, &result))
-		;
-	else if (size <= SMALL_BODY)
-		result = reply_data(r, data, size);
-	else
-		result = reply_message(r, message, data, size);
-	x->answer.given += size;
-	return result;
-}
-
-void answer_credit(struct exchange *x, uint64_t queued)
-{
-	struct engine *e = exchange_engine(x);
-	struct slot *s = x->slot;
-
-	if (s == NULL || x->state != EXCHANGE_ANSWERING)
-		return;
-	uint64_t waits = in_file(x, queued), memory = queued > waits ? queued - waits : 0;
-	uint64_t most = x->tunnel ? 0 : e->limits.spool_memory, over = memory > most ? memory - most : 0;
-	uint64_t limit = x->answer.received - (over < x->answer.received ? over : x->answer.received) +
-			 WIRE_RESPONSE_WINDOW;
-	if (limit < x->answer.limit + WIRE_RESPONSE_WINDOW / 2)
-		return;
-	struct wire_credit credit = {
-		.head =
-			{
-				.kind = WIRE_CREDIT,
-				.size = sizeof(credit),
-				.serial = x->serial,
-				.request = x->index,
-				.slot = s->number,
-			},
-		.limit = limit,
-	};
-	zmq_msg_t message;
-	if (e->zmq->msg_init_size(&message, sizeof(credit)) < 0) {
-		channel_retry(x);
-		return;
-	}
-	memcpy(e->zmq->msg_data(&message), &credit, sizeof(credit));
-	/* What is not sent now is sent with the next: the limit is absolute. */
-	if (channel_send(s->worker->generation, &s->identity, &message) == 0)
-		x->answer.limit = limit;
-	else
-		channel_retry(x);
-}
-
 void answer_over(struct exchange *x)
 {
 	struct slot *s = x->slot;
@@ -189,6 +62,7 @@ void answer_over(struct exchange *x)
 	if (x->state != EXCHANGE_ABANDONED) {
 		exchange_move(x, EXCHANGE_ANSWERED);
 		timer_disarm(&x->deadline);
+		timer_disarm(&x->answer.pressed);
 		exchange_forget_body(x);
 	}
 }
@@ -246,7 +120,7 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 	int result = reply_begin(
 		r, response.status, reason, c->fields, (size_t)count, x->answer.length, tunnel ? REPLY_TUNNEL : 0);
 	if (result == 0)
-		result = give(x, message, data + response.body.at, response.body.size);
+		result = absorb(x, message, data + response.body.at, response.body.size);
 	conclude(x, result, last);
 	return true;
 }
@@ -299,7 +173,7 @@ bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_
 		tunnel_moved(x);
 	if (last)
 		answer_over(x);
-	int result = give(x, message, data + piece.data.at, piece.data.size);
+	int result = absorb(x, message, data + piece.data.at, piece.data.size);
 	if (result == 0 && count > 0)
 		result = reply_trailers(x->request, c->fields, (size_t)count);
 	if (result == 0 && piece.head.flags & WIRE_SHUT) {

@@ -231,7 +231,7 @@ int channel_make(struct engine *e)
 		c->share = 1;
 	c->watch_queue = timer_queue(e, STUCK_NS, watch_expired);
 	c->look_queue = timer_queue(e, LOOK_NS, look_expired);
-	return c->watch_queue != NULL && c->look_queue != NULL ? tunnels_limits(e) : -1;
+	return c->watch_queue != NULL && c->look_queue != NULL && absorb_make(c) == 0 ? tunnels_limits(e) : -1;
 }
 
 void channel_free(struct engine *e)

@@ -12,6 +12,7 @@
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
  *   bodies.c     request bodies: gathered, or streamed within the worker's credit
  *   block.c      a request as one flat block
+ *   absorb.c     what clients do not take yet of answers, and credit
  *   spool.c      unlinked files for what memory is too small for
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
  *   pages.c      workers' pages, which are hostile input
@@ -124,6 +125,7 @@ struct exchange {
 	uint64_t avoid; /* serial behind which it will not be placed again */
 	uint32_t index; /* the request's, which is another's once the client is gone */
 	uint8_t state, upload, owes, pins, reruns;
+	uint8_t lane;	    /* of its group's queue, or QUEUE_RETURNED */
 	bool answered_head; /* reply_begin was called */
 	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
@@ -151,8 +153,11 @@ struct exchange {
 			uint64_t from, to;
 		} runs[4]; /* parts of what was given that are in the spool file, in order */
 		unsigned run_count;
-		bool discard; /* HEAD, 204, 304: body bytes are not passed on */
-		bool shut;    /* a tunnel's worker says nothing more */
+		struct timer pressed;  /* armed: how much the client takes is being looked at */
+		uint64_t pressed_from; /* what had left when that began */
+		bool slow;	       /* the client is: what it does not take goes to the spool file */
+		bool discard;	       /* HEAD, 204, 304: body bytes are not passed on */
+		bool shut;	       /* a tunnel's worker says nothing more */
 	} answer;
 };
 
@@ -174,6 +179,16 @@ void exchange_fail(struct exchange *x, int status, unsigned retry_after, const c
 void exchanges_free(struct engine *e);
 
 /* ---- group.c, queue.c, generation.c, slots.c */
+#define QUEUE_LANES    32
+#define QUEUE_RETURNED QUEUE_LANES /* no lane: given back by a slot */
+
+/* Requests of the sites whose number has the same rest: each lane has its turn. */
+struct lane {
+	struct list turn;    /* in group->turns while somebody waits here */
+	struct list waiting; /* struct exchange.node, in the order in which they came */
+	uint32_t count;
+};
+
 struct group {
 	struct list node;
 	struct engine *engine;
@@ -183,10 +198,13 @@ struct group {
 	uint64_t queue_timeout_ns, request_timeout_ns;
 	struct timer_queue *deadlines; /* NULL: no request_timeout */
 	struct list generations;       /* newest first */
-	struct list queue;	       /* struct exchange.node */
-	struct list waiting;	       /* in channel->waiting while the queue is not empty */
+	struct list returned;	       /* struct exchange.node: before all others in the queue */
+	struct list turns;	       /* struct lane.turn */
+	struct lane lane[QUEUE_LANES];
+	struct list waiting; /* in channel->waiting while the queue is not empty */
 	uint32_t queued, exchanges, tunnels;
-	uint32_t fresh; /* of those queued: came in this turn, at the end of the queue */
+	uint32_t fresh; /* of those queued: came in this turn of the engine */
+	bool late;	/* overloaded: the newest come first */
 	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
 	bool elastic;
@@ -272,6 +290,7 @@ struct channel {
 	struct list recheck, due, waiting, watched, owing, ending, tunnels;
 	struct list retry; /* struct exchange.due: to be due at the next look */
 	struct timer_queue *watch_queue, *look_queue;
+	struct timer_queue *pressed;				      /* absorb.c */
 	struct timer_queue *tunnel_idle, *tunnel_grace, *tunnel_last; /* the first two: NULL for no limit */
 	struct timer watch, look;
 	uint64_t serial_base, counter;
@@ -291,7 +310,9 @@ void group_enqueue(struct exchange *x); /* its body is here, or will be streamed
 void group_sever(struct exchange *x);	/* its request is not its any more; x may be freed */
 void group_cancel(struct exchange *x);	/* tell slot and keeper that nobody waits for the answer */
 
-void queue_append(struct exchange *x); /* may refuse, and end the request */
+void queue_init(struct group *g);
+struct exchange *queue_next(const struct group *g); /* NULL: nobody waits */
+void queue_append(struct exchange *x);		    /* may refuse, and end the request */
 void queue_prepend(struct exchange *x);
 void queue_remove(struct exchange *x);
 void queue_place(struct group *g);
@@ -348,6 +369,9 @@ void frame_take(struct generation *gen, const void *identity, size_t identity_si
 bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 bool answer_inform(struct exchange *x, const char *data, size_t size);
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
+int absorb_make(struct channel *c);
+/* Bytes of the body, which lie in message. 0, or -1: the client is gone. */
+int absorb(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 void answer_credit(struct exchange *x, uint64_t queued);
 /* The worker has nothing more for it: the slot is free. x stays, for its client. */
 void answer_over(struct exchange *x);

@@ -105,6 +105,7 @@ void exchange_settle(struct exchange *x)
 	list_remove(&x->node);
 	list_remove(&x->due);
 	timer_disarm(&x->deadline);
+	timer_disarm(&x->answer.pressed);
 	exchange_forget_body(x);
 	spool_close(&x->answer.spool);
 	x->group->exchanges--;

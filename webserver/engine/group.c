@@ -68,6 +68,7 @@ static void part(struct exchange *x)
 
 	exchange_pin(x);
 	timer_disarm(&x->deadline);
+	timer_disarm(&x->answer.pressed);
 	x->request = NULL;
 	list_remove(&x->due);
 	if (x->slot != NULL) {
@@ -235,7 +236,7 @@ int engine_group(engine *e, uint32_t group, const struct engine_group_options *o
 		g->engine = e;
 		g->id = group;
 		list_init(&g->generations);
-		list_init(&g->queue);
+		queue_init(g);
 		list_append(&c->groups, &g->node);
 		c->table[group] = g;
 	} else if (strcmp(g->name, options->name) != 0) {
@@ -262,8 +263,7 @@ int engine_group_close(engine *e, uint32_t group)
 	c->table[group] = NULL;
 	while (!list_empty(&g->generations))
 		generation_close(list_entry(g->generations.next, struct generation, node));
-	while (g->queued > 0) {
-		struct exchange *x = list_entry(g->queue.next, struct exchange, node);
+	for (struct exchange *x; (x = queue_next(g)) != NULL;) {
 		queue_remove(x);
 		exchange_fail(x, 503, 1, "group \"%s\" has been removed", g->name);
 	}

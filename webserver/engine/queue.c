@@ -1,12 +1,37 @@
 /*
- * A group's queue: requests that wait for a slot. First in, first out and strictly so: what needs a free slot would
- * never get one if others were placed past it. Bounded in length and time; who waits longest is at its head.
+ * A group's queue: requests that wait for a slot, bounded in length and time.
+ *
+ * Each site has its turn, so that one which sends very many keeps no other waiting; sites share lanes where there are
+ * more of them. Within a lane first in, first out, until the longest wait is LATE: then more comes in than can be done,
+ * and who is served after seconds has given up, mostly. So the newest come first until the queue is empty: most are
+ * served quickly and the rest late, instead of all late.
+ *
+ * What is next is strictly so: what needs a free slot would never get one if others were placed past it.
  */
 #include "channel.h"
 
-#define WANTED_NS	20000000ull /* between two times that the same group asks for workers */
-#define WANTED_AFTER_NS 10000000ull /* a slot that is busy may be free before a worker could be there */
-#define RETRY_AFTER	1	    /* seconds */
+#define WANTED_NS	20000000ull   /* between two times that the same group asks for workers */
+#define WANTED_AFTER_NS 10000000ull   /* a slot that is busy may be free before a worker could be there */
+#define RETRY_AFTER	1	      /* seconds */
+#define LATE_NS		1000000000ull /* or a quarter of queue_timeout, if that is less */
+
+void queue_init(struct group *g)
+{
+	list_init(&g->returned);
+	list_init(&g->turns);
+	for (unsigned i = 0; i < QUEUE_LANES; i++)
+		list_init(&g->lane[i].waiting);
+}
+
+struct exchange *queue_next(const struct group *g)
+{
+	if (!list_empty(&g->returned))
+		return list_entry(g->returned.next, struct exchange, node);
+	if (list_empty(&g->turns))
+		return NULL;
+	const struct lane *lane = list_entry(g->turns.next, struct lane, turn);
+	return list_entry(g->late ? lane->waiting.previous : lane->waiting.next, struct exchange, node);
+}
 
 static void queued(struct exchange *x)
 {
@@ -36,7 +61,11 @@ void queue_append(struct exchange *x)
 		exchange_fail(x, 503, RETRY_AFTER, "group \"%s\" has been removed", g->name);
 		return;
 	}
-	list_append(&g->queue, &x->node);
+	x->lane = x->request->site != NULL ? (uint8_t)(x->request->site->id % QUEUE_LANES) : 0;
+	struct lane *lane = &g->lane[x->lane];
+	list_append(&lane->waiting, &x->node);
+	if (lane->count++ == 0)
+		list_append(&g->turns, &lane->turn);
 	g->fresh++;
 	queued(x);
 	engine_again(e);
@@ -46,7 +75,8 @@ void queue_append(struct exchange *x)
 void queue_prepend(struct exchange *x)
 {
 	exchange_move(x, EXCHANGE_QUEUED);
-	list_prepend(&x->group->queue, &x->node);
+	x->lane = QUEUE_RETURNED;
+	list_prepend(&x->group->returned, &x->node);
 	queued(x);
 	engine_again(x->group->engine);
 }
@@ -58,8 +88,40 @@ void queue_remove(struct exchange *x)
 	if (!list_linked(&x->node))
 		return;
 	list_remove(&x->node);
-	if (--g->queued == 0)
+	if (x->lane != QUEUE_RETURNED && --g->lane[x->lane].count == 0)
+		list_remove(&g->lane[x->lane].turn);
+	if (--g->queued == 0) {
 		list_remove(&g->waiting);
+		g->late = false;
+	}
+}
+
+/* There was no place for it: where queue_next has found it. */
+static void put_back(struct exchange *x, bool late)
+{
+	struct group *g = x->group;
+
+	queued(x);
+	g->late = late;
+	if (x->lane == QUEUE_RETURNED) {
+		list_prepend(&g->returned, &x->node);
+		return;
+	}
+	struct lane *lane = &g->lane[x->lane];
+	if (late)
+		list_append(&lane->waiting, &x->node);
+	else
+		list_prepend(&lane->waiting, &x->node);
+	if (lane->count++ == 0)
+		list_prepend(&g->turns, &lane->turn);
+}
+
+static void end_turn(struct group *g, unsigned number)
+{
+	if (number == QUEUE_RETURNED || g->lane[number].count == 0)
+		return;
+	list_remove(&g->lane[number].turn);
+	list_append(&g->turns, &g->lane[number].turn);
 }
 
 static bool has_slots(const struct group *g)
@@ -78,6 +140,19 @@ static bool may_grow(const struct group *g)
 	return false;
 }
 
+static bool somebody_waited(const struct group *g, uint64_t duration_ns)
+{
+	if (!list_empty(&g->returned))
+		return true;
+	for (const struct list *n = g->turns.next; n != &g->turns; n = n->next) {
+		const struct lane *lane = list_entry(n, struct lane, turn);
+		const struct exchange *first = list_entry(lane->waiting.next, struct exchange, node);
+		if (g->engine->now_ns - first->waits_ns >= duration_ns)
+			return true;
+	}
+	return false;
+}
+
 /* Said again for as long as requests wait. */
 static void queue_wanted(struct group *g)
 {
@@ -85,8 +160,7 @@ static void queue_wanted(struct group *g)
 
 	if (!may_grow(g) || (g->wanted_ns != 0 && e->now_ns - g->wanted_ns < WANTED_NS))
 		return;
-	const struct exchange *first = list_entry(g->queue.next, struct exchange, node);
-	if (has_slots(g) && e->now_ns - first->waits_ns < WANTED_AFTER_NS)
+	if (has_slots(g) && !somebody_waited(g, WANTED_AFTER_NS))
 		return;
 	g->wanted_ns = e->now_ns;
 	struct engine_event *event = event_push(e, EVENT_WANTED);
@@ -94,33 +168,53 @@ static void queue_wanted(struct group *g)
 	event->number = g->queued;
 }
 
-/* Of those that came in this turn the last are refused, if more wait than may. */
+/* Who has to go where more wait than may: of the lane with the most. */
+static struct exchange *superfluous(const struct group *g)
+{
+	const struct lane *most = NULL;
+
+	for (const struct list *n = g->turns.next; n != &g->turns; n = n->next) {
+		const struct lane *lane = list_entry(n, struct lane, turn);
+		if (most == NULL || lane->count > most->count)
+			most = lane;
+	}
+	if (most == NULL)
+		return NULL;
+	return list_entry(g->late ? most->waiting.next : most->waiting.previous, struct exchange, node);
+}
+
+/* For each that came in this turn and does not fit one is refused: the last to come, or who waits longest, if late. */
 static void queue_bound(struct group *g)
 {
-	for (g->fresh = g->fresh < g->queued ? g->fresh : g->queued; g->fresh > 0 && g->queued > g->queue_length;
-		g->fresh--) {
-		struct exchange *x = list_entry(g->queue.previous, struct exchange, node);
+	struct engine *e = g->engine;
+
+	for (; g->fresh > 0 && g->queued > g->queue_length; g->fresh--) {
+		struct exchange *x = superfluous(g);
+		if (x == NULL)
+			break;
+		bool late = g->late;
 		queue_remove(x);
-		g->engine->stats.queue_refused++;
+		e->stats.queue_refused++;
 		/* Its state stays: release finds it in no list. */
 		exchange_fail(x, 503, RETRY_AFTER,
-			"group \"%s\": %u requests wait for a free worker already, which is its queue_length; raise "
+			"group \"%s\": %u requests wait for a free worker already, which is its queue_length%s; raise "
 			"that, or processes or threads",
-			g->name, g->queued);
+			g->name, g->queued, late ? ", and this one has waited longest" : "");
 	}
 	g->fresh = 0;
 }
 
 void queue_place(struct group *g)
 {
-	while (g->queued > 0) {
-		struct exchange *x = list_entry(g->queue.next, struct exchange, node);
+	for (struct exchange *x; (x = queue_next(g)) != NULL;) {
+		unsigned lane = x->lane;
+		bool late = g->late;
 		queue_remove(x);
-		if (place(x))
-			continue;
-		list_prepend(&g->queue, &x->node);
-		queued(x);
-		break;
+		if (!place(x)) {
+			put_back(x, late);
+			break;
+		}
+		end_turn(g, lane);
 	}
 	g->look = false;
 	queue_bound(g);
@@ -130,23 +224,45 @@ void queue_place(struct group *g)
 	channel_look_later(g->engine);
 }
 
-static void queue_expire(struct group *g)
+static bool expire(struct exchange *x)
 {
+	struct group *g = x->group;
 	struct engine *e = g->engine;
 
-	while (g->queued > 0) {
-		struct exchange *x = list_entry(g->queue.next, struct exchange, node);
-		if (e->now_ns - x->waits_ns < g->queue_timeout_ns)
-			return;
-		queue_remove(x);
-		e->stats.queue_expired++;
-		/* Its state stays: release finds it in no list. */
-		exchange_fail(x, 503, RETRY_AFTER,
-			"group \"%s\": no worker was free for %.1f s, which is its queue_timeout; raise that, or "
-			"processes or "
-			"threads%s",
-			g->name, (double)g->queue_timeout_ns / 1e9, has_slots(g) ? "" : " (no worker is there at all)");
+	if (e->now_ns - x->waits_ns < g->queue_timeout_ns)
+		return false;
+	queue_remove(x);
+	e->stats.queue_expired++;
+	/* Its state stays: release finds it in no list. */
+	exchange_fail(x, 503, RETRY_AFTER,
+		"group \"%s\": no worker was free for %.1f s, which is its queue_timeout; raise that, or processes or "
+		"threads%s",
+		g->name, (double)g->queue_timeout_ns / 1e9, has_slots(g) ? "" : " (no worker is there at all)");
+	return true;
+}
+
+/* What has waited too long; and whether somebody has waited so long that the newest shall come first. */
+static void queue_expire(struct group *g)
+{
+	uint64_t late_ns = g->queue_timeout_ns / 4 < LATE_NS ? g->queue_timeout_ns / 4 : LATE_NS;
+	bool late = false;
+
+	for (struct list *n = g->returned.next, *next; n != &g->returned; n = next) {
+		next = n->next;
+		expire(list_entry(n, struct exchange, node));
 	}
+	for (struct list *n = g->turns.next, *next; n != &g->turns; n = next) {
+		struct lane *lane = list_entry(n, struct lane, turn);
+		next = n->next;
+		while (lane->count > 0 && expire(list_entry(lane->waiting.next, struct exchange, node)))
+			;
+		if (lane->count == 0)
+			continue;
+		const struct exchange *first = list_entry(lane->waiting.next, struct exchange, node);
+		late |= g->engine->now_ns - first->waits_ns >= late_ns;
+	}
+	/* It ends with the queue. */
+	g->late |= late;
 }
 
 void queue_look(struct engine *e)

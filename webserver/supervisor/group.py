@@ -132,7 +132,7 @@ class GroupRole:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        if self.state in (State.BACKOFF, State.FAILED):
+        if self.state in (State.NEW, State.BACKOFF, State.FAILED):
             door.change(self, State.STARTING, "a new generation serves")
         if self.state is State.STARTING:
             door.change(self, State.RUNNING, "a new generation serves")
@@ -211,6 +211,12 @@ class GroupRole:
         generation = self.current or (finishing[-1] if finishing else None)
         if generation is not None:
             generation.wanted(queued)
+
+    def hinder(self, message: str) -> None:
+        """It waits for something that will not be there soon. What it waits for may come all the same."""
+        if self.state is State.NEW:
+            self._parts.journal.error(f"{self.label}: {message}")
+            self._settle(message)
 
     def refuse(self, message: str) -> None:
         """It cannot even be tried: give it up with a message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from webserver.config import Group
@@ -14,6 +14,7 @@ from webserver.supervisor.parts import Parts
 from webserver.supervisor.states import State
 
 RESERVED = 1 << 30  # generation numbers of a program whose follower numbers on; they have 32 bits
+WaitFor = Callable[[Sequence[str], Callable[[], None], Callable[[str], None]], None]
 
 
 class Groups:
@@ -25,6 +26,8 @@ class Groups:
         self._counters: dict[str, int] = {}  # generations so far, likewise: a name may come back
         self._kept: dict[str, int] = {}  # what they were when the next server program was told of them
         self.roles: dict[str, GroupRole] = {}
+        # Who says when companions are ready; that of a server without companions.
+        self.wait_for: WaitFor = lambda names, ready, hindered: ready()
         self.gone: list[GroupRole] = []  # removed from the configuration, still finishing
         self.on_outdated: Callable[[str, str], None] = lambda name, file: None
 
@@ -58,7 +61,23 @@ class Groups:
             role.refuse(str(error))
             answer(str(error))
             return
-        self._role(config, identity).start(answer)
+        role = self._role(config, identity)
+        if not config.after:
+            role.start(answer)
+            return
+        role.message = f"waits for {', '.join(config.after)}"
+        answers = [answer]
+
+        def ready() -> None:
+            if role.state is State.NEW:
+                role.start(answers.pop() if answers else None)
+
+        def hindered(message: str) -> None:
+            if role.state is State.NEW:
+                role.hinder(message)
+                answers.pop()(message)
+
+        self.wait_for(config.after, ready, hindered)
 
     def replace(self, config: Group, answer: Answer) -> None:
         """A new generation of a group that is there; to be rolled, committed or abandoned after the answer.
@@ -70,10 +89,22 @@ class Groups:
         except IdentityError as error:
             answer(str(error))
             return
-        role = self.roles[config.name]
-        if role.coming is not None:
-            role.cancel("a reload came in between, with another configuration of the group")
-        role.replace(config, identity, answer)
+        answers = [answer]
+
+        def ready() -> None:
+            role = self.roles.get(config.name)
+            if answers and role is not None:
+                if role.coming is not None:
+                    role.cancel("a reload came in between, with another configuration of the group")
+                role.replace(config, identity, answers.pop())
+
+        def hindered(message: str) -> None:
+            answers.pop()(message)
+
+        if config.after:
+            self.wait_for(config.after, ready, hindered)
+        else:
+            ready()
 
     def retry_failed(self, names: Iterable[str]) -> None:
         """Try those again that were given up."""

@@ -166,18 +166,37 @@ class Nursery:
 
     def kill_orphans(self) -> int:
         """Kill what others' deaths have left to us (we are the subreaper); returns how many there are."""
-        try:
-            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as stream:
-                pids = [int(word) for word in stream.read().split()]
-        except (OSError, ValueError):
-            return 0
-        orphans = [pid for pid in pids if pid not in self._running and pid not in self._released]
+        orphans = self._orphans()
         for pid in orphans:
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
         return len(orphans)
+
+    def _orphans(self) -> list[int]:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as stream:
+                pids = [int(word) for word in stream.read().split()]
+        except (OSError, ValueError):
+            return []
+        return [pid for pid in pids if pid not in self._running and pid not in self._released]
+
+    def kill_left_by(self, warden: int) -> None:
+        """Kill what a dead warden has left to us: known by its session, or by the environment that it was started with.
+
+        That is little, and only where the warden was killed, as it leaves nobody behind by itself.
+        """
+        mark = b"WEBSERVER_WARDEN=%d" % warden
+        for pid in self._orphans() if warden else ():
+            try:
+                if os.getsid(pid) != warden:
+                    with open(f"/proc/{pid}/environ", "rb") as stream:
+                        if mark not in stream.read().split(b"\0"):
+                            continue
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
 
     def _failed(self, child: Child, text: str, on_end: OnEnd) -> None:
         ending = Ending(Event.EXITED, text, 0, 0, child.state)

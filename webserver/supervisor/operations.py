@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from webserver.supervisor.commands import Answer
+from webserver.supervisor.companions import Companions
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.journal import Journal
@@ -29,7 +30,7 @@ Tell = Callable[[str], None]  # a line of progress
 class Operations:
     def __init__(
         self, loop: Loop, journal: Journal, logs: Logs, listeners: Listeners, frontends: FrontEnds, groups: Groups,
-        path: str,
+        companions: Companions, path: str,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._journal = journal
@@ -37,6 +38,7 @@ class Operations:
         self._listeners = listeners
         self._frontends = frontends
         self._groups = groups
+        self._companions = companions
         self._path = path
         self._queue: deque[tuple[Operation, Answer]] = deque()
         self._busy = False
@@ -108,7 +110,10 @@ class Operations:
                 self._journal.notice("reloaded" + "".join(f"; {note}" for note in notes))
             done({"ok": not errors, "errors": errors, "notes": notes})
 
-        reload = Reload(self._loop, self._journal, self._logs, self._listeners, self._frontends, self._groups, reloaded)
+        reload = Reload(
+            self._loop, self._journal, self._logs, self._listeners, self._frontends, self._groups, self._companions,
+            reloaded,
+        )  # fmt: skip
         reload.run(self._path)
 
     def _next_restart(self, name: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from webserver.config import Config, Group, Listen
+from webserver.config import Companion, Config, Group, Listen
+from webserver.config.companion_order import needed
 from webserver.config.kinds import PROGRAMS
 
 # What processes get before exec, or hold for as long as they live.
@@ -24,6 +25,8 @@ class Plan:
     changed: tuple[Group, ...]
     adjusted: tuple[Group, ...]  # changed, but none of its processes need know
     removed: tuple[str, ...]
+    needed: tuple[Companion, ...]  # new, and new or changed groups wait for them
+    dismissed: tuple[str, ...]  # companions
 
 
 def plan(before: Config, after: Config) -> Plan:
@@ -39,7 +42,12 @@ def plan(before: Config, after: Config) -> Plan:
     old = {group.name: group for group in before.groups}
     new = {group.name: group for group in after.groups}
     both = [(old[name], group) for name, group in new.items() if name in old and group != old[name]]
-    live = [group for known, group in both if _with_live(known, group) == group]
+    live = [group for former, group in both if _with_live(former, group) == group]
+    groups = [group for name, group in new.items() if group != old.get(name)]
+    after_groups = needed(
+        {one.name: one.after for one in after.companions}, {name for group in groups for name in group.after}
+    )
+    known = {one.name for one in before.companions}
     return Plan(
         refused=tuple(refused),
         listen=tuple(one for one in after.server.listen if one not in before.server.listen),
@@ -49,6 +57,8 @@ def plan(before: Config, after: Config) -> Plan:
         changed=tuple(group for _, group in both if group not in live),
         adjusted=tuple(live),
         removed=tuple(name for name in old if name not in new),
+        needed=tuple(one for one in after.companions if one.name in after_groups - known),
+        dismissed=tuple(sorted(known - {one.name for one in after.companions})),
     )
 
 

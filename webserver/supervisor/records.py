@@ -77,13 +77,14 @@ def frontend_record(
 
 
 def public(config: Config) -> dict[str, Any]:
-    """The configuration as a front end gets it: without the groups' environments and settings, which hold secrets."""
+    """The configuration as a front end gets it: without companions, and what of groups may hold secrets."""
     record = config.to_record()
     for group in record["groups"]:
         group["environment"] = []
         group["ini"] = []
         group["settings"] = []
         group["arguments"] = []
+    record["companions"] = []
     return record
 
 

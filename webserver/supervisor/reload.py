@@ -1,9 +1,11 @@
 """A reload as a transaction: everything new is made and tried first; only when all of it works does anything change.
 
-The order: check; bind new addresses; let the logger open its new files; start the generations of new and changed
-groups. From here on nothing can be refused: front ends get the configuration, then the listeners; then new work goes to
-the new generations and the old ones finish. Addresses that go let nobody new in for a moment, until every handshake
-that was under way is over, then are emptied and closed.
+The order: check; bind new addresses; let the logger open its new files; start new companions that new or changed groups
+wait for; start the generations of those groups. From here on nothing can be refused: front ends get the configuration,
+then the listeners; then new work goes to the new generations and the old ones finish. Addresses that go let nobody new
+in for a moment, until every handshake that was under way is over, then are emptied and closed. Other companions are
+started, restarted and, when nothing old is left that may need them, ended: there can be only one of each, so none is
+tried out.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from webserver.config import ConfigErrors, Listen, load, where
+from webserver.supervisor.companions import Companions
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.journal import Journal
@@ -32,7 +35,7 @@ class Reload:
 
     def __init__(
         self, loop: Loop, journal: Journal, logs: Logs, listeners: Listeners, frontends: FrontEnds, groups: Groups,
-        done: Done,
+        companions: Companions, done: Done,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._journal = journal
@@ -40,12 +43,15 @@ class Reload:
         self._listeners = listeners
         self._frontends = frontends
         self._groups = groups
+        self._companions = companions
         self._done = done
         self._opened: list[Listen] = []
         self._started: list[str] = []
         self._replaced: list[str] = []
         self._errors: list[str] = []
         self._left = 0
+        self._notes: list[str] = []
+        self._halves = 2  # groups and companions
 
     def run(self, path: str) -> None:
         self._before = self._frontends.config
@@ -98,7 +104,20 @@ class Reload:
 
     def _welcome(self) -> None:
         if self._plan.added:
-            self._frontends.configure(self._before, self._start_groups, welcome=self._plan.added)
+            self._frontends.configure(self._before, self._start_companions, welcome=self._plan.added)
+        else:
+            self._start_companions()
+
+    def _start_companions(self) -> None:
+        if self._plan.needed:
+            self._companions.add(self._plan.needed, self._companions_started)
+        else:
+            self._start_groups()
+
+    def _companions_started(self, problems: list[str]) -> None:
+        if problems:
+            self._errors += problems
+            self._loop.soon(self._undo_groups)
         else:
             self._start_groups()
 
@@ -126,6 +145,7 @@ class Reload:
         for name in self._started:
             self._groups.roles[name].stop_now("the reload failed")
             self._groups.remove(name, lambda: None)
+        self._companions.remove(companion.name for companion in self._plan.needed)
         if self._plan.added:
             self._frontends.configure(self._before, _nothing, dismiss=self._plan.added)
         if self._plan.logs:
@@ -157,18 +177,32 @@ class Reload:
         gone = [listen for listen in self._plan.unlisten if listen in self._listeners.addresses]
         self._left = len(self._replaced) + len(self._plan.removed) + 1 + bool(gone)
         waiting = Waiting(self._loop, self._left, self._finished)
+        self._old = 1 + len(self._replaced) + len(self._plan.removed)
         if gone:
             self._frontends.vacate([one.id for listen in gone for one in self._listeners.addresses[listen].sockets])
             self._loop.after(VACATE, partial(self._vacate, gone))
             self._loop.after(VACATE + HANDSHAKE, partial(self._unlisten, gone, waiting))
         for name in self._replaced:
-            self._groups.roles[name].commit(waiting.one)
+            self._groups.roles[name].commit(partial(self._group_replaced, waiting))
         for name in self._plan.removed:
             self._groups.remove(name, partial(self._group_gone, waiting, name))
         for group in self._plan.adjusted:
             self._groups.roles[group.name].adjust(group)
         changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
         self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
+        self._companions.commit(self._after.companions, self._companions_done)
+        self._old_gone()
+        waiting.one()
+
+    def _old_gone(self) -> None:
+        self._old -= 1
+        if not self._old:
+            # Another reload may have brought one back meanwhile.
+            wanted = {companion.name for companion in self._frontends.config.companions}
+            self._companions.remove(name for name in self._plan.dismissed if name not in wanted)
+
+    def _group_replaced(self, waiting: Waiting) -> None:
+        self._old_gone()
         waiting.one()
 
     def _vacate(self, gone: list[Listen]) -> None:
@@ -186,10 +220,21 @@ class Reload:
 
     def _group_gone(self, waiting: Waiting, name: str) -> None:
         self._frontends.configure(self._frontends.config, _nothing, dismiss=[self._removed[name]])
+        self._old_gone()
         waiting.one()
 
     def _finished(self, left: int) -> None:
-        self._done([], [f"{left} old group generations still finish their requests"] if left else [])
+        self._answer([f"{left} old group generations still finish their requests"] if left else [])
+
+    def _companions_done(self, notes: list[str]) -> None:
+        self._answer(notes)
+
+    def _answer(self, notes: list[str]) -> None:
+        """Both halves have come to their end, or will in their own time."""
+        self._notes += notes
+        self._halves -= 1
+        if not self._halves:
+            self._done([], self._notes)
 
 
 def _nothing() -> None:

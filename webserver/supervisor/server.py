@@ -1,7 +1,8 @@
 """The supervisor: makes everything once, starts it in order, ends it in order.
 
-Start: run directory and its lock, listeners, logger, front ends, groups, "ready". End: front ends finish what they
-have, then the groups, then the logger, then the run directory. Nothing here decides about single processes.
+Start: run directory and its lock, listeners, logger, front ends, companions, groups, "ready". End: front ends finish
+what they have, then the groups, then the companions, then the logger, then the run directory. Nothing here decides
+about single processes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import prctl
 
 from webserver.config import Config
-from webserver.config.units import seconds_text
 from webserver.supervisor.commands import Answer, Commands, Tell
+from webserver.supervisor.companion import CompanionParts
+from webserver.supervisor.companions import Companions
+from webserver.supervisor.drain import Drain
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.handover import Inheritance, Program
@@ -43,7 +46,6 @@ SIGNALS = (
     signal.SIGCHLD,
 )  # fmt: skip
 ORPHAN_TURNS = 50  # looks, 10 ms apart, for the last orphans' ends
-TELL_EVERY = 0.5  # seconds between two looks at how far a drain is
 
 
 class StartError(Exception):
@@ -73,7 +75,6 @@ class Supervisor:
         self._stopping: list[tuple[Answer, Tell]] = []
         self._program = program
         self._inheritance = inheritance
-        self._drain_began = 0.0
         self._ending = False  # SIGTERM has been handed on to the program that serves
         self._worker = inheritance.worker if inheritance is not None else 0
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started; what groups get
@@ -140,7 +141,14 @@ class Supervisor:
                 self._open_files, self._next_worker,
             )
         )  # fmt: skip
+        self._companions = Companions(
+            CompanionParts(self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files)
+        )
+        self._companions.on_change = self._check_ready
+        self._companions.held = self._inheritance is not None
+        self._groups.wait_for = self._companions.wait_for
         self._frontends.groups = self._groups
+        self._drain = Drain(self._loop, self.journal, self._frontends, self._stop_now, self._tell_drain)
         self._succession = Succession(
             Handed(
                 self._loop, self._nursery, self.journal, self._listeners, self._frontends, self._groups, self._run,
@@ -151,12 +159,14 @@ class Supervisor:
         )  # fmt: skip
         self._frontends.on_change = self._check_ready
         self._operations = Operations(
-            self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups, self._path
-        )
+            self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups,
+            self._companions, self._path,
+        )  # fmt: skip
         try:
             named = self._inheritance is None
             self._commands = Commands(self._loop, self.journal, self._run.control, self._command, named)
             self._succession.commands = self._commands
+            self._succession.on_before_gone = self._companions.release
         except OSError as error:
             self._listeners.close_all()
             self._run.close()
@@ -167,6 +177,7 @@ class Supervisor:
         Overseer(
             self._loop, self._nursery, self.journal, self._logs, self._frontends, self._groups, self._operations
         ).start()
+        self._companions.start(self._config.companions)
         for group in self._config.groups:
             self._groups.start(group, self._group_answered)
 
@@ -192,8 +203,11 @@ class Supervisor:
             self._exit = 1
             self._stop_now()
             return
-        if all(one.state is State.RUNNING for one in frontends) and all(
-            role.settled for role in self._groups.roles.values()
+        groups = self._groups.roles.values()
+        if (
+            all(one.state is State.RUNNING for one in frontends)
+            and all(role.settled for role in groups)
+            and self._companions.settled()
         ):
             if problem := self._succession.take_over():
                 self.journal.plain(f"webserverd: error: {problem}")
@@ -224,14 +238,14 @@ class Supervisor:
         self._wish(wish)
 
     def _signal_follower(self, number: int) -> None:
-        forward(number, self._succession.follower, self._run.pid_file)
+        forward(number, self._succession.follower, 0)
         if number == signal.SIGINT or (number == signal.SIGTERM and self._ending):
             self._stop_now()
         self._ending = self._ending or number == signal.SIGTERM
 
     def _wish(self, wish: Wish) -> None:
         if wish is Wish.DRAIN:
-            self._drain()
+            self._end()
         elif wish is Wish.STOP:
             self._stop_now()
         elif wish is Wish.RELOAD:
@@ -246,12 +260,17 @@ class Supervisor:
         if op == "status":
             now = self._loop.now()
             found = status(
-                self._phase.value, self._started, now, self._frontends, self._groups, self._logs, self._listeners
-            )
+                self._phase.value, self._started, now, self._frontends, self._groups, self._companions, self._logs,
+                self._listeners,
+            )  # fmt: skip
             found["processes"] += self._succession.processes()
-            answer({"ok": True, "errors": [], **found, "draining": self._draining()})
+            answer({"ok": True, "errors": [], **found, "draining": self._drain.progress()})
         elif op == "reload":
             self._operations.reload(answer)
+        elif op in ("start", "stop", "restart") and message.get("group") in self._companions.roles:
+            self._companions.command(op, message["group"], answer)
+        elif op == "start" or (op == "stop" and "group" in message):
+            self._companions.command(op, message.get("group"), answer)
         elif op == "restart":
             self._operations.restart(message.get("group"), answer, tell)
         elif op == "upgrade":
@@ -263,7 +282,7 @@ class Supervisor:
         elif op == "stop":
             self._stopping.append((answer, tell))
             if self._phase is Phase.SERVING:
-                self._drain()
+                self._end()
         else:
             answer(refusal(f"unknown command {op!r}"))
 
@@ -273,7 +292,7 @@ class Supervisor:
         if generation is None and cause != "exited with status 0":
             self.journal.notice(f"process {pid}, left behind by another, {cause}")
 
-    def _drain(self) -> None:
+    def _end(self) -> None:
         if self._succession.waits:
             # The sockets are another program's still, and nothing has come to us.
             self._stop_now()
@@ -291,41 +310,25 @@ class Supervisor:
     def _finish_requests(self) -> None:
         self._phase = Phase.DRAINING
         self._operations.end()
-        self._drain_began = self._loop.now()
-        self._loop.after(self._config.server.shutdown_timeout, self._drained_too_long)
-        self._loop.after(TELL_EVERY, self._tell_drain)
+        self._companions.end()
+        self._drain.begin()
         self._frontends.drain(self._frontends_gone)
         self._listeners.close_all()
 
-    def _drained_too_long(self) -> None:
-        if self._phase is Phase.DRAINING:
-            limit = seconds_text(self._config.server.shutdown_timeout)
-            left = f"{self._frontends.connections} connections are" if self._frontends.alive() else "workers are"
-            self.journal.error(f"{left} left after shutdown_timeout = {limit}; what they have is cut off")
-            self._stop_now()
-
-    def _draining(self) -> dict[str, Any] | None:
-        """How far the server's end is; None: it does not end."""
-        if self._phase is Phase.SERVING:
-            return None
-        passed = self._loop.now() - self._drain_began
-        left = max(0.0, self._config.server.shutdown_timeout - passed)
-        return {"connections": self._frontends.connections, "seconds": round(passed, 1), "left": round(left, 1)}
-
-    def _tell_drain(self) -> None:
-        if self._phase is not Phase.DRAINING:
-            return
-        self._loop.after(TELL_EVERY, self._tell_drain)
-        connections = self._frontends.connections
+    def _tell_drain(self, connections: int, text: str) -> None:
         self._succession.tell(connections)
         for _, tell in self._stopping:
-            tell(f"{connections} connections are left" if self._frontends.alive() else "workers end")
+            tell(text)
 
     def _frontends_gone(self) -> None:
         if self._phase is Phase.DRAINING:
             self._groups.leave(self._groups_gone)
 
     def _groups_gone(self) -> None:
+        if self._phase is Phase.DRAINING:
+            self._companions.drain(self._companions_gone)
+
+    def _companions_gone(self) -> None:
         if self._phase is Phase.DRAINING:
             self.journal.notice("stopped")
             self.journal.close()
@@ -336,13 +339,14 @@ class Supervisor:
         if self._phase is Phase.STOPPING:
             return
         self._phase = Phase.STOPPING
-        self._drain_began = self._drain_began or self._loop.now()
+        self._drain.end()
         self._succession.cancel("the server stops now")
         self._operations.end()
         self._frontends.drain(lambda: None)
         self._listeners.close_all()
         self.journal.notice("stopped at once")
         self._groups.stop_now("the server stops now")
+        self._companions.stop_now("the server stops now")
         for child in self._nursery.children():
             if child.kind != "logger":
                 self._nursery.stop_now(child, "the server stops now")

@@ -17,19 +17,26 @@ class State(Enum):
     RUNNING = "running"  # has said so
     DRAINING = "draining"  # asked to finish what it has, without a time limit
     STOPPING = "stopping"  # told to end now; killed if it does not
+    WAITING = "waiting"  # its time, or what it depends on, has to come first
     BACKOFF = "backoff"  # it ended too soon; will be started again at a known time ("retrying")
     FAILED = "failed"  # it will not be started again unless somebody asks ("gave up")
+    ENDED = "ended"  # its work is done, or it was told to end; started again only if somebody asks
     GONE = "gone"  # has ended and is not wanted back
 
 
+# Where a process that has ended can be.
+_OVER = frozenset({State.WAITING, State.BACKOFF, State.FAILED, State.ENDED, State.GONE})
+
 EDGES: dict[State, frozenset[State]] = {
-    State.NEW: frozenset({State.STARTING, State.FAILED, State.GONE}),
-    State.STARTING: frozenset({State.RUNNING, State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.GONE}),
-    State.RUNNING: frozenset({State.DRAINING, State.STOPPING, State.BACKOFF, State.FAILED, State.GONE}),
-    State.DRAINING: frozenset({State.STOPPING, State.GONE}),
-    State.STOPPING: frozenset({State.BACKOFF, State.FAILED, State.GONE}),
-    State.BACKOFF: frozenset({State.STARTING, State.FAILED, State.GONE}),
-    State.FAILED: frozenset({State.STARTING, State.GONE}),
+    State.NEW: frozenset({State.STARTING, State.WAITING, State.FAILED, State.ENDED, State.GONE}),
+    State.STARTING: frozenset({State.RUNNING, State.DRAINING, State.STOPPING}) | _OVER,
+    State.RUNNING: frozenset({State.DRAINING, State.STOPPING}) | _OVER,
+    State.DRAINING: frozenset({State.STOPPING}) | _OVER,
+    State.STOPPING: _OVER,
+    State.WAITING: frozenset({State.STARTING, State.FAILED, State.ENDED, State.GONE}),
+    State.BACKOFF: frozenset({State.STARTING, State.FAILED, State.ENDED, State.GONE}),
+    State.FAILED: frozenset({State.STARTING, State.WAITING, State.ENDED, State.GONE}),
+    State.ENDED: frozenset({State.STARTING, State.WAITING, State.GONE}),
     State.GONE: frozenset(),
 }
 

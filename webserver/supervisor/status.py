@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
+from webserver.supervisor.companion import Instance
+from webserver.supervisor.companion_role import CompanionRole
+from webserver.supervisor.companions import Companions
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.generation import Generation
 from webserver.supervisor.group import GroupRole
@@ -17,19 +21,23 @@ from webserver.wire.page import Page
 
 
 def status(
-    phase: str, started: float, now: float, frontends: FrontEnds, groups: Groups, logs: Logs, listeners: Listeners
-) -> dict[str, Any]:
+    phase: str, started: float, now: float, frontends: FrontEnds, groups: Groups, companions: Companions, logs: Logs,
+    listeners: Listeners,
+) -> dict[str, Any]:  # fmt: skip
     processes = [_process("supervisor", "", os.getpid(), phase, now - started)]
     processes.append(_child(logs.child, now))
     processes += [_frontend(one, now) for one in frontends.all]
     for generation in groups.generations():
         processes.append(_manager(generation, now))
         processes += [_worker(generation, worker, now) for worker in generation.workers.values()]
+    roles = [*companions.roles.values(), *companions.gone]
+    processes += [_instance(role, one, now) for role in roles for one in role.all]
     return {
         "listen": [str(address) for address in listeners.addresses.values()],
         "separated": os.geteuid() == 0,
         "processes": processes,
         "groups": [_group(role, frontends) for role in (*groups.roles.values(), *groups.gone)],
+        "companions": [_companion(role) for role in roles],
     }
 
 
@@ -129,3 +137,39 @@ def _queued(frontend: FrontEnd, group: str) -> int:
     entry = groups.get(group) if isinstance(groups, dict) else None
     queued = entry.get("queued", 0) if isinstance(entry, dict) else 0
     return queued if isinstance(queued, int) else 0
+
+
+def _instance(role: CompanionRole, one: Instance, now: float) -> dict[str, Any]:
+    """The process id is the program's, as its warden says."""
+    child = one.child
+    return _process(
+        "companion",
+        child.name,
+        one.pid,
+        child.state.value,
+        now - child.started if child.alive else 0.0,
+        companion=role.name,
+        warden=child.pid or None,
+        user=one.identity.user,
+        ready=one.is_ready,
+        restarts=one.restarts,
+        said=one.said,
+        message=one.message or child.why,
+    )
+
+
+def _companion(role: CompanionRole) -> dict[str, Any]:
+    at = role.next_run()
+    return {
+        "name": role.name,
+        "user": role.identity.user if role.identity is not None else None,
+        "state": role.state.value,
+        "ready": role.ready,
+        "instances": len(role.instances),
+        "after": list(role.config.after),
+        "next_run": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else None,
+        "skipped": role.skipped,
+        "restarts": sum(one.restarts for one in role.instances),
+        "said": next((one.said for one in role.instances if one.said), ""),
+        "message": role.message,
+    }

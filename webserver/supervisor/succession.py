@@ -28,6 +28,7 @@ class Succession:
         self._before_connections = 0
         self.commands: Commands
         self.waits = inheritance is not None  # for its turn: another program serves
+        self.on_before_gone: Callable[[], None] = lambda: None
         self.follower = 0  # pid of the program that serves now
         if inheritance is not None:
             server.groups.continue_from(inheritance.ids, inheritance.generations)
@@ -144,3 +145,4 @@ class Succession:
         self._server.journal.notice(f"process {self._before}, which served before, has ended")
         self._before = 0
         self._server.run.remove_strangers()
+        self.on_before_gone()

@@ -159,9 +159,9 @@ OPTIONS = (
     Option("server", "max_fields", kinds.WHOLE, "Largest number of fields in a request.", "100", 10, FIELDS),
     Option("server", "spool", kinds.PATH, "Directory for answers that are faster than their client, and for gathered"
            " bodies; the files in it have no name and vanish with their request.", "/var/tmp"),
-    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory for a client that is slower than"
-           " its worker. One that does not take as much in a tenth of a second has the rest kept in a file, so that the"
-           " worker is free; for a faster one the worker waits.",
+    Option("server", "spool_memory", kinds.SIZE, "This much of an answer is kept in memory for a client that is slower"
+           " than its worker. One that does not take as much in a tenth of a second has the rest kept in a file, so"
+           " that the worker is free; for a faster one the worker waits.",
            "1m", 65536, 1 << 30),
     Option("server", "spool_limit", kinds.SIZE, "This much of an answer is kept in its file before the worker has to"
            " wait for the client; a body that a route gathers may be as large.", "1g", 0, 1 << 44),

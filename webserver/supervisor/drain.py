@@ -14,7 +14,7 @@ TELL_EVERY = 0.5  # seconds between two looks at how far it is
 
 
 class Drain:
-    """`too_long` is called when shutdown_timeout is over, `tell` again and again: connections, and a line for people."""
+    """`too_long` is called when shutdown_timeout is over, `tell` again and again: connections, and that in words."""
 
     def __init__(
         self, loop: Loop, journal: Journal, frontends: FrontEnds, too_long: Callable[[], None],

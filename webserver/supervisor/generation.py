@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from webserver.config import Group
 from webserver.config.units import seconds_text
+from webserver.supervisor.cgroups import Cgroups
 from webserver.supervisor.crew import Crew
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
@@ -22,7 +23,7 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.policy import START_MARGIN, WANTED_EVERY, Event, Stuck
-from webserver.supervisor.process import Child
+from webserver.supervisor.process import NOWHERE, Child, Room
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import Stage, State, next_stage
@@ -45,6 +46,7 @@ class Parts:
     frontend_identity: Identity
     null: int
     open_files: tuple[int, int]  # limits of groups
+    cgroups: Cgroups
     next_worker: Callable[[], int]
 
 
@@ -66,6 +68,7 @@ class Generation:
     prove: bool = False  # it is to replace another one: on demand or not, a worker shows first that it can
     stage: Stage = Stage.BINDING
     directory: str = ""
+    room: Room = NOWHERE
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
     failure: str = ""  # what was said last about why it does not start
@@ -98,6 +101,7 @@ class Generation:
         """Make the directory and have front ends bind there. Raises OSError."""
         parts = self.parts
         self.directory = parts.run.make_generation(self.group_id, self.number, parts.frontend_identity, self.identity)
+        self.room = Room(self.directory, parts.cgroups.make(self.config, self.number))
         parts.frontends.send_all({"op": "generation", **self.record()})
 
     def record(self) -> dict[str, Any]:
@@ -180,8 +184,7 @@ class Generation:
         self._check_drained()
 
     def broken(self, frontend: FrontEnd, reason: str) -> None:
-        text = f"{self.label}: {frontend.label} closed its connections: {reason}"
-        self.parts.journal.error(text)
+        self.parts.journal.error(f"{self.label}: {frontend.label} closed its connections: {reason}")
         if self.stage is Stage.BINDING:
             self.failure = reason
             self._close(reason)
@@ -259,15 +262,14 @@ class Generation:
 
     def _spawn(self) -> None:
         parts = self.parts
-        source = f"group {self.config.name}"
         try:
-            pipe, log = parts.logs.new_pipe("error", source, waits=True)
+            pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
         record = manager_record(self.config, self.number, self._frontend_list(), self.prove)
-        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log)
+        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log, self.room)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
         os.close(log)
@@ -356,6 +358,7 @@ class Generation:
             self.parts.nursery.door.change(self.manager, State.GONE, why)
         self.parts.frontends.send_all({"op": "close-generation", **self._named()})
         self.parts.run.remove_generation(self.directory)
+        self.parts.cgroups.remove(self.room.cgroup)
         self.owner.generation_closed(self)
 
     def _named(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Groups:
     def start(self, config: Group, answer: Answer) -> None:
         """A group that is new. `answer` learns how its first start ends."""
         try:
-            identity = resolve(config.user, config.group, f"group {config.name}")
+            identity = resolve(config.user, config.group, f"group {config.name}", config.groups)
         except IdentityError as error:
             role = self._role(config, None)
             role.refuse(str(error))
@@ -57,7 +57,7 @@ class Groups:
     def replace(self, config: Group, answer: Answer) -> None:
         """A new generation of a group that is there; to be committed or abandoned after the answer."""
         try:
-            identity = resolve(config.user, config.group, f"group {config.name}")
+            identity = resolve(config.user, config.group, f"group {config.name}", config.groups)
         except IdentityError as error:
             answer(str(error))
             return

@@ -16,6 +16,8 @@ from typing import Any
 import prctl
 
 from webserver.config import Config
+from webserver.supervisor.audit import Audits
+from webserver.supervisor.cgroups import Cgroups
 from webserver.supervisor.commands import Answer, Commands
 from webserver.supervisor.companion import CompanionParts
 from webserver.supervisor.companions import Companions
@@ -117,12 +119,13 @@ class Supervisor:
         self._frontends = FrontEnds(
             self._loop, self._nursery, self.journal, self._logs, self._listeners, identity, self._config, self._null
         )
-        self._groups = Groups(
-            Parts(
-                self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
-                self._open_files, self._next_worker,
-            )
+        self._cgroups = Cgroups(self._loop, self.journal, server.run)
+        parts = Parts(
+            self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
+            self._open_files, self._cgroups, self._next_worker,
         )  # fmt: skip
+        self._groups = Groups(parts)
+        self._audits = Audits(parts, self._groups, self._listeners.names)
         self._companions = Companions(
             CompanionParts(self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files)
         )
@@ -239,6 +242,8 @@ class Supervisor:
             self._companions.command(op, message.get("group"), answer)
         elif op == "restart":
             self._operations.restart(message.get("group"), answer)
+        elif op == "audit":
+            self._audits.start(message.get("group"), message.get("files"), answer)
         elif op == "reopen":
             self._logs.reopen()
             answer({"ok": True, "errors": []})
@@ -258,6 +263,7 @@ class Supervisor:
     def _drain(self) -> None:
         self._phase = Phase.DRAINING
         self._operations.end()
+        self._audits.end()
         self._companions.end()
         # The front ends take what is in the queues and close them; ours must not keep them open.
         self._listeners.vacate_all()
@@ -323,6 +329,7 @@ class Supervisor:
             self._loop.stop()
 
     def _close(self) -> None:
+        self._cgroups.close()
         self._run.close()
         for answer in self._stopping:
             answer({"ok": True, "errors": []})

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from gevent import get_hub, sleep, spawn
+from gevent import get_hub, sleep, spawn, spawn_later
 from gevent.event import Event
 from gevent.socket import wait_read
 
@@ -65,7 +65,7 @@ class FrontEnd:
         self._listeners: dict[int, tuple[int, str, int]] = {}
         self._vacated: set[int] = set()
         self._waiting: dict[int, int] = {}  # by group: requests that wait, as it has not been said yet
-        self._saying = get_hub().loop.timer(WANTED_SECONDS)
+        self._saying = False  # it was said a moment ago
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
             lib.EVENT_GREEN: self._green,
@@ -291,16 +291,17 @@ class FrontEnd:
     def _wanted(self, event: Any) -> None:
         """At once, unless it is soon after the last time: many groups may want workers at the same time."""
         self._waiting[event.group] = event.number
-        if not self._saying.active:
+        if not self._saying:
             self._say_wanted()
 
     def _say_wanted(self) -> None:
         some = list(self._waiting.items())[:WANTED_GROUPS]
+        self._saying = bool(some)
         if not some:
             return
         for group, _ in some:
             del self._waiting[group]
-        self._saying.start(self._say_wanted)
+        spawn_later(WANTED_SECONDS, self._say_wanted)
         self._tell({"op": "wanted", "groups": {self._routing.groups.name(group): queued for group, queued in some}})
 
     def _broken_event(self, event: Any) -> None:

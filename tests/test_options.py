@@ -107,6 +107,7 @@ SHOWN: dict[str, str] = {
     "group.threads": "test_architecture.py::test_threads_and_processes_are_as_configured",
     "group.start_timeout": "test_start_timeout",
     "group.request_timeout": "test_request_timeout",
+    "group.quarantine": "test_quarantine.py::test_a_request_that_ends_workers",
     "group.queue_length": "test_queue_length",
     "group.queue_timeout": "test_queue_timeout",
     "group.after": "test_companions.py::test_ready_and_the_order_of_start_and_end",

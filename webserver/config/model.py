@@ -118,6 +118,7 @@ class Group:
     queue_timeout: float
     request_timeout: float  # 0: none
     start_timeout: float
+    quarantine: int  # 0: none
     after: tuple[str, ...]  # companions
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already

@@ -284,6 +284,9 @@ OPTIONS = (
     Option("group", "after", kinds.COMPANION, "Companions that must be ready before the group is started.", many=True),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
            " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
+    Option("group", "quarantine", kinds.WHOLE, "A request, by site, method and target, that was running in so many"
+           " workers in a row when they died, all within a minute, is not run for a minute and answered with 503; with"
+           " 0 never.", "3", 0, 1000),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
            " is answered with 503. Each site has its turn; once somebody has waited for a second, or a quarter of"
            " queue_timeout, the newest come first, and who has waited longest is refused.", "1000", 0, 1000000),

@@ -6,6 +6,7 @@ refusal. What is asked is done elsewhere (`Handler`); long operations answer whe
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ CLIENTS = 16
 LINE_LIMIT = 65536
 IDLE = 30.0  # seconds for a request to arrive
 BACKLOG = 16
+STARVED_WAIT = 0.1  # seconds until there may be a descriptor for the next client
 
 Answer = Callable[[dict[str, Any]], None]
 Handler = Callable[[dict[str, Any], Answer], None]
@@ -65,13 +67,21 @@ class Commands:
     def _accept(self, readable: bool, writable: bool) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # It stays readable: looked at again when there may be a descriptor for it.
+                self._loop.unwatch(self._listener.fileno())
+                self._loop.after(STARVED_WAIT, self._listen_again)
             return
         sock.setblocking(False)
         if len(self._clients) >= CLIENTS:
             sock.close()
             return
         self._clients.add(Client(self._loop, sock, self._request, self._clients.discard))
+
+    def _listen_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.watch(self._listener.fileno(), self._accept)
 
     def _request(self, client: Client, line: bytes) -> None:
         uid = client.uid()

@@ -55,6 +55,7 @@ class Owner(Protocol):
     def generation_failed(self, generation: Generation, message: str) -> None: ...
     def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
     def generation_closed(self, generation: Generation) -> None: ...
+    def worker_died(self, worker: Worker, cause: str) -> None: ...
 
 
 @dataclass(eq=False)
@@ -241,11 +242,9 @@ class Generation:
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
         if not orderly:
-            self.parts.journal.error(
-                f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
-            )
+            self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self.crew.forget(worker, cause)
+        self.crew.forget(worker, cause, excused=worker.told is not None)  # told to go, and killed since
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         if self.stage is Stage.LOADING and not was_ready and not orderly:

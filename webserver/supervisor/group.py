@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from webserver.config import Group
+from webserver.supervisor.crashes import Crashes
 from webserver.supervisor.generation import Generation, Parts
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loop import Timer
 from webserver.supervisor.nursery import Ending
 from webserver.supervisor.policy import Backoff, GiveUp, Restart, after_end
 from webserver.supervisor.states import Stage, State
+from webserver.supervisor.workers import Worker
 
 Answer = Callable[[str], None]  # "" or what went wrong
 
@@ -38,6 +40,7 @@ class GroupRole:
         self._next_generation = next_generation
         self._replacement = (config, identity)
         self._backoff = Backoff()
+        self._crashes = Crashes()
         self._started = 0.0
         self._retry: Timer | None = None
         self._answer: tuple[Generation, Answer] | None = None  # of start or replace
@@ -213,6 +216,16 @@ class GroupRole:
                 if not waited:
                     self._waiting.remove(entry)
                     done()
+
+    def worker_died(self, worker: Worker, cause: str) -> None:
+        journal = self._parts.journal
+        journal.error(f"worker {worker.number} of group {self.name} (process {worker.pid}): {cause}")
+        self._crashes, count = self._crashes.after(self._parts.loop.now())
+        if count:
+            journal.error(
+                f"{self.label}: {count} workers have ended unasked within a minute, the last: {cause}; each is started"
+                " again later than the one before it"
+            )
 
     def _new(self, config: Group, identity: Identity | None, prove: bool = False) -> Generation:
         assert identity is not None, "a group without an identity is refused, not started"

@@ -134,6 +134,13 @@ class Groups:
 
     def frontend_says(self, frontend: FrontEnd, message: dict[str, Any]) -> None:
         op = message["op"]
+        if op in ("suspect", "cleared"):
+            # Of requests that end workers: what one front end has seen counts in all of them.
+            told = {"op": op, "group": str(message["group"]), "name": str(message["name"])}
+            for other in self._parts.frontends.alive():
+                if other is not frontend:
+                    self._parts.frontends.send(other, told)
+            return
         if op == "wanted":
             self._wanted(message["groups"])
             return

@@ -31,6 +31,7 @@ class RunDirectory:
 
     def __init__(self, path: str) -> None:
         """Make it if needed and lock it. Raises RunError."""
+        self._unremoved: list[str] = []
         self.path = path
         self._lock = -1
         if len(os.fsencode(path + LONGEST_NAME)) > SOCKET_PATH_LIMIT:
@@ -72,10 +73,16 @@ class RunDirectory:
         return path
 
     def remove_generation(self, path: str) -> None:
-        try:
-            _remove_directory(path)
-        except OSError:
-            pass  # it is cleared at the next start
+        """What cannot be removed now, for want of a descriptor for instance, is with the next one."""
+        self._unremoved.append(path)
+        for one in list(self._unremoved):
+            try:
+                _remove_directory(one)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
+            self._unremoved.remove(one)
 
     def close(self) -> None:
         """Remove what is ours and give the lock back."""

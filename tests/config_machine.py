@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from webserver.config.machine import Machine, User
+from webserver.config.witness import QUESTIONS
 
 USERS = {"root": 0, "toor": 0, "www-data": 33, "app": 4711, "nobody": 65534}
 GROUPS = {"root": 0, "toor": 0, "www-data": 33, "app": 4711, "nobody": 65534}
@@ -54,11 +55,15 @@ class PlainMachine(Machine):
     def no_new_privs(self) -> bool:
         return False
 
-    def unnamed(self, directory: str, user: User | None) -> str:
-        return ""
+    def hard_limit(self, name: str) -> int:
+        return 100000 if name == "nofile" else -1
 
-    def denied(self, path: str, user: User | None, bits: int) -> str:
-        return ""
+    def lowest_nice(self) -> int:
+        return -20 if self._root else 0
+
+    def ask(self, question: str, user: User | None, jail: str, *words: object) -> str:
+        """The test process looks itself: these users need not be there."""
+        return QUESTIONS[question](self.own_name(), *words) if question == "missing" else ""
 
 
 class SampleMachine(PlainMachine):
@@ -76,8 +81,8 @@ class SampleMachine(PlainMachine):
     def group_name(self, gid: int) -> str:
         return {4712: "shop", 4713: "blog", 4714: "pages", 4715: "redis"}.get(gid, super().group_name(gid))
 
-    def missing(self, path: str, kind: str) -> str:
-        return "" if path.endswith((".so", "/warden", "/redis-server")) else super().missing(path, kind)
+    def missing(self, path: str, kind: str, user: User | None = None, jail: str = "") -> str:
+        return "" if path.endswith((".so", "/warden", "/redis-server")) else super().missing(path, kind, user, jail)
 
 
 ADJUSTED = ("/srv/", "/etc/webserver/", "/var/log/webserver/", "/run/webserver")

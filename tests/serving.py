@@ -375,9 +375,9 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def directory() -> Iterator[Path]:
+def directory(parent: str = "/tmp") -> Iterator[Path]:
     """A directory that other users can enter (pytest's own cannot be)."""
-    path = Path(tempfile.mkdtemp(prefix="webserver-test-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="webserver-test-", dir=parent))
     os.chmod(path, 0o755)
     try:
         yield path

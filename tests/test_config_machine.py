@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,26 +10,14 @@ import pytest
 from config_machine import PlainMachine
 from serving import directory
 
-from webserver.config import ConfigErrors, languages, load
+from webserver.config import ConfigErrors, languages, load, sight
 from webserver.config.files import FileProblem, read_environment, read_types
-from webserver.config.machine import READ, SEARCH, WRITE, Machine, User
+from webserver.config.machine import Machine, User
 from webserver.config.options import MIME_TYPES
+from webserver.config.sight import READ, SEARCH, WRITE
 
 STRANGER = User("stranger", 4999, 4999, frozenset({4999}))
 MEMBER = User("member", 4998, 4998, frozenset({4998, os.getegid()}))
-
-
-class Modes(Machine):
-    """The real machine, but nothing above the directory under test counts, whatever its mode is."""
-
-    def __init__(self, top: Path) -> None:
-        self._top = top
-
-    def stat(self, path: str) -> os.stat_result:
-        found = os.stat(path)
-        if Path(path) in self._top.parents or Path(path) == self._top:
-            return os.stat_result((stat.S_IFDIR | 0o755, *found[1:]))
-        return found
 
 
 @pytest.fixture
@@ -40,8 +27,15 @@ def place() -> Iterator[Path]:
         yield path
 
 
-def test_denied_looks_at_each_directory(place: Path) -> None:
-    machine = Modes(place)
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    one = Machine()
+    yield one
+    one.close()
+
+
+@pytest.mark.root
+def test_denied_looks_at_each_directory(place: Path, machine: Machine) -> None:
     inner = place / "a" / "b"
     inner.mkdir(parents=True)
     file = inner / "f"
@@ -52,15 +46,19 @@ def test_denied_looks_at_each_directory(place: Path) -> None:
     assert "may not write" in machine.denied(str(file), MEMBER, WRITE)
     (place / "a").chmod(0o700)
     assert machine.denied(str(inner), STRANGER, SEARCH) == f"user stranger may not search {place}/a (mode 700)"
+    assert machine.missing(str(inner), "file", STRANGER) == f"user stranger may not search {place}/a (mode 700)"
     (place / "a").chmod(0o711)
     assert machine.denied(str(inner), STRANGER, SEARCH) == ""
     assert "write in" in machine.denied(str(inner), STRANGER, WRITE | SEARCH)
+    # An access control list counts, as it does for the kernel: it is the user who tries.
+    inner.chmod(0o700)
+    os.chown(inner, STRANGER.uid, -1)
+    assert machine.denied(str(inner), STRANGER, WRITE | SEARCH) == ""
 
 
-def test_files_without_a_name(place: Path) -> None:
-    machine = Machine()
-    assert machine.unnamed(str(place), None) == ""
-    assert "/proc takes no files without a name (O_TMPFILE): " in machine.unnamed("/proc", None)
+def test_files_without_a_name(place: Path, machine: Machine) -> None:
+    assert sight.unnamed(str(place)) == ""
+    assert "/proc takes no files without a name (O_TMPFILE): " in sight.unnamed("/proc")
     if os.geteuid() == 0:
         place.chmod(0o755)
         assert "Permission denied" in machine.unnamed(str(place), STRANGER)
@@ -69,11 +67,11 @@ def test_files_without_a_name(place: Path) -> None:
 
 
 def test_missing_names_the_first_that_is_not_there(place: Path) -> None:
-    machine = Machine()
-    assert machine.missing(str(place / "a/b/c"), "file") == f"{place}/a does not exist"
-    assert machine.missing(str(place), "file") == f"{place} is not a file"
-    assert machine.missing(MIME_TYPES, "directory") == f"{MIME_TYPES} is not a directory"
-    assert machine.missing(MIME_TYPES, "file") == ""
+    assert sight.missing("app", str(place / "a/b/c"), "file") == f"{place}/a does not exist"
+    assert sight.missing("app", str(place), "file") == f"{place} is not a file"
+    assert sight.missing("app", MIME_TYPES, "directory") == f"{MIME_TYPES} is not a directory"
+    assert sight.missing("app", MIME_TYPES, "file") == ""
+    assert sight.missing("app", os.devnull, "device") == ""
 
 
 def test_facts_of_this_machine() -> None:

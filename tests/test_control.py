@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from webserver.wire.control import (
     Control,
     ControlClosed,
     ControlFull,
+    ControlStarved,
     ProtocolError,
     close_all,
     decode,
@@ -55,6 +57,39 @@ def raw() -> Iterator[tuple[socket.socket, Control]]:
 def send_raw(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], rights)
+
+
+def test_descriptors_that_there_is_no_room_for(ends: tuple[Control, Control]) -> None:
+    """A packet whose descriptors cannot be opened now is there later, whole, and so is what follows."""
+    sender, receiver = ends
+    read, write = os.pipe()
+    sender.send({"op": "first"}, {"read": read, "write": write})
+    sender.send({"op": "second"})
+    before = open_descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, hard))
+        with pytest.raises(OSError, match="Too many"):
+            while True:
+                taken.append(os.dup(0))
+        for room in (0, 1):
+            with pytest.raises(ControlStarved):
+                receiver.receive()
+            if not room:
+                os.close(taken.pop())
+        close_all(taken)
+        message, fds = receiver.receive() or ({}, {})
+        assert message == {"op": "first"}
+        os.write(fds["write"], b"x")
+        assert os.read(fds["read"], 1) == b"x"
+        close_all(fds.values())
+        assert receiver.receive() == ({"op": "second"}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        close_all(taken)
+        close_all([read, write])
+    assert open_descriptors() == before - 2
 
 
 def open_descriptors() -> int:

@@ -155,6 +155,20 @@ def test_many_at_once(site: Server) -> None:
     assert not failed
 
 
+def test_who_is_refused_in_the_middle(server: Server) -> None:
+    """Most of the body is still to come, so the answer says that the connection ends; nothing else would be honest."""
+    spool = prepare(server, "spool_limit = 1g")
+    server.allow("503", "spool directory")
+    server.start()
+    spool.rmdir()
+    with socket.create_connection(("127.0.0.1", server.port), 20) as sock:
+        sock.sendall(b"POST /gather HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 200_000)
+        answer = sock.recv(65536).lower()
+        assert answer.startswith(b"http/1.1 503 ")
+        assert b"\r\nconnection: close\r\n" in answer
+    wait_until(lambda: "could not be kept in the spool directory: No such file or directory" in server.log(), "no line")
+
+
 @pytest.mark.root
 def test_a_full_disk(server: Server) -> None:
     """A file system of its own, of 2 MB: who does not fit gets 503, and everybody else is served."""
@@ -175,7 +189,7 @@ def test_a_full_disk(server: Server) -> None:
         assert server.request("POST", "/x", large).text == expected(large)
         log = server.log()
         assert re.search("spool directory .*No space left on device", log)
-        assert "the spool directory is full or missing" in log
+        assert "could not be kept in the spool directory: " in log
         server.stop()
     finally:
         subprocess.run(["umount", spool], check=True)

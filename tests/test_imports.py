@@ -19,6 +19,7 @@ ALLOWED = {
     "manager": ({"wire"}, set()),
     "supervisor": ({"config", "wire"}, {"prctl"}),
     "logger": ({"config", "wire"}, {"prctl"}),
+    "audit": ({"wire"}, set()),
     "warden": (set(), set()),
     "cli": ({"config", "wire", "supervisor"}, set()),
 }

@@ -14,9 +14,10 @@ from dataclasses import replace
 import pytest
 from serving import interpreter
 
-from webserver.supervisor.confine import STEPS, NotConfined, Plan
+from webserver.supervisor.confine import STEPS
 from webserver.supervisor.identity import Identity, IdentityError, own_identity, resolve
-from webserver.supervisor.process import ProcessRecord
+from webserver.supervisor.process import Plan, ProcessRecord
+from webserver.supervisor.rights import NotConfined
 from webserver.supervisor.spawn import Refusal, read_report, spawn
 
 LOOK = """
@@ -124,22 +125,22 @@ def test_a_step_that_fails_stops_the_child_and_is_told(name: str) -> None:
     assert os.waitstatus_to_exitcode(status) == 127
 
 
-def test_a_way_back_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_back_is_an_error() -> None:
     """The proof itself is tried: where setuid(0) works, the child ends."""
-    from webserver.supervisor import confine
+    from webserver.supervisor import confine, rights
 
     identity = Identity("x", os.getuid(), os.getgid(), tuple(os.getgroups()))
-    monkeypatch.setattr(Identity, "is_change", True)
-    for way in ("setuid", "seteuid", "setgid", "setgroups"):
+    ways = ("setuid", "seteuid", "setgid", "setegid", "setgroups")
+    for way in ways:
         with pytest.MonkeyPatch.context() as patch:
-            for one in ("setuid", "seteuid", "setgid", "setgroups"):
-                patch.setattr(confine.os, one, _refuse if one != way else lambda number: None)
+            for one in ways:
+                patch.setattr(rights.os, one, _refuse if one != way else lambda number: None)
             with pytest.raises(NotConfined, match=way):
-                confine._verify(Plan(record(identity=identity), 1))
+                rights.verify(Plan(record(identity=identity), 1, change=True, locks=False))
     with pytest.raises(NotConfined):
-        confine._verify(Plan(record(identity=replace(identity, uid=identity.uid + 1)), 1))
+        rights.verify(Plan(record(identity=replace(identity, uid=identity.uid + 1)), 1, change=False, locks=False))
     with pytest.raises(NotConfined):
-        confine._parent(Plan(record(identity=identity), os.getppid() + 1))
+        confine._parent(Plan(record(identity=identity), os.getppid() + 1, change=False, locks=False))
 
 
 def _refuse(number: object) -> None:

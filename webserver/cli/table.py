@@ -54,11 +54,11 @@ def status_text(answer: Entry) -> str:
     parts = ["listening on " + (", ".join(answer.get("listen", [])) or "nothing") + "\n"]
     if not answer.get("separated", True):
         parts.append("started without root: all groups run as one user and are not protected from each other\n")
-    parts.append("\n" + _table(COLUMNS, answer.get("processes", [])))
+    parts.append("\n" + table(COLUMNS, answer.get("processes", [])))
     if answer.get("groups"):
-        parts.append("\n" + _table(GROUP_COLUMNS, answer["groups"]))
+        parts.append("\n" + table(GROUP_COLUMNS, answer["groups"]))
     if answer.get("companions"):
-        parts.append("\n" + _table(COMPANION_COLUMNS, answer["companions"]))
+        parts.append("\n" + table(COMPANION_COLUMNS, answer["companions"]))
     parts += [_takeover(entry) for entry in answer.get("groups", []) if isinstance(entry.get("takeover"), dict)]
     if isinstance(answer.get("draining"), dict):
         parts.append(
@@ -101,7 +101,7 @@ def first_line(text: str) -> str:
     return line + (" ..." if newline else "")
 
 
-def _table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Sequence[Entry]) -> str:
+def table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Sequence[Entry]) -> str:
     rows = [[name for name, _ in columns]]
     for entry in entries:
         rows.append(

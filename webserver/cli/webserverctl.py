@@ -17,10 +17,12 @@ from webserver.cli.table import printable
 OPTIONS = {"--config": True, "--json": False, "--help": False}
 USAGE = (
     "usage: webserverctl [--config FILE] status | reload | restart NAME | upgrade | start COMPANION | stop [COMPANION]"
-    " [--json]"
+    " | audit GROUP [--json]"
 )
 # command: how many words may follow it, each the name of a group or companion
-WORDS = {"status": (0,), "reload": (0,), "restart": (1,), "upgrade": (0,), "start": (1,), "stop": (0, 1)}
+WORDS = {
+    "status": (0,), "reload": (0,), "restart": (1,), "upgrade": (0,), "start": (1,), "stop": (0, 1), "audit": (1,),
+}  # fmt: skip
 PROGRESS = frozenset({"restart", "upgrade", "stop"})  # commands that say how far they are
 
 
@@ -39,6 +41,7 @@ def main() -> int:
         if len(words) - 1 not in WORDS[words[0]]:
             needs = {
                 "restart": "needs one group or companion",
+                "audit": "needs one group",
                 "start": "needs one companion",
                 "stop": "takes one name",
             }
@@ -46,11 +49,15 @@ def main() -> int:
     except UsageError as error:
         sys.stderr.write(f"webserverctl: {error}\n{USAGE}\n")
         return 2
+    path = os.path.abspath(given.get("--config", DEFAULT_CONFIG))
     request: dict[str, Any] = {"op": words[0], **({"group": words[1]} if len(words) > 1 else {})}
     request["progress"] = words[0] in PROGRESS
+    if words[0] == "audit":
+        from webserver.cli import audit
+
+        request["files"] = audit.files(path, words[1])
     try:
-        path = _control_socket(os.path.abspath(given.get("--config", DEFAULT_CONFIG)))
-        answer = _ask(path, request, _tell_json if "--json" in given else _tell)
+        answer = _ask(_control_socket(path), request, _tell_json if "--json" in given else _tell)
     except Unreachable as error:
         answer = {"ok": False, "errors": [str(error)]}
     except KeyboardInterrupt:
@@ -64,11 +71,15 @@ def main() -> int:
         from webserver.cli.table import status_text
 
         sys.stdout.write(status_text(answer))
+    elif answer.get("ok") and words[0] == "audit":
+        sys.stdout.write(audit.text(answer))
     for text in answer.get("errors", []):
         sys.stderr.write(f"webserverctl: {printable(text)}\n")
     if "--json" not in given:
         for text in answer.get("notes", []):
             sys.stderr.write(f"webserverctl: {printable(text)}\n")
+    if words[0] == "audit" and answer.get("ok") and audit.reachable(answer):
+        return 1
     return 0 if answer.get("ok") is True else 1
 
 

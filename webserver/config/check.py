@@ -12,7 +12,7 @@ from typing import Any
 from webserver.config.errors import Place, nearest, suggestion
 from webserver.config.machine import Machine
 from webserver.config.options import SUBSECTIONS, TABLE, Computed, Context, Option
-from webserver.config.reader import Block, Document, Entry
+from webserver.config.reader import SECTIONS, Block, Document, Entry
 
 
 @dataclass
@@ -53,7 +53,7 @@ def check(document: Document, block: Block, section: str, machine: Machine) -> V
     for name, inner in block.blocks.items():
         if name not in SUBSECTIONS[section]:
             advice = suggestion(name, SUBSECTIONS[section])
-            if name in table:
+            if name in table and name not in SECTIONS:
                 advice = f'"{name}" is an option: {name} = ...'
             document.error(inner.place, block.title, f"found the unknown section [{name}]", advice)
     for name, option in table.items():

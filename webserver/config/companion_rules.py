@@ -9,9 +9,10 @@ from webserver.config.companion_order import circle
 from webserver.config.errors import suggestion
 from webserver.config.group_rules import check_no_new_privs
 from webserver.config.languages import PLUGIN_PLACES
-from webserver.config.machine import SEARCH, Machine, User
+from webserver.config.machine import Machine, User
 from webserver.config.reader import Document
 from webserver.config.rules import check_identity
+from webserver.config.sight import SEARCH
 
 _EXTENDED, _NO_PLACES = 1, 8  # REG_EXTENDED, REG_NOSUB of regex.h
 
@@ -27,7 +28,7 @@ def check_companion(document: Document, companion: Values, machine: Machine) -> 
     user = check_identity(document, companion, machine, "companions")
     _check_command(document, companion, machine, user)
     directory = companion["directory"]
-    problem = machine.missing(directory, "directory") or machine.denied(directory, user, SEARCH)
+    problem = machine.missing(directory, "directory", user) or machine.denied(directory, user, SEARCH)
     if problem and companion.good("directory"):
         document.error(companion.place("directory"), companion.subject("directory"), problem)
     check_no_new_privs(document, companion, machine)
@@ -50,7 +51,7 @@ def _check_command(document: Document, companion: Values, machine: Machine, user
     entry = companion.block.entries["command"]
     program = os.path.normpath(os.path.join(entry.base, words[0]))
     companion.values["command"] = (program, *words[1:])
-    if problem := machine.missing(program, "file") or machine.denied(program, user, SEARCH):
+    if problem := machine.missing(program, "file", user) or machine.denied(program, user, SEARCH):
         advice = ""
         if " " in words[0]:
             advice = "words are separated by commas: command = " + ", ".join(words[0].split())
@@ -101,11 +102,12 @@ def _expression_problem(expression: str) -> str:
 
 
 def check_companions(
-    document: Document, companions: dict[str, Values], groups: dict[str, Values], machine: Machine
+    document: Document, companions: dict[str, Values], groups: dict[str, Values], machine: Machine,
+    users: dict[str, User],
 ) -> None:  # fmt: skip
     """What concerns all of them: names, who waits for whom, and what they are started with."""
     for companion in list(companions.values())[:1]:
-        if problem := machine.missing(warden(), "file"):
+        if problem := machine.missing(warden(), "file", next(iter(users.values()), None)):
             document.error(companion.block.place, companion.block.title, problem,
                            "what companions are started with is not built or not installed")  # fmt: skip
     for name, companion in companions.items():

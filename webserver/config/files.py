@@ -1,15 +1,18 @@
 """The two plain files that a configuration may name: media types and environment variables.
 
-Both are read by the process that starts the server, perhaps root: opened without waiting, as regular files only.
+Both are read by the process that starts the server, perhaps root: as regular files only. A private one lies where
+nobody else can put another in its place.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 
 from webserver.config.errors import Place
+from webserver.config.trusted import Absent, Untrusted, open_file, trusted
 
 _LIMIT = 1 << 20
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -70,20 +73,21 @@ def read_environment(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def _lines(path: str, private: bool) -> list[str]:
-    problem = _unsafe_directory(path) if private else ""
-    if problem:
-        raise FileProblem(path, [(0, problem)])
+    problem = ""
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0)
-        with open(os.open(path, flags), "rb") as file:
+        if private:
+            trusted(path, {0, os.geteuid()})
+        with open(open_file(path, follow=not private), "rb") as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                problem = "it is not a file"
-            elif private and found.st_uid != os.geteuid():
+            if private and found.st_uid != os.geteuid():
                 problem = f"it belongs to user id {found.st_uid}, expected {os.geteuid()}"
             elif private and found.st_mode & 0o077:
                 problem = f"its mode is {stat.S_IMODE(found.st_mode):03o}, expected 600: others must not read it"
             data = b"" if problem else file.read(_LIMIT + 1)
+    except Absent:
+        problem, data = f"cannot read it: {os.strerror(errno.ENOENT)}", b""
+    except Untrusted as untrusted:
+        problem, data = str(untrusted), b""
     except OSError as error:
         problem, data = f"cannot read it: {error.strerror}", b""
     if len(data) > _LIMIT:
@@ -95,22 +99,3 @@ def _lines(path: str, private: bool) -> list[str]:
     if problem:
         raise FileProblem(path, [(0, problem)])
     return [line.rstrip("\r") for line in text.split("\n")]
-
-
-def _unsafe_directory(path: str) -> str:
-    """Why somebody else could put another file in the place of this one, or "". Opens nothing."""
-    trusted = {0, os.geteuid()}
-    directory = os.path.dirname(path)
-    while True:
-        try:
-            found = os.lstat(directory)
-        except OSError as error:
-            return f"cannot read it: {directory}: {error.strerror}"
-        if found.st_uid not in trusted:
-            return f"its directory {directory} belongs to user id {found.st_uid}"
-        others_write = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-        if stat.S_ISDIR(found.st_mode) and others_write and not (found.st_mode & 0o002 == 0 and found.st_gid == 0):
-            return f"its directory {directory} can be written by others (mode {stat.S_IMODE(found.st_mode):03o})"
-        if directory in ("/", ""):
-            return ""
-        directory = os.path.dirname(directory)

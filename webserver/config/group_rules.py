@@ -1,25 +1,28 @@
 """Rules between the options of a group, and between them and the machine.
 
-The group's directories belong to its user, so as root nothing in them is opened: stat(2) has to do.
+The group's directories belong to its user, so as root nothing in them is looked at, but by a child that has become that
+user.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 from typing import Any
 
 from webserver.config import files
 from webserver.config.check import Values
+from webserver.config.confinement_rules import check_confinement
 from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
 from webserver.config.languages import Language, find
-from webserver.config.machine import READ, SEARCH, Machine, User
+from webserver.config.machine import Machine, User
 from webserver.config.options import TABLE
 from webserver.config.reader import Document, Entry
 from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
+from webserver.config.sight import READ, SEARCH
+from webserver.config.trusted import Writers
 from webserver.config.units import size_text
 
 _SETTING_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -33,8 +36,8 @@ _ONLY = {
 _PLACEHOLDERS = {"socket": "{socket}", "descriptor": "{descriptor}", "port": "{port}"}  # listens_on: what names it
 
 
-def check_group(document: Document, group: Values, machine: Machine) -> User | None:
-    """Returns the group's user, as root."""
+def check_group(document: Document, group: Values, machine: Machine, run: str = "") -> User | None:
+    """Returns the group's user, as root. `run`: the server's run directory."""
     user = check_identity(document, group, machine, "a group's processes")
     language = find(group["language"]) if group.good("language") else None
     if language is not None:
@@ -59,6 +62,7 @@ def check_group(document: Document, group: Values, machine: Machine) -> User | N
             document.error(group.block.blocks["settings"].place, group.block.title, "[settings] is for plugins that did"
                            f" not come with the server, and the group's language is {language.name}")  # fmt: skip
     _check_number(document, group)
+    check_confinement(document, group, machine, user, run)
     _check_paths(document, group, machine, user)
     check_no_new_privs(document, group, machine)
     return user
@@ -149,13 +153,15 @@ def _check_program(document: Document, group: Values, language: Language) -> Non
 
 def _check_paths(document: Document, group: Values, machine: Machine, user: User | None) -> None:
     def need(name: str, path: str, kind: str, bits: int, advice: str = "") -> bool:
-        problem = machine.missing(path, kind) or (machine.denied(path, user, bits) if bits else "")
+        within = "" if name == "plugin" else jail
+        problem = machine.missing(path, kind, user, within) or machine.denied(path, user, bits, within)
         if problem and group.good(name):
             document.error(group.place(name), group.subject(name), problem, advice)
         return not problem
 
     there = True
-
+    # Paths of a group in a jail are those that it sees there. The plugin is the server's, and is shown to it.
+    jail = group["chroot"] if group.good("chroot") and machine.root else ""
     application = group["application"]
     if group.good("language") and find(group["language"]).plain:
         if group.given("application") and group.good("application"):
@@ -168,7 +174,8 @@ def _check_paths(document: Document, group: Values, machine: Machine, user: User
         program = group.good("language") and find(group["language"]).program
         bits = SEARCH if program else READ
         there = need("application", application, "file", bits, _application_advice(group, application))
-    need("interpreter", group["interpreter"], "file", SEARCH)
+    if not jail:  # else check_confinement says more about it
+        need("interpreter", group["interpreter"], "file", SEARCH)
     if group.good("language"):
         advice = "" if group.given("plugin") else f"the plugin for {group['language']} is not built or not installed"
         need("plugin", group["plugin"], "file", READ, advice)
@@ -237,17 +244,16 @@ def _texts(entries: dict[str, Entry]) -> tuple[dict[str, str], dict[str, Place]]
     return {name: str(entry.value) for name, entry in entries.items()}, {n: e.place for n, e in entries.items()}
 
 
-def check_writers(document: Document, users: dict[str, User]) -> None:
-    """As root: no group or companion may be able to write a file, or its directory, that root takes orders from.
+def check_writers(document: Document, writers: Writers, others: list[str]) -> None:
+    """As root: no group or companion may change what root takes orders from: a file, its directory, or any above it.
 
-    `users`: by what they are users of ("group shop").
+    `others`: what else root reads or runs.
     """
-    for path, found in document.modes.items():
-        for what, mode in ((path, found), (os.path.dirname(path), os.stat(os.path.dirname(path)))):
-            for name, user in users.items():
-                sticky = stat.S_ISDIR(mode.st_mode) and mode.st_mode & stat.S_ISVTX and mode.st_uid != user.uid
-                bits = (mode.st_mode >> 6 if mode.st_uid == user.uid else
-                        mode.st_mode >> 3 if mode.st_gid in user.gids else mode.st_mode)  # fmt: skip
-                if bits & 2 and not sticky:
-                    document.error(Place(path, 0), "", f"{what} can be written by {name} (user {user.name}), so"
-                                   " root must not read it", f"chown root {what}; chmod go-w {what}")  # fmt: skip
+    said = set()
+    for path in [*document.taken, *others]:
+        found = writers.of(path)
+        if found is not None and found not in said:
+            said.add(found)
+            what, whom = found
+            document.error(Place(path, 0), "", f"{what} can be written by {whom}, so root must not read it",
+                           f"chown root {what}; chmod go-w {what}")  # fmt: skip

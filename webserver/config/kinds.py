@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import addresses, companion_times, units
-from webserver.config.model import Listen
+from webserver.config import addresses, companion_times, limits, units
+from webserver.config.model import Limit, Listen
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,31 @@ TIME_OR_NONE = Kind(
     units.seconds_or_none_text,
     float,
 )
+WHOLE_OR_UNLIMITED = Kind(
+    "number",
+    'a whole number, or "unlimited"',
+    _alone(limits.whole_or_unlimited),
+    limits.whole_or_unlimited_text,
+    int,
+)
+SIZE_OR_NO = Kind(
+    "size", 'a size in bytes such as 16k, 64m or 1g, or "no"', _alone(limits.size_or_no), limits.size_or_no_text, int
+)
+COUNT_LIMIT = Kind(
+    "limit",
+    'a number, SOFT:HARD, "unlimited" or "inherited"',
+    limits.limit(units.whole),
+    limits.limit_text(str),
+    Limit,
+)
+SIZE_LIMIT = Kind(
+    "limit",
+    'a size in bytes such as 16k or 1g, SOFT:HARD, "unlimited" or "inherited"',
+    limits.limit(units.size),
+    limits.limit_text(units.size_text),
+    Limit,
+)
+CAPABILITY = Kind("capability", "a name of capabilities(7) such as net_bind_service", limits.capability, str, str)
 SWITCH = Kind("switch", "yes or no", _alone(units.switch), units.switch_text, bool)
 MODE = Kind("mask", "a file mode mask in octal, such as 022", _alone(units.mode), units.mode_text, int)
 CHOICE = Kind("word", "one of the words", _matching(".*"), str, str)  # its words are the option's

@@ -41,10 +41,10 @@ def find(name: str) -> Language:
     )
 
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLUGIN_PLACES = (
-    os.path.join(os.path.dirname(_PACKAGE), "build", "lib", "{language}.so"),  # built in the source tree
-    os.path.join(_PACKAGE, "plugins", "{language}.so"),  # installed with the package
+    os.path.join(os.path.dirname(PACKAGE), "build", "lib", "{language}.so"),  # built in the source tree
+    os.path.join(PACKAGE, "plugins", "{language}.so"),  # installed with the package
     "/usr/lib/webserver/plugins/{language}.so",
 )
 

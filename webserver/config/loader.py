@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass, field
 
 from webserver.config import files
@@ -9,11 +11,14 @@ from webserver.config.check import Values, check
 from webserver.config.companion_rules import check_companion, check_companions
 from webserver.config.errors import ConfigErrors, Place
 from webserver.config.group_rules import check_group, check_writers, environment, ini, settings
-from webserver.config.machine import SEARCH, Machine, User
+from webserver.config.languages import PACKAGE
+from webserver.config.machine import Machine, User
 from webserver.config.model import Companion, Config, Group, Logs, Server, Site
 from webserver.config.reader import Document, nothing_read, read
 from webserver.config.routes import check_hosts, check_routes
-from webserver.config.rules import check_logs, check_server
+from webserver.config.rules import check_logs, check_places, check_server
+from webserver.config.sight import SEARCH
+from webserver.config.trusted import Writers
 
 
 @dataclass
@@ -33,6 +38,13 @@ class Loaded:
 def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
     """Raises ConfigErrors with everything that is wrong."""
     machine = machine or Machine()
+    try:
+        return _load(path, machine)
+    finally:
+        machine.close()
+
+
+def _load(path: str, machine: Machine) -> Loaded:
     document = read(path)
     if nothing_read(document):
         raise ConfigErrors(document.sorted_errors())
@@ -46,13 +58,17 @@ def load_with_origins(path: str, machine: Machine | None = None) -> Loaded:
 
     front = check_server(document, server, machine)
     check_logs(document, logs, machine, front)
-    users = {f"group {name}": user for name, one in groups.items() if (user := check_group(document, one, machine))}
+    run = server["run"] if server.good("run") else ""
+    users = {
+        f"group {name}": user for name, one in groups.items() if (user := check_group(document, one, machine, run))
+    }
     for name, one in companions.items():
         if user := check_companion(document, one, machine):
             users[f"companion {name}"] = user
-    check_companions(document, companions, groups, machine)
-    if machine.root:
-        check_writers(document, users)
+    check_companions(document, companions, groups, machine, users)
+    writers = Writers(users.items())  # without root nobody: all are one user
+    check_writers(document, writers, [PACKAGE, os.path.abspath(sys.executable), server["mime_types"]])
+    check_places(document, server, machine, writers)
     check_hosts(document, sites)
     inner: dict[tuple[str, str, str], Place | None] = {}
     built_groups = []
@@ -102,7 +118,7 @@ def _check_directories(document: Document, site: Values, machine: Machine, front
     """Those that front ends take files from."""
     for name, paths in (("root", [site["root"]] if site["root"] else []), ("sendfile", site["sendfile"])):
         for path in paths if site.good(name) else ():
-            problem = machine.missing(path, "directory") or machine.denied(path, front, SEARCH)
+            problem = machine.missing(path, "directory", front) or machine.denied(path, front, SEARCH)
             if name == "sendfile" and path == "/":
                 problem = 'found "/", which is every file of the machine, expected a directory'
             if problem:

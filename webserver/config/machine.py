@@ -1,32 +1,21 @@
 """What the checker asks of the machine it runs on.
 
-Only questions that open nothing: root reads no directory and opens no file that belongs to a group (stat(2) and
-getxattr(2) alone; the one file that has to be opened is opened by a child that has given up root's rights). Tests
-answer in its place, so the rules for root can be tried by anyone.
+About paths root asks a child that has become the user in question (witness.py). Tests answer in its place, so the rules
+for root can be tried by anyone.
 """
 
 from __future__ import annotations
 
-import errno
 import grp
 import os
 import pwd
 import resource
-import signal
-import stat
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import cached_property
 
-_NET_BIND_SERVICE, _SYS_RESOURCE = 10, 24  # capabilities(7)
-READ, WRITE, SEARCH = 4, 2, 1  # bits of a mode
+from webserver.config.witness import QUESTIONS, Witness
 
-_VERBS = {
-    READ: "read",
-    WRITE: "write",
-    SEARCH: "search",
-    READ | SEARCH: "read and search",
-    WRITE | SEARCH: "write in",
-}
+_NET_BIND_SERVICE, _SYS_NICE, _SYS_RESOURCE = 10, 23, 24  # capabilities(7)
 
 
 @dataclass(frozen=True)
@@ -80,16 +69,6 @@ class Machine:
         except KeyError:
             return ""
 
-    def stat(self, path: str) -> os.stat_result:
-        return os.stat(path)
-
-    def has_acl(self, path: str) -> bool:
-        """More people than the mode says may have access."""
-        try:
-            return bool(os.getxattr(path, "system.posix_acl_access"))
-        except OSError:
-            return False
-
     def lowest_port(self) -> int:
         """The lowest port that this process may bind."""
         if self._capable(_NET_BIND_SERVICE):
@@ -111,6 +90,17 @@ class Machine:
                 pass
         return limit if limit != resource.RLIM_INFINITY else 1 << 20
 
+    def hard_limit(self, name: str) -> int:
+        """The highest value that a limit of getrlimit(2), such as "nofile", can have here; -1: any."""
+        limit = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+        if name == "nofile":
+            return self.open_files()
+        return -1 if limit == resource.RLIM_INFINITY or self._capable(_SYS_RESOURCE) else limit
+
+    def lowest_nice(self) -> int:
+        """The lowest nice value that this process can give to others."""
+        return -20 if self._capable(_SYS_NICE) else os.getpriority(os.PRIO_PROCESS, 0)
+
     def _capable(self, capability: int) -> bool:
         held = _status("CapEff", 16)
         return self.root if held is None else bool(held >> capability & 1)
@@ -122,67 +112,47 @@ class Machine:
     def ipv6(self) -> bool:
         return os.path.exists("/proc/net/if_inet6")
 
-    def missing(self, path: str, kind: str) -> str:
-        """Why there is no file ("file") or directory ("directory") of this name, or ""."""
-        try:
-            found = self.stat(path)
-        except OSError as error:
-            return self._why(path, error)
-        wanted = stat.S_ISDIR if kind == "directory" else stat.S_ISREG
-        return "" if wanted(found.st_mode) else f"{path} is not a {kind}"
+    def missing(self, path: str, kind: str, user: User | None = None, jail: str = "") -> str:
+        """
+        Why there is no file ("file"), directory ("directory") or device ("device") of this name, or "". As root, it is
+        `user` who looks, inside `jail` if that is given; without a user nobody does.
+        """
+        return self.ask("missing", user, jail, path, kind)
 
-    def _why(self, path: str, error: OSError) -> str:
-        if error.errno != errno.ENOENT:
-            return f"{path}: {os.strerror(error.errno or 0)}"
-        parent = os.path.dirname(path)
-        try:
-            self.stat(parent)
-        except OSError as above:
-            if above.errno == errno.ENOENT and parent != path:
-                return self._why(parent, above)
-        return f"{path} does not exist"
-
-    def denied(self, path: str, user: User | None, bits: int) -> str:
+    def denied(self, path: str, user: User | None, bits: int, jail: str = "") -> str:
         """
         Why `user` could not use an existing path (any of READ, WRITE, SEARCH), or "". None is this process itself, if
-        it is not root. For another user by mode bits, as root may not try it out; an access control list counts as
-        leave, since it may give what the mode does not show.
+        it is not root.
         """
-        if user is None:
-            return "" if self.root or self.access(path, bits) else f"{self.own_name()} may not {_VERBS[bits]} {path}"
-        names = [path]
-        while names[-1] != "/" and os.path.dirname(names[-1]) != names[-1]:
-            names.append(os.path.dirname(names[-1]))
-        for name in reversed(names):
-            wanted = bits if name == path else SEARCH
-            try:
-                found = self.stat(name)
-            except OSError as error:
-                return self._why(name, error)
-            shift = 6 if found.st_uid == user.uid else 3 if found.st_gid in user.gids else 0
-            if (found.st_mode >> shift) & wanted != wanted and not self.has_acl(name):
-                verb = "execute" if wanted == SEARCH and stat.S_ISREG(found.st_mode) else _VERBS[wanted]
-                return f"user {user.name} may not {verb} {name} (mode {stat.S_IMODE(found.st_mode):03o})"
-        return ""
-
-    def access(self, path: str, bits: int) -> bool:
-        return os.access(path, bits, effective_ids=True)
+        return self.ask("denied", user, jail, path, bits)
 
     def unnamed(self, directory: str, user: User | None) -> str:
-        """Why `user` (None: this process) cannot make files without a name in a directory, or ""."""
-        # Blocked, as a signal that the child gets would be told to us: it has our handlers and our wake-up pipe.
-        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                _try_unnamed(directory, user)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except ChildProcessError:
-            return ""  # started with SIGCHLD ignored; the front end will log it
-        return f"{directory} takes no files without a name (O_TMPFILE): {os.strerror(abs(code))}" if code else ""
+        """Why `user` (None: this process, if it is not root) cannot make files without a name in a directory, or ""."""
+        return self.ask("unnamed", user, "", directory)
+
+    def ask(self, question: str, user: User | None, jail: str, *words: object) -> str:
+        if not self.root:
+            return QUESTIONS[question](self.own_name(), *words)
+        if user is None:
+            return ""
+        key = (user, jail)
+        witness = self._witnesses.get(key)
+        if witness is None:
+            try:
+                witness = Witness(user.name, user.uid, user.gid, sorted(user.gids), jail)
+            except OSError as error:
+                return f"{words[0]}: nobody could look at it as user {user.name}: {error.strerror}"
+            self._witnesses[key] = witness
+        return witness.ask(question, *words)
+
+    def close(self) -> None:
+        """End those who looked for us."""
+        while self._witnesses:
+            self._witnesses.popitem()[1].close()
+
+    @cached_property
+    def _witnesses(self) -> dict[tuple[User, str], Witness]:
+        return {}
 
 
 def _status(name: str, base: int) -> int | None:
@@ -195,19 +165,3 @@ def _status(name: str, base: int) -> int | None:
     except (OSError, ValueError):
         pass
     return None
-
-
-def _try_unnamed(directory: str, user: User | None) -> NoReturn:
-    """In a child: exit with 0 or an errno, whatever happens."""
-    code = errno.EPERM
-    try:
-        if user is not None:
-            os.setgroups(sorted(user.gids))
-            os.setresgid(user.gid, user.gid, user.gid)
-            os.setresuid(user.uid, user.uid, user.uid)
-        os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL, 0o600)
-        code = 0
-    except OSError as error:
-        code = error.errno or code
-    finally:
-        os._exit(code)

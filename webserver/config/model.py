@@ -21,6 +21,17 @@ class Listen:
     port: int
 
 
+UNLIMITED, INHERITED = -1, -2  # of a Limit; the first is RLIM_INFINITY
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A resource limit, as setrlimit(2) has it."""
+
+    soft: int
+    hard: int
+
+
 @dataclass(frozen=True)
 class Server:
     listen: tuple[Listen, ...]
@@ -64,7 +75,23 @@ class Group:
     directory: str
     user: str  # "" when not root
     group: str  # "" when not root
+    groups: tuple[str, ...]  # supplementary; (): those of the user
     umask: int
+    nice: int
+    limit_nofile: Limit
+    limit_nproc: Limit
+    limit_core: Limit  # bytes, as all that follow
+    limit_as: Limit
+    limit_fsize: Limit
+    limit_stack: Limit
+    limit_memlock: Limit
+    capabilities: tuple[str, ...]  # kept ones
+    namespaces: tuple[str, ...]  # ipc, uts, net
+    private_tmp: int  # bytes in each of its own /tmp and /var/tmp; 0: the machine's
+    chroot: str  # absolute, or ""
+    memory_max: int  # bytes; units.UNLIMITED: none, as of pids_max
+    cpu_weight: int
+    pids_max: int
     interpreter: str
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
@@ -96,6 +123,7 @@ class Group:
     restart_extra: int  # 0: as many as there are
     touch: tuple[str, ...]  # absolute
     watch: bool
+    quarantine: int  # 0: none
     after: tuple[str, ...]  # companions
     no_new_privs: bool
     environment_file: str  # absolute, or ""; its variables are in environment already

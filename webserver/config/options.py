@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import kinds, languages, units
+from webserver.config import kinds, languages, limits, units
 from webserver.config.kinds import Kind
 from webserver.config.machine import Machine
 
@@ -109,6 +109,16 @@ def _restart(context: Context) -> str:
     return "failure" if context.values["ready"] == "finished" else "always"
 
 
+_LIMITS = (
+    ("nofile", kinds.COUNT_LIMIT, "Open files of each process", "RLIMIT_NOFILE; by default what the server was started"
+     " with"),
+    ("nproc", kinds.COUNT_LIMIT, "Processes and threads of the user, in all groups and sessions", "RLIMIT_NPROC"),
+    ("core", kinds.SIZE_LIMIT, "Size of a core file", "RLIMIT_CORE"),
+    ("as", kinds.SIZE_LIMIT, "Address space of each process", "RLIMIT_AS"),
+    ("fsize", kinds.SIZE_LIMIT, "Size of a file that is written", "RLIMIT_FSIZE"),
+    ("stack", kinds.SIZE_LIMIT, "Stack of each process's first thread", "RLIMIT_STACK"),
+    ("memlock", kinds.SIZE_LIMIT, "Memory that each process may lock", "RLIMIT_MEMLOCK"),
+)  # fmt: skip
 _PRIMARY = Computed("the user's own", _user_group)
 
 OPTIONS = (
@@ -218,9 +228,34 @@ OPTIONS = (
            " possible."),
     Option("group", "group", kinds.USER_GROUP, "The user group that the group's processes run as.", _PRIMARY,
            root="Has no meaning without root but for one's own."),
+    Option("group", "groups", kinds.USER_GROUP, "Further user groups that the group's processes are in. Its own group"
+           " alone, given here, stands for none.",
+           Computed("those that the user is a member of", lambda context: ""), many=True, root="Needs root."),
     Option("group", "umask", kinds.MODE, "Permissions that files made by the application do not get.", "022", 0, 0o777),
     Option("group", "no_new_privs", kinds.SWITCH, "Programs that the application runs gain no privileges; a mailer that"
            " is setuid or setgid needs no.", "yes"),
+    Option("group", "capabilities", kinds.CAPABILITY, "What the group's processes, and the programs that they run, may"
+           " do of what is root's: any of " + ", ".join(limits.KEEPABLE) + ".", many=True,
+           root="Needs root, and no_new_privs = yes."),
+    Option("group", "nice", kinds.WHOLE, "Nice value of the group's processes: the higher, the less they get of a busy"
+           " processor; 0 is the server's own.", "0", -20, 19, root="A lower one than the server's needs root."),
+    *(Option("group", f"limit_{name}", kind, f"{what} ({source}).", "inherited",
+             root="Hard limits are raised by root alone.")
+      for name, kind, what, source in _LIMITS),
+    Option("group", "private_tmp", kinds.SIZE_OR_NO, "The group has a /tmp and a /var/tmp that nobody else sees, in"
+           " memory, each of at most this size; they begin empty with each start and restart.", "no", 65536, 1 << 44,
+           root="Needs root.", may_be_zero=True),
+    Option("group", "namespaces", kinds.CHOICE, "What the group has for itself: ipc (System V memory, semaphores and"
+           " queues, POSIX queues), uts (the host's name), net (no network at all but a loopback of its own; also no"
+           " abstract unix sockets of others).", many=True, choices=("ipc", "uts", "net"), root="Needs root."),
+    Option("group", "chroot", kinds.PATH, "Directory that is / for the group; its other paths are those below it. What"
+           " must be there: see Privileges.", root="Needs root."),
+    Option("group", "memory_max", kinds.SIZE_OR_UNLIMITED, "Memory that all processes of a generation of the group use"
+           " together; above it they wait for memory to be written out, and then one is killed.", "unlimited", 1 << 20),
+    Option("group", "cpu_weight", kinds.WHOLE, "The group's share of a busy machine's processors, where others have"
+           " 100.", "100", 1, 10000),
+    Option("group", "pids_max", kinds.WHOLE_OR_UNLIMITED, "Processes and threads that a generation of the group has at"
+           " most.", "unlimited", 1),
     Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
            " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
            " and nobody else may read it."),
@@ -266,6 +301,9 @@ OPTIONS = (
            " need not be there.", many=True),
     Option("group", "watch", kinds.SWITCH, "Whether a change of a file that the application has loaded restarts the"
            " group.", "no"),
+    Option("group", "quarantine", kinds.WHOLE, "A request, by site, method and target, that was running in so many"
+           " workers in a row when they died, all within a minute, is not run for a minute and answered with 503; with"
+           " 0 never.", "3", 0, 1000),
     Option("group", "queue_length", kinds.WHOLE, "Requests that wait for a worker at most, in each front end; one more"
            " is answered with 503. Each site has its turn; once somebody has waited for a second, or a quarter of"
            " queue_timeout, the newest come first, and who has waited longest is refused.", "1000", 0, 1000000),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ from configobj import ConfigObj, ConfigObjError
 from webserver.config import lines
 from webserver.config.errors import ConfigError, Place, suggestion
 from webserver.config.kinds import NAME
+from webserver.config.trusted import open_file
 
 FILE_SIZE = 16 << 20  # a configuration file is text made by people; this is somebody's disk image
 SECTIONS = ("server", "logs", "groups", "companions", "sites")
@@ -58,7 +58,7 @@ class Document:
     companions: dict[str, Block] = field(default_factory=dict)
     sites: dict[str, Block] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)  # in reading order
-    modes: dict[str, os.stat_result] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)  # files that were read, directories that were searched for them
     errors: list[ConfigError] = field(default_factory=list)
     whole: bool = True  # False: a file could not be read, so what seems to be missing may be in it
 
@@ -105,11 +105,8 @@ def _read_file(document: Document, path: str, asked: Place, seen: dict[str, Plac
 
 def _text(document: Document, path: str, asked: Place) -> str | None:
     try:
-        # Not blocking: a pipe or a terminal in the place of a file must not stop the start.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            document.modes[path] = found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(0, "not a file")
+        with open(open_file(path), "rb") as file:
+            document.taken.append(path)
             data = file.read(FILE_SIZE + 1)
     except OSError as error:
         document.error(asked if asked.file else Place(path, 0), "include" if asked.file else "",
@@ -233,6 +230,7 @@ def _included(document: Document, entry: Entry) -> list[tuple[Place, str]]:
         if glob.has_magic(pattern):
             # Relative to the file: its directory's own name may hold a bracket.
             names = sorted(glob.glob(pattern, root_dir=entry.base))
+            document.taken.append(os.path.dirname(path))
             found += [(entry.place, os.path.normpath(os.path.join(entry.base, name))) for name in names]
         elif not pattern or not os.path.exists(path):
             document.error(entry.place, "include", f"{path if pattern else 'an empty pattern'} does not exist",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import stat
 
+from webserver.config import sight
 from webserver.config.addresses import UNIX_PATH, listen_text
 from webserver.config.check import Values
+from webserver.config.confinement_rules import supplementary
 from webserver.config.errors import suggestion
-from webserver.config.machine import SEARCH, WRITE, Machine, User
+from webserver.config.machine import Machine, User
 from webserver.config.model import Listen
 from webserver.config.options import most_connections
 from webserver.config.reader import Document
+from webserver.config.sight import SEARCH, WRITE
+from webserver.config.trusted import Writers
 
 # RUN/ipc/<id>.<generation>/f<incarnation> has to fit in sockaddr_un.sun_path, with the most digits that these numbers
 # can have: two of 32 bits, one of 24.
@@ -58,7 +62,7 @@ def check_identity(document: Document, values: Values, machine: Machine, whose: 
         document.error(values.place("group"), values.subject("group"), f'found "{group}", whose group id is 0, expected'
                        " a user group without root's rights")  # fmt: skip
         return None
-    return User(name, user.uid, gid, user.gids | {gid})
+    return User(name, user.uid, gid, supplementary(document, values, machine, gid, user.gids))
 
 
 def check_server(document: Document, server: Values, machine: Machine) -> User | None:
@@ -77,12 +81,10 @@ def check_server(document: Document, server: Values, machine: Machine) -> User |
         name = "max_line" if server.given("max_line") else "max_head"
         document.error(server.place(name), server.subject(name), f"max_line ({server['max_line']} bytes) is larger than"
                        f" max_head ({server['max_head']} bytes), which includes it")  # fmt: skip
-    if server.good("run"):
-        _check_run(document, server, machine)
     if server.good("spool"):
-        problem = machine.missing(server["spool"], "directory") or machine.denied(server["spool"], user, WRITE | SEARCH)
-        if user is not None or not machine.root:
-            problem = problem or machine.unnamed(server["spool"], user)
+        problem = machine.missing(server["spool"], "directory", user)
+        problem = problem or machine.denied(server["spool"], user, WRITE | SEARCH)
+        problem = problem or machine.unnamed(server["spool"], user)
         if problem:
             document.error(server.place("spool"), server.subject("spool"), problem)
     return user
@@ -96,12 +98,7 @@ def _check_listen(document: Document, server: Values, machine: Machine) -> None:
     for number, listen in enumerate(listens):
         text = listen_text(listen)
         if listen.family == "unix":
-            problem = machine.missing(os.path.dirname(listen.address), "directory")
-            if not problem and not machine.missing(listen.address, "file"):
-                problem = f"{listen.address} is a file, not a socket"
-            if problem:
-                document.error(place, subject, problem)
-            continue
+            continue  # see check_places
         if listen.port < machine.lowest_port():
             document.error(place, subject, f"found {text}, but without root ports begin at {machine.lowest_port()}")
         if listen.family == "inet6" and not machine.ipv6():
@@ -115,13 +112,40 @@ def _check_listen(document: Document, server: Values, machine: Machine) -> None:
                                " address twice")  # fmt: skip
 
 
-def _check_run(document: Document, server: Values, machine: Machine) -> None:
+def check_places(document: Document, server: Values, machine: Machine, writers: Writers) -> None:
+    """Where the supervisor itself makes names: the run directory and unix sockets. No group may have a hand in that."""
+    if server.good("listen"):
+        for listen in server["listen"]:
+            if listen.family == "unix":
+                problem, advice = _socket_problem(machine, listen.address, writers)
+                if problem:
+                    document.error(server.place("listen"), server.subject("listen"), problem, advice)
+    if server.good("run"):
+        _check_run(document, server, machine, writers)
+
+
+def _socket_problem(machine: Machine, path: str, writers: Writers) -> tuple[str, str]:
+    directory = os.path.dirname(path)
+    if found := writers.of(directory):
+        return (f"{found[0]} can be written by {found[1]}, so root must not make a socket in it",
+                "use a directory that no group can write")  # fmt: skip
+    problem = sight.missing(machine.own_name(), directory, "directory")
+    if not problem and not sight.missing(machine.own_name(), path, "file"):
+        problem = f"{path} is a file, not a socket"
+    return problem, ""
+
+
+def _check_run(document: Document, server: Values, machine: Machine, writers: Writers) -> None:
     run: str = server["run"]
     place, subject = server.place("run"), server.subject("run")
     if len(run.encode()) > RUN_BYTES:
         document.error(place, subject, f"{run} has {len(run.encode())} bytes, expected at most {RUN_BYTES}, as sockets"
                        " below it have a limit on their path")  # fmt: skip
-    problem = machine.missing(os.path.dirname(run), "directory")
+    if found := writers.of(run):
+        document.error(place, subject, f"{found[0]} can be written by {found[1]}, so root must not use it",
+                       "use a directory that no group can write")  # fmt: skip
+        return
+    problem = sight.missing(machine.own_name(), os.path.dirname(run), "directory")
     problem = problem or _run_problem(machine, run)
     if problem:
         document.error(place, subject, problem)
@@ -130,7 +154,7 @@ def _check_run(document: Document, server: Values, machine: Machine) -> None:
 def _run_problem(machine: Machine, run: str) -> str:
     """Why a run directory that exists cannot be used, or ""."""
     try:
-        found = machine.stat(run)
+        found = os.stat(run)
     except OSError:
         return ""  # it will be made
     if not stat.S_ISDIR(found.st_mode):
@@ -148,17 +172,13 @@ def check_logs(document: Document, logs: Values, machine: Machine, user: User | 
         if path in words or not logs.good(name):
             continue
         directory = os.path.dirname(path)
-        problem = machine.missing(directory, "directory")
+        # The logger opens it, and so it is its user who looks.
+        problem = machine.missing(directory, "directory", user)
         if not problem:
-            absent = machine.missing(path, "file")
-            if absent.endswith("is not a file") and not _is_device(machine, path):
+            absent = machine.missing(path, "file", user)
+            if absent.endswith("is not a file") and machine.missing(path, "device", user):
                 problem = absent
             elif absent or machine.denied(path, user, WRITE):
                 problem = machine.denied(directory, user, WRITE | SEARCH)
         if problem:
             document.error(logs.place(name), logs.subject(name), problem)
-
-
-def _is_device(machine: Machine, path: str) -> bool:
-    mode = machine.stat(path).st_mode
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)

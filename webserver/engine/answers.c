@@ -6,6 +6,7 @@
 
 #include "channel.h"
 #include "http.h"
+#include "quarantine.h"
 
 /* A field of this name is let through, though it is the connection's. */
 enum allow { ALLOW_NONE, ALLOW_UPGRADE, ALLOW_TRAILER, ONLY_TRAILERS /* fields behind a body */ };
@@ -57,6 +58,8 @@ void answer_over(struct exchange *x)
 
 	if (s == NULL)
 		return;
+	if (!quarantine_is_empty(exchange_engine(x)->channel))
+		quarantine_ended(x);
 	slot_measure(s, x);
 	slot_detach(x);
 	if (x->state != EXCHANGE_ABANDONED) {

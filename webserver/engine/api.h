@@ -62,7 +62,9 @@ enum engine_event_kind {
 	EVENT_BROKEN = 9,   /* group, generation, text: broke the protocol; its connections must be closed */
 	EVENT_EMPTY = 10,   /* engine_drain was asked and the last connection is gone */
 	EVENT_LEFT = 11,    /* group, generation, worker: said goodbye on every slot */
-	EVENT_SILENT = 12   /* group, generation, worker: its keeper does not answer, so the process does not run */
+	EVENT_SILENT = 12,  /* group, generation, worker: its keeper does not answer, so the process does not run */
+	EVENT_SUSPECT = 13, /* group, token (of engine_suspect): this request was running when its worker died */
+	EVENT_CLEARED = 14  /* the same: such a request has ended well */
 };
 
 struct engine_event {
@@ -193,6 +195,7 @@ struct engine_group_options {
 	uint64_t queue_timeout_ns;
 	uint64_t request_timeout_ns; /* 0: none */
 	uint32_t elastic;	     /* nonzero: EVENT_WANTED is told */
+	uint32_t quarantine;	     /* workers that a request may end in a row; 0: any number */
 };
 int engine_group(engine *e, uint32_t group, const struct engine_group_options *options);
 int engine_group_close(engine *e, uint32_t group);
@@ -206,7 +209,14 @@ int engine_generation_close(engine *e, uint32_t group, uint32_t generation);
 int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd);
 /* It finishes what it has. Its tunnels end after tunnel_grace; its slots say themselves when they take no more. */
 int engine_worker_leaves(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
+/* Before engine_worker_gone: what it was running has not ended it. */
+int engine_worker_excused(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
 int engine_worker_gone(engine *e, uint32_t group, uint32_t generation, uint64_t worker, const char *cause);
+/* Site, method and target of a suspected request, with a NUL after the first two; empty: forgotten. */
+struct engine_text engine_suspect(engine *e, uint64_t token);
+/* Another front end's events. */
+int engine_suspected(engine *e, uint32_t group, struct engine_text name);
+int engine_cleared(engine *e, uint32_t group, struct engine_text name);
 
 struct engine_stats {
 	uint64_t accepted, requests, connections, idle, answers_2xx, answers_3xx, answers_4xx, answers_5xx;

@@ -78,13 +78,20 @@ static bool reserve(struct exchange *x, size_t size)
 	return true;
 }
 
+/* By what errno says. */
+static void not_kept(struct exchange *x)
+{
+	x->failed_errno = errno;
+	x->failed = BODY_NOT_KEPT;
+}
+
 static void to_file(struct exchange *x, const char *data, size_t size)
 {
 	/* max_body may be unlimited, and disks are not. */
 	if (x->body.spool.end + size > exchange_engine(x)->limits.spool_limit)
 		x->failed = BODY_TOO_LARGE;
 	else if (!spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX))
-		x->failed = BODY_NOT_KEPT;
+		not_kept(x);
 }
 
 static void gather(struct exchange *x, const char *data, size_t size)
@@ -102,7 +109,7 @@ static void gather(struct exchange *x, const char *data, size_t size)
 	if (x->upload == UPLOAD_FILE) {
 		to_file(x, data, size);
 	} else if (!reserve(x, size)) {
-		x->failed = BODY_NOT_KEPT;
+		not_kept(x);
 	} else {
 		memcpy(body_bytes(x) + x->body.size, data, size);
 		x->body.size += size;
@@ -140,7 +147,7 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 		if (x->body.size >= WIRE_PIECE)
 			body_forward(x);
 		if (!reserve(x, size)) {
-			x->failed = BODY_NOT_KEPT;
+			not_kept(x);
 		} else {
 			memcpy(body_bytes(x) + x->body.size, data, size);
 			x->body.size += size;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "channel.h"
+#include "quarantine.h"
 
 #define ROUNDS 4 /* reading and placing again within one turn, since each send may have swallowed a wake-up */
 
@@ -67,8 +68,8 @@ static void due_run(struct exchange *x)
 		exchange_fail(x, 413, 0, "group \"%s\": the gathered body is larger than spool_limit", x->group->name);
 	else if (x->request != NULL && x->failed)
 		exchange_fail(x, 503, 0,
-			"group \"%s\": the request's body could not be kept: the spool directory is full or missing",
-			x->group->name);
+			"group \"%s\": the request's body could not be kept in the spool directory: %s", x->group->name,
+			strerror(x->failed_errno));
 	else if (x->request != NULL && x->state == EXCHANGE_GATHERING && x->body.complete)
 		group_enqueue(x);
 	if (x->request != NULL && x->slot != NULL)
@@ -226,6 +227,8 @@ int channel_make(struct engine *e)
 	list_init(&c->ending);
 	list_init(&c->tunnels);
 	c->serial_base = (uint64_t)e->options.incarnation << 40;
+	if (quarantine_make(c) < 0)
+		return -1;
 	c->share = WIRE_PLACED / (e->options.frontends ? e->options.frontends : 1);
 	if (c->share == 0)
 		c->share = 1;
@@ -245,6 +248,7 @@ void channel_free(struct engine *e)
 	timer_disarm(&c->watch);
 	timer_disarm(&c->look);
 	exchanges_free(e);
+	quarantine_free(c);
 	free(c->table);
 	free(c);
 	e->channel = NULL;

@@ -15,6 +15,7 @@
  *   absorb.c     what clients do not take yet of answers, and credit
  *   spool.c      unlinked files for what memory is too small for
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
+ *   quarantine.c requests that end the workers that run them
  *   pages.c      workers' pages, which are hostile input
  *   zmqlib.c     the functions of the libzmq that pyzmq loaded
  *
@@ -36,7 +37,9 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "pages.h"
 #include "sendfile.h"
+#include "spool.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -54,38 +57,6 @@
 #define SMALL_BODY	    2048       /* bytes that are copied beside the head rather than kept in their message */
 #define SPOOL_A_TURN	    8388608ull /* bytes written to spool files in one turn */
 #define WORKER_BUCKETS	    64
-
-/* ---- pages.c */
-struct page {
-	const struct wire_page *map; /* NULL: none */
-	size_t size;
-	uint32_t slots;
-};
-/* One slot's words, each read once. They may contradict one another. */
-struct page_slot {
-	uint64_t running, since_ns, requests, busy_ns, started;
-	uint32_t phase, queued;
-};
-int page_map(struct page *page, int fd, uint32_t slots, char *message, size_t message_size); /* closes fd; 0 or -1 */
-void page_unmap(struct page *page);
-void page_read(const struct page *page, uint32_t slot, uint32_t ordinal, struct page_slot *out);
-uint64_t page_started(const struct page *page, uint32_t slot, uint32_t ordinal);
-/* True if the slot runs a request since at least duration_ns. */
-bool page_runs_since(const struct page_slot *slot, uint64_t now_ns, uint64_t duration_ns);
-
-/* ---- spool.c */
-struct spool {
-	int fd;		   /* -1: none yet */
-	struct file *file; /* the same descriptor, for reply_file; NULL while only pread is used */
-	uint64_t end;	   /* written so far */
-	uint64_t freed;	   /* given back to the file system, from the beginning */
-};
-void spool_init(struct spool *spool);
-bool spool_write(
-	struct engine *e, struct spool *spool, const char *data, size_t size, uint64_t limit); /* all or none */
-struct file *spool_file(struct spool *spool);						       /* NULL: no memory */
-void spool_discard(struct spool *spool, uint64_t below); /* bytes below this offset are not needed any more */
-void spool_close(struct spool *spool);
 
 /* ---- exchange.c */
 enum exchange_state {
@@ -128,12 +99,14 @@ struct exchange {
 	uint8_t lane;	    /* of its group's queue, or QUEUE_RETURNED */
 	bool answered_head; /* reply_begin was called */
 	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
+	int failed_errno;   /* BODY_NOT_KEPT: why */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
 	bool tunnel;	    /* it was answered with 101 */
 	bool leaving;	    /* the tunnel is to end: its server or its generation does */
 	struct list open;   /* in channel->tunnels, while a slot has it */
 
 	struct engine_text script_name, path_info, script_filename;
+	struct engine_text ran; /* what it is called, once its client is gone: quarantine.c */
 
 	struct {
 		uint64_t received, wanted, sent, limit; /* offsets in the body; limit: the worker's credit */
@@ -196,6 +169,7 @@ struct group {
 	char *name;
 	uint32_t queue_length;
 	uint64_t queue_timeout_ns, request_timeout_ns;
+	uint32_t quarantine;	       /* workers that a request may end in a row; 0: any number */
 	struct timer_queue *deadlines; /* NULL: no request_timeout */
 	struct list generations;       /* newest first */
 	struct list returned;	       /* struct exchange.node: before all others in the queue */
@@ -276,6 +250,7 @@ struct worker {
 	struct list free;
 	struct wire_identity keeper_identity;
 	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
+	bool excused;		     /* its end is no doing of what it runs */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
 	char cause[128];
@@ -301,6 +276,7 @@ struct channel {
 	uint64_t spool_told_ns; /* when a failing spool was last logged */
 	struct field fields[WIRE_FIELDS + SENDFILE_FIELDS];
 	struct sendfile sendfile; /* what the answer at hand names */
+	struct quarantine *quarantine;
 };
 
 struct group *group_find(struct engine *e, uint32_t id); /* NULL: there is none */

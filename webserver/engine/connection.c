@@ -21,8 +21,6 @@
 
 /* Heads and pieces of body that one connection gets done before the next connection's turn. */
 #define STEPS 32
-/* After an answer that closes: what the client may still send before it has seen the answer. */
-#define LINGER_BYTES (16U << 20)
 /* A tunnel in which nothing moves: after so many seconds the client is asked whether it is there, and gone after two
    such times without an answer. */
 #define TUNNEL_ALIVE_S 60
@@ -217,12 +215,12 @@ void connection_finish(struct connection *c)
 		return;
 	}
 	if (!body_done) {
-		if (c->body == BODY_LENGTH && c->body_left > DISCARD_LIMIT) {
+		if (c->body == BODY_LENGTH && c->body_left > LINGER_BYTES) {
 			connection_linger(c);
 			return;
 		}
 		c->phase = PHASE_DISCARD;
-		c->discard_left = DISCARD_LIMIT;
+		c->discard_left = LINGER_BYTES;
 		timer_arm(c->engine, c->engine->connections->body_queue, &c->timer);
 	} else {
 		connection_idle(c);

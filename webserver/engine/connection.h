@@ -25,6 +25,9 @@
 
 /* Unread body up to this size is read and thrown away so that the connection can be kept; else it is closed. */
 #define DISCARD_LIMIT 65536
+/* After an answer that closes: what the client may still send before it has seen the answer. After one that does not,
+   and whose backend has left so much of the body: the client was told that the connection is kept. */
+#define LINGER_BYTES (16U << 20)
 
 enum phase {
 	PHASE_IDLE = 0,	   /* between requests, nothing of the next one is here */

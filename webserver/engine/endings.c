@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "channel.h"
+#include "quarantine.h"
 
 /* Asked in each turn, a connection that is held open would keep the loop going for LAST_WORDS_NS by these alone. */
 #define PROBE_AGAIN_NS 1000000ull
@@ -22,6 +23,8 @@ static void judge(struct exchange *x, const char *cause, bool may_start)
 		     page_started(&w->page, s->number, e->options.ordinal) >= x->serial;
 
 	exchange_pin(x);
+	if (begun && !may_start && !w->excused)
+		quarantine_died(x, cause);
 	slot_detach(x);
 	if (x->state == EXCHANGE_ABANDONED) {
 		/* unpin frees it */

@@ -108,6 +108,7 @@ void exchange_settle(struct exchange *x)
 	timer_disarm(&x->answer.pressed);
 	exchange_forget_body(x);
 	spool_close(&x->answer.spool);
+	free((char *)x->ran.data);
 	x->group->exchanges--;
 	if (c->spares >= SPARES) {
 		free(x);

@@ -310,6 +310,18 @@ int engine_worker_leaves(engine *e, uint32_t group, uint32_t generation, uint64_
 	return ENGINE_OK;
 }
 
+int engine_worker_excused(engine *e, uint32_t group, uint32_t generation, uint64_t worker)
+{
+	struct group *g = group_find(e, group);
+	struct generation *gen = g ? generation_find(g, generation) : NULL;
+	struct worker *w = gen ? worker_find(gen, worker) : NULL;
+
+	if (w == NULL)
+		return ENGINE_INVALID;
+	w->excused = true;
+	return ENGINE_OK;
+}
+
 int engine_worker_gone(engine *e, uint32_t group, uint32_t generation, uint64_t worker, const char *cause)
 {
 	struct group *g = group_find(e, group);

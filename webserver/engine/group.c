@@ -7,6 +7,7 @@
 
 #include "channel.h"
 #include "loop.h"
+#include "quarantine.h"
 
 #define GROUPS 65536 /* ids are small numbers of the supervisor's */
 
@@ -68,6 +69,8 @@ static void part(struct exchange *x)
 
 	exchange_pin(x);
 	timer_disarm(&x->deadline);
+	if (x->slot != NULL)
+		quarantine_keep(x);
 	timer_disarm(&x->answer.pressed);
 	x->request = NULL;
 	list_remove(&x->due);
@@ -131,6 +134,8 @@ void group_sever(struct exchange *x)
 	struct request *r = x->request;
 
 	part(x);
+	/* Nobody reads its body any more: a connection that has too much of it to come does not stay. */
+	r->body_room = 0;
 	r->backend = &spent_backend;
 	r->backend_data = NULL;
 }
@@ -167,6 +172,9 @@ void group_start(struct request *r, uint32_t group, struct engine_text script_na
 {
 	struct engine *e = request_engine(r);
 	struct group *g = group_find(e, group);
+
+	if (g != NULL && !quarantine_is_empty(e->channel) && quarantine_refuses(r, g))
+		return;
 	struct exchange *x = g ? exchange_make(e, g, r) : NULL;
 
 	if (x == NULL) {
@@ -245,6 +253,7 @@ int engine_group(engine *e, uint32_t group, const struct engine_group_options *o
 	g->queue_length = options->queue_length;
 	g->queue_timeout_ns = options->queue_timeout_ns;
 	g->request_timeout_ns = options->request_timeout_ns;
+	g->quarantine = options->quarantine;
 	g->deadlines = deadlines;
 	g->elastic = options->elastic != 0;
 	g->look = true;

@@ -7,8 +7,10 @@
  * next line that fits.
  *
  * What is said again and again is said ten times a second, then counted, so that one broken disk or one client cannot
- * fill the logs. Two entries are equal if their texts are, whichever request they are about. Clients choose the paths
- * that texts are made of, so what is their doing (warnings and notices about requests) has a limit of its own besides.
+ * fill the logs. Two entries are equal if their texts are, whichever request they are about. Of errors, the line that
+ * tells the count names the requests: each that was refused is in one line, whatever happens to how many. Clients
+ * choose the paths that texts are made of, so what is their doing (warnings and notices about requests) has a limit of
+ * its own besides.
  */
 #include <errno.h>
 #include <limits.h>
@@ -28,6 +30,7 @@
 #define KINDS	       64 /* texts that are watched; two that share a place push each other out */
 #define TEXT_SIZE      2048
 #define SITE_SIZE      128
+#define NAMED	       180 /* requests in one line: 17 bytes each, which leaves room for the text in PIPE_BUF */
 #define RS	       '\x1e'
 
 struct kind {
@@ -37,6 +40,8 @@ struct kind {
 	unsigned suppressed;
 	int level;
 	char text[200]; /* its beginning, for telling how often it was suppressed */
+	unsigned named;
+	uint64_t requests[NAMED]; /* of errors, those that were not told */
 };
 
 struct error_log {
@@ -112,11 +117,15 @@ static void say(engine *e, int level, const struct request *r, const char *text)
 
 static void tell_suppressed(engine *e, struct kind *k)
 {
-	char text[300];
+	char text[340 + 17 * NAMED];
 	if (k->suppressed == 0)
 		return;
-	snprintf(text, sizeof text, "%u more like this: %s", k->suppressed, k->text);
-	k->suppressed = 0;
+	int at = snprintf(text, 300, "%u more like this: %s", k->suppressed, k->text);
+	for (unsigned i = 0; i < k->named; i++)
+		at += sprintf(text + at, "%s%016llx", i == 0 ? " (requests " : " ", (unsigned long long)k->requests[i]);
+	if (k->named > 0)
+		strcpy(text + at, ")");
+	k->suppressed = k->named = 0;
 	say(e, k->level, NULL, text);
 }
 
@@ -154,7 +163,7 @@ static void second_over(engine *e, struct timer *timer)
 }
 
 /* Whether the text may be said now. */
-static bool allowed(engine *e, int level, const char *text)
+static bool allowed(engine *e, int level, const struct request *r, const char *text)
 {
 	struct error_log *log = e->errors;
 	uint64_t hash = hash_bytes(&log->key, (uint64_t)level, text, strlen(text)) | 1;
@@ -170,6 +179,11 @@ static bool allowed(engine *e, int level, const char *text)
 	if (k->seen++ < EQUAL_A_SECOND)
 		return true;
 	k->suppressed++;
+	if (level == LOG_LEVEL_ERROR && r != NULL) {
+		k->requests[k->named++] = r->id;
+		if (k->named == NAMED)
+			tell_suppressed(e, k);
+	}
 	if (!list_linked(&log->timer.node))
 		timer_arm(e, log->after, &log->timer);
 	return false;
@@ -206,7 +220,7 @@ void log_entry(engine *e, int level, const struct request *r, const char *format
 		level = LOG_LEVEL_ERROR;
 	e->stats.errors_logged++;
 	/* While the engine is made or taken down there is no state. */
-	if (e->errors == NULL || (allowed(e, level, text) && within_rate(e, level, r)))
+	if (e->errors == NULL || (allowed(e, level, r, text) && within_rate(e, level, r)))
 		say(e, level, r, text);
 }
 

@@ -7,11 +7,13 @@
  * or `again` does.
  */
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -300,6 +302,11 @@ engine *engine_new(const struct engine_options *options, char *message, size_t m
 	e->options = *options;
 	e->limits = options->limits;
 	e->again_fd = e->timer_fd = -1;
+	/* The last eighth is for workers' connections, which libzmq accepts: it aborts when it gets no descriptor. */
+	struct rlimit files;
+	e->spare_from = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < INT_MAX
+				? (int)(files.rlim_cur - files.rlim_cur / 8)
+				: INT_MAX;
 	e->options.spool_directory = strdup(options->spool_directory != NULL ? options->spool_directory : "/tmp");
 	e->options.server = strdup(options->server != NULL ? options->server : "");
 	e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

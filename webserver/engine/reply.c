@@ -143,9 +143,12 @@ static bool connection_stays(const struct request *r, unsigned flags)
 	/* Whoever waits for 100 may send its body after this answer or not: there is no telling what comes next. */
 	if (r->expect && !r->continued)
 		return false;
+	bool known = r->content_length != UINT64_MAX;
+	uint64_t left = known ? r->content_length - r->body_received : 0;
+	/* The backend is still reading; what it leaves is thrown away, as far as connection_finish goes. */
 	if (r->body_room > 0)
-		return true; /* the backend is still reading */
-	return r->content_length != UINT64_MAX && r->content_length - r->body_received <= DISCARD_LIMIT;
+		return left <= LINGER_BYTES;
+	return known && left <= DISCARD_LIMIT;
 }
 
 static uint8_t framing_for(const struct request *r, int status, uint64_t length)

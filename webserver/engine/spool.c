@@ -33,6 +33,7 @@ static void tell(struct engine *e, const char *what)
 	c->spool_told_ns = e->now_ns;
 	log_entry(e, LOG_LEVEL_WARNING, NULL, "spool directory %s: %s: %s; workers wait for slow clients meanwhile",
 		e->options.spool_directory ? e->options.spool_directory : "(none)", what, strerror(number));
+	errno = number; /* the caller's, to tell whose request it is */
 }
 
 static int spool_open(struct engine *e, struct spool *spool)
@@ -47,6 +48,11 @@ static int spool_open(struct engine *e, struct spool *spool)
 		return -1;
 	}
 	spool->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+	if (spool->fd >= e->spare_from) {
+		close(spool->fd);
+		spool->fd = -1;
+		errno = EMFILE;
+	}
 	if (spool->fd < 0)
 		tell(e, "open");
 	return spool->fd < 0 ? -1 : 0;

@@ -174,8 +174,9 @@ class Engine:
             self._check(f"decision {decision}", result)
 
     def group(
-        self, number: int, name: str, length: int, queue_timeout: float, request_timeout: float, elastic: bool = False
-    ) -> None:
+        self, number: int, name: str, length: int, queue_timeout: float, request_timeout: float, quarantine: int,
+        elastic: bool = False,
+    ) -> None:  # fmt: skip
         """`elastic`: it may get more workers when requests wait, and is to ask for them."""
         options = ffi.new("struct engine_group_options *")
         text = ffi.new("char[]", _bytes(name))
@@ -184,7 +185,27 @@ class Engine:
         options.queue_timeout_ns = int(queue_timeout * NANOSECONDS)
         options.request_timeout_ns = int(request_timeout * NANOSECONDS)
         options.elastic = elastic
+        options.quarantine = quarantine
         self._check(f"group {name}", lib.engine_group(self.native, number, options))
+
+    def suspect(self, token: int) -> bytes:
+        """What a suspected request is called: site, method and target; b"" if it has been forgotten."""
+        text = lib.engine_suspect(self.native, token)
+        return bytes(ffi.buffer(text.data, text.size))
+
+    def suspected(self, group: int, name: bytes) -> None:
+        """Another front end has seen a worker die while it ran this request."""
+        keep: list[Any] = []
+        text = ffi.new("struct engine_text *")
+        set_text(text, name, keep)
+        lib.engine_suspected(self.native, group, text[0])
+
+    def cleared(self, group: int, name: bytes) -> None:
+        """Another front end has seen this request end well."""
+        keep: list[Any] = []
+        text = ffi.new("struct engine_text *")
+        set_text(text, name, keep)
+        lib.engine_cleared(self.native, group, text[0])
 
     def stats(self) -> dict[str, int]:
         stats = ffi.new("struct engine_stats *")

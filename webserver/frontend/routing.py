@@ -88,6 +88,7 @@ class Routing:
                     group.queue_length,
                     group.queue_timeout,
                     group.request_timeout,
+                    group.quarantine,
                     group.processes_min < group.processes,
                 )
         gone_groups = set(self._groups) - {group.name for group in config.groups}
@@ -134,7 +135,7 @@ class Routing:
         if name not in self._groups and name not in self._early:
             self._early.add(name)
             known = self.groups.of(name)
-            self._engine.group(known, name, EARLY_QUEUE, EARLY_TIMEOUT, 0)
+            self._engine.group(known, name, EARLY_QUEUE, EARLY_TIMEOUT, 0, 0)
         return self.groups.of(name) if known is None else known
 
     def forget_group(self, name: str) -> None:

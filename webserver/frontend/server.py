@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import zmq
-from gevent import get_hub, sleep, spawn
+from gevent import get_hub, sleep, spawn, spawn_later
 from gevent.event import Event
 from gevent.socket import wait_read
 
 from ..config.model import Config
 from ..engine._engine import ffi, lib
-from ..wire.control import Control, ControlClosed, ControlFull, close_all
+from ..wire.control import Control, ControlClosed, ControlError, ControlFull, ControlStarved, close_all
 from .channels import Channels, library
 from .engine import Engine, EngineError
 from .green import Closed, Exchange, Handler
@@ -32,6 +33,8 @@ BEAT_SECONDS = 1.0
 LAST_SECONDS = 0.05  # between looks at a group that is to go
 WANTED_SECONDS = 0.02  # between two packets that say which groups have requests waiting
 WANTED_GROUPS = 500  # in one of them; with the longest names it is half as large as a packet may be
+STARVED_SECONDS = 0.1  # until descriptors may be free again
+TOLD_AGAIN = 60.0  # seconds between two lines about that
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 Fds = dict[str, int]
@@ -65,7 +68,8 @@ class FrontEnd:
         self._listeners: dict[int, tuple[int, str, int]] = {}
         self._vacated: set[int] = set()
         self._waiting: dict[int, int] = {}  # by group: requests that wait, as it has not been said yet
-        self._saying = get_hub().loop.timer(WANTED_SECONDS)
+        self._saying = False  # it was said a moment ago
+        self._told_starved = float("-inf")
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
             lib.EVENT_GREEN: self._green,
@@ -77,6 +81,8 @@ class FrontEnd:
             lib.EVENT_WANTED: self._wanted,
             lib.EVENT_SILENT: self._silent,
             lib.EVENT_BROKEN: self._broken_event,
+            lib.EVENT_SUSPECT: lambda event: self._tell_others("suspect", event),
+            lib.EVENT_CLEARED: lambda event: self._tell_others("cleared", event),
             lib.EVENT_EMPTY: lambda event: self._empty.set(),
         }
         self._orders: dict[str, Callable[[dict[str, Any], Fds], None]] = {
@@ -84,6 +90,8 @@ class FrontEnd:
             "worker": self._order_worker,
             "worker-leaves": self._order_worker_leaves,
             "worker-gone": self._order_worker_gone,
+            "suspect": self._order_suspect,
+            "cleared": self._order_cleared,
             "drain-generation": self._order_drain_generation,
             "close-generation": self._order_close_generation,
             "config": self._order_config,
@@ -117,6 +125,13 @@ class FrontEnd:
                 received = self._control.receive()
             except BlockingIOError:
                 continue
+            except ControlStarved as error:
+                self._starved(error)
+                continue
+            except ControlError:
+                # What it said is lost, and with it the agreement on what there is. The next one begins anew.
+                traceback.print_exc(file=sys.stderr)
+                os._exit(1)
             if received is None:
                 # The supervisor is dead; so is everything it held together.
                 os._exit(1)
@@ -129,6 +144,14 @@ class FrontEnd:
             except Exception:
                 traceback.print_exc(file=sys.stderr)
                 close_all(fds.values())
+
+    def _starved(self, error: ControlStarved) -> None:
+        """Descriptors are missing for what the supervisor sends. Requests go on meanwhile, and free some."""
+        now = time.monotonic()
+        if now - self._told_starved >= TOLD_AGAIN:
+            self._told_starved = now
+            sys.stderr.write(f"{error}; raise open_files, or lower connections (said once a minute at most)\n")
+        sleep(STARVED_SECONDS)
 
     def _order_generation(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.group_number(message["group"])
@@ -163,7 +186,15 @@ class FrontEnd:
     def _order_worker_gone(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.groups.of(message["group"])
         cause = ffi.new("char[]", message["cause"].encode())
+        if message.get("excused"):
+            lib.engine_worker_excused(self._engine.native, group, message["generation"], message["worker"])
         lib.engine_worker_gone(self._engine.native, group, message["generation"], message["worker"], cause)
+
+    def _order_suspect(self, message: dict[str, Any], fds: Fds) -> None:
+        self._engine.suspected(self._routing.groups.of(message["group"]), message["name"].encode("latin-1"))
+
+    def _order_cleared(self, message: dict[str, Any], fds: Fds) -> None:
+        self._engine.cleared(self._routing.groups.of(message["group"]), message["name"].encode("latin-1"))
 
     def _order_drain_generation(self, message: dict[str, Any], fds: Fds) -> None:
         if message.get("last"):
@@ -291,17 +322,25 @@ class FrontEnd:
     def _wanted(self, event: Any) -> None:
         """At once, unless it is soon after the last time: many groups may want workers at the same time."""
         self._waiting[event.group] = event.number
-        if not self._saying.active:
+        if not self._saying:
             self._say_wanted()
 
     def _say_wanted(self) -> None:
         some = list(self._waiting.items())[:WANTED_GROUPS]
+        self._saying = bool(some)
         if not some:
             return
         for group, _ in some:
             del self._waiting[group]
-        self._saying.start(self._say_wanted)
+        spawn_later(WANTED_SECONDS, self._say_wanted)
         self._tell({"op": "wanted", "groups": {self._routing.groups.name(group): queued for group, queued in some}})
+
+    def _tell_others(self, op: str, event: Any) -> None:
+        """The other front ends are to know what this one has seen of a request that ends workers, or does not."""
+        name = self._engine.suspect(event.token)
+        if name:
+            group = self._routing.groups.name(event.group)
+            self._tell({"op": op, "group": group, "name": name.decode("latin-1")})
 
     def _broken_event(self, event: Any) -> None:
         self._broke(event.group, event.generation, ffi.string(event.text).decode(errors="replace"))

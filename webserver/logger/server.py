@@ -18,7 +18,15 @@ from typing import Any
 
 from webserver.logger.lines import Entry, Splitter, formatted
 from webserver.logger.output import OpenError, Output, open_log
-from webserver.wire.control import Control, ControlClosed, ControlError, ControlFull, close_all
+from webserver.wire.control import (
+    STARVED_WAIT,
+    Control,
+    ControlClosed,
+    ControlError,
+    ControlFull,
+    ControlStarved,
+    close_all,
+)
 
 READ_SIZE = 65536  # bytes from one pipe in one turn
 BEAT_SECONDS = 5.0
@@ -114,6 +122,9 @@ class Logger:
             try:
                 received = self._control.receive()
             except BlockingIOError:
+                return
+            except ControlStarved:
+                time.sleep(STARVED_WAIT)  # what is in the pipes is read between two tries
                 return
             except (ControlError, OSError) as error:
                 self._note(f"control: {error}")

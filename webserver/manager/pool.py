@@ -7,7 +7,7 @@ Owns each worker's socket, and a mapping of its page. A worker inherits from her
 import os
 import signal
 import socket
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from webserver.manager import policy
 from webserver.manager.host import (
@@ -128,17 +128,19 @@ class Pool:
                 cause = _why("it was no longer wanted", 0, 0, False)
                 self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
                 return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             manager = os.getpid()
+            ends: Tuple[socket.socket, ...] = ()
             try:
+                ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 pid = self._host.fork()
             except OSError as error:
-                ours.close()
-                theirs.close()
+                for end in ends:
+                    end.close()
                 self._forget(worker, False, now)
                 cause = _why("it could not be forked: %s" % error.strerror, -1, 0, False)
                 self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
                 return
+            ours, theirs = ends
             if pid == 0:
                 self._run(number, incarnation, page, log, theirs, ours, manager)
             theirs.close()

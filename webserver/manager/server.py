@@ -16,7 +16,7 @@ from webserver.manager import left, watch
 from webserver.manager.host import ERROR, WARNING, Host, HostError
 from webserver.manager.plugins import NoPlugin, choose
 from webserver.manager.pool import Pool
-from webserver.wire.control import Control, ControlClosed, ControlError, close_all
+from webserver.wire.control import STARVED_WAIT, Control, ControlClosed, ControlError, ControlStarved, close_all
 
 BEAT_SECONDS = 5.0
 THREADS = (
@@ -149,6 +149,9 @@ class Manager:
         try:
             received = self._control.receive()
         except BlockingIOError:
+            return True
+        except ControlStarved:
+            time.sleep(STARVED_WAIT)  # it keeps; workers' ends do too
             return True
         if received is None:
             return False

@@ -8,6 +8,7 @@ refusal. What is asked is done elsewhere (`Handler`); long operations answer whe
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ CLIENTS = 16
 LINE_LIMIT = 65536
 IDLE = 30.0  # seconds for a request to arrive
 BACKLOG = 16
+STARVED_WAIT = 0.1  # seconds until there may be a descriptor for the next client
 
 Answer = Callable[[dict[str, Any]], None]
 Tell = Callable[[str], None]  # a line of progress, before the answer
@@ -89,13 +91,21 @@ class Commands:
         assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # It stays readable: looked at again when there may be a descriptor for it.
+                self._loop.unwatch(self._listener.fileno())
+                self._loop.after(STARVED_WAIT, self._listen_again)
             return
         sock.setblocking(False)
         if len(self._clients) >= CLIENTS:
             sock.close()
             return
         self._clients.add(Client(self._loop, sock, self._request, self._clients.discard))
+
+    def _listen_again(self) -> None:
+        if self._listener is not None:
+            self._loop.watch(self._listener.fileno(), self._accept)
 
     def _request(self, client: Client, line: bytes) -> None:
         uid = client.uid()

@@ -216,8 +216,15 @@ class Crew:
             worker.proven = True
             self._parts.nursery.send(self._manager, {"op": "serving", "worker": worker.incarnation})
 
-    def forget(self, worker: Worker, cause: str) -> None:
-        message = {"op": "worker-gone", **self._named, "worker": worker.incarnation, "cause": cause}
+    def forget(self, worker: Worker, cause: str, excused: bool = True) -> None:
+        """`excused`: what it was running has not ended it."""
+        message = {
+            "op": "worker-gone",
+            **self._named,
+            "worker": worker.incarnation,
+            "cause": cause,
+            "excused": excused,
+        }
         self._parts.frontends.send_all(message)
         self.requests += worker.page.read().requests
         del self.workers[worker.incarnation]

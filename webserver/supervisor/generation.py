@@ -20,7 +20,7 @@ from webserver.supervisor.loaded import NOTHING_YET, Loaded
 from webserver.supervisor.nursery import Ending
 from webserver.supervisor.parts import Owner, Parts
 from webserver.supervisor.policy import START_MARGIN, WANTED_EVERY, Event, Stuck
-from webserver.supervisor.process import Child
+from webserver.supervisor.process import NOWHERE, Child, Room
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.states import Stage, State, next_stage
 from webserver.supervisor.workers import Worker
@@ -40,6 +40,7 @@ class Generation:
     prove: bool = False  # it is to replace another one: on demand or not, a worker shows first that it can
     stage: Stage = Stage.BINDING
     directory: str = ""
+    room: Room = NOWHERE
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
     failure: str = ""  # what was said last about why it does not start
@@ -74,6 +75,7 @@ class Generation:
         """Make the directory and have front ends bind there. Raises OSError."""
         parts = self.parts
         self.directory = parts.run.make_generation(self.group_id, self.number, parts.frontend_identity, self.identity)
+        self.room = Room(self.directory, parts.cgroups.make(self.config, self.number))
         parts.frontends.send_all({"op": "generation", **self.record()})
 
     def record(self) -> dict[str, Any]:
@@ -169,8 +171,7 @@ class Generation:
         self._check_drained()
 
     def broken(self, frontend: FrontEnd, reason: str) -> None:
-        text = f"{self.label}: {frontend.label} closed its connections: {reason}"
-        self.parts.journal.error(text)
+        self.parts.journal.error(f"{self.label}: {frontend.label} closed its connections: {reason}")
         if self.stage is Stage.BINDING:
             self.failure = reason
             self._close(reason)
@@ -233,11 +234,9 @@ class Generation:
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
         if not orderly:
-            self.parts.journal.error(
-                f"worker {worker.number} of group {self.config.name} (process {worker.pid}): {cause}"
-            )
+            self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self.crew.forget(worker, cause)
+        self.crew.forget(worker, cause, excused=worker.told is not None)  # told to go, and killed since
         self.owner.generation_moved(self)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
@@ -257,15 +256,14 @@ class Generation:
 
     def _spawn(self) -> None:
         parts = self.parts
-        source = f"group {self.config.name}"
         try:
-            pipe, log = parts.logs.new_pipe("error", source, waits=True)
+            pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
         record = manager_record(self.config, self.number, self._frontend_list(), self.prove)
-        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log)
+        process = manager_process(self.config, self.identity, parts.open_files, parts.null, log, self.room)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
         os.close(log)
@@ -360,6 +358,7 @@ class Generation:
             self.parts.nursery.door.change(self.manager, State.GONE, why)
         self.parts.frontends.send_all({"op": "close-generation", **self._named()})
         self.parts.run.remove_generation(self.directory)
+        self.parts.cgroups.remove(self.room.cgroup)
         self.owner.generation_closed(self)
 
     def _named(self) -> dict[str, Any]:

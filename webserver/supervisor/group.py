@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from webserver.config import Group
+from webserver.supervisor.crashes import Crashes
 from webserver.supervisor.generation import Generation
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loop import Timer
@@ -14,6 +15,7 @@ from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import Backoff, GiveUp, Restart, after_end
 from webserver.supervisor.states import Stage, State
 from webserver.supervisor.takeover import Takeover
+from webserver.supervisor.workers import Worker
 
 Answer = Callable[[str], None]  # "" or what went wrong
 
@@ -41,6 +43,7 @@ class GroupRole:
         self._next_generation = next_generation
         self._replacement = (config, identity)
         self._backoff = Backoff()
+        self._crashes = Crashes()
         self._started = 0.0
         self._retry: Timer | None = None
         self._answer: tuple[Generation, Answer] | None = None  # of start or replace
@@ -281,6 +284,16 @@ class GroupRole:
                 if not waited:
                     self._waiting.remove(entry)
                     done()
+
+    def worker_died(self, worker: Worker, cause: str) -> None:
+        journal = self._parts.journal
+        journal.error(f"worker {worker.number} of group {self.name} (process {worker.pid}): {cause}")
+        self._crashes, count = self._crashes.after(self._parts.loop.now())
+        if count:
+            journal.error(
+                f"{self.label}: {count} workers have ended unasked within a minute, the last: {cause}; each is started"
+                " again later than the one before it"
+            )
 
     def generation_moved(self, generation: Generation) -> None:
         if self._takeover is not None and self._takeover.concerns(generation):

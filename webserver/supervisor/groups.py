@@ -55,7 +55,7 @@ class Groups:
     def start(self, config: Group, answer: Answer) -> None:
         """A group that is new. `answer` learns how its first start ends."""
         try:
-            identity = resolve(config.user, config.group, f"group {config.name}")
+            identity = resolve(config.user, config.group, f"group {config.name}", config.groups)
         except IdentityError as error:
             role = self._role(config, None)
             role.refuse(str(error))
@@ -85,7 +85,7 @@ class Groups:
         One that is coming already is given up.
         """
         try:
-            identity = resolve(config.user, config.group, f"group {config.name}")
+            identity = resolve(config.user, config.group, f"group {config.name}", config.groups)
         except IdentityError as error:
             answer(str(error))
             return
@@ -165,6 +165,13 @@ class Groups:
 
     def frontend_says(self, frontend: FrontEnd, message: dict[str, Any]) -> None:
         op = message["op"]
+        if op in ("suspect", "cleared"):
+            # Of requests that end workers: what one front end has seen counts in all of them.
+            told = {"op": op, "group": str(message["group"]), "name": str(message["name"])}
+            for other in self._parts.frontends.alive():
+                if other is not frontend:
+                    self._parts.frontends.send(other, told)
+            return
         if op == "wanted":
             self._wanted(message["groups"])
             return

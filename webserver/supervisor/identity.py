@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -37,8 +38,10 @@ def own_identity() -> Identity:
     return Identity(name, uid, os.getegid(), tuple(sorted({os.getegid(), *os.getgroups()})))
 
 
-def resolve(user: str, group: str, where: str) -> Identity:
-    """The identity for options `user` and `group` (may be "") of `where`, for the error text.
+def resolve(user: str, group: str, where: str, further: Sequence[str] = ()) -> Identity:
+    """The identity for options `user`, `group` (may be "") and `groups` of `where`, for the error text.
+
+    Supplementary groups are those of `groups`, or else the user's own, as initgroups(3) would have them.
 
     As root: a user is required and is never uid 0, nor its group gid 0. As an ordinary user: always the own identity.
     """
@@ -52,13 +55,20 @@ def resolve(user: str, group: str, where: str) -> Identity:
         raise IdentityError(f"{where}: there is no user {user!r}") from None
     gid = account.pw_gid
     if group:
-        try:
-            gid = (grp.getgrgid(int(group)) if group.isascii() and group.isdigit() else grp.getgrnam(group)).gr_gid
-        except (KeyError, OverflowError):
-            raise IdentityError(f"{where}: there is no group {group!r}") from None
+        gid = _gid(group, where)
     if account.pw_uid == 0 or gid == 0:
         raise IdentityError(f"{where}: nothing that serves requests may run as uid 0 or gid 0")
-    groups = tuple(sorted(set(os.getgrouplist(account.pw_name, gid))))
+    own = [_gid(name, where) for name in further] if further else os.getgrouplist(account.pw_name, gid)
+    groups = tuple(sorted({gid, *own}))
+    if 0 in groups and further:
+        raise IdentityError(f"{where}: `groups` names gid 0, which nothing that serves requests may be in")
     if 0 in groups:
         raise IdentityError(f"{where}: user {user!r} is a member of gid 0, which nothing that serves requests may be")
     return Identity(account.pw_name, account.pw_uid, gid, groups)
+
+
+def _gid(name: str, where: str) -> int:
+    try:
+        return (grp.getgrgid(int(name)) if name.isascii() and name.isdigit() else grp.getgrnam(name)).gr_gid
+    except (KeyError, OverflowError):
+        raise IdentityError(f"{where}: there is no group {name!r}") from None

@@ -95,6 +95,7 @@ class Link:
             except BlockingIOError:
                 return
             except (ControlError, OSError) as error:
+                # Also ControlStarved: nobody has descriptors to send here.
                 self._lose(f"it broke the control protocol: {error}")
                 return
             if packet is None:

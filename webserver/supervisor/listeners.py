@@ -56,6 +56,7 @@ class Address:
     listen: Listen
     sockets: list[Socket] = field(default_factory=list)
     inode: tuple[int, int] | None = None  # of a unix socket's name, so that nobody else's is ever removed
+    directory: int = -1  # descriptor of the one it lies in, so that the name is looked for nowhere else
 
     def __str__(self) -> str:
         port = self.sockets[0].port if self.sockets else self.listen.port
@@ -149,6 +150,10 @@ class Listeners:
         for listen in list(self.addresses):
             self.close(listen)
 
+    def names(self) -> list[str]:
+        """Paths of unix sockets."""
+        return [listen.address for listen in self.addresses if listen.family == "unix"]
+
     def sockets(self) -> list[Socket]:
         return [one for address in self.addresses.values() for one in address.sockets]
 
@@ -196,29 +201,26 @@ class Listeners:
     def _open_unix(self, address: Address) -> None:
         path = address.listen.address
         parent, name = os.path.split(path)
-        directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = address.directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _check_unused(directory, name, path)
+        # sun_path holds 107 bytes; through the directory's descriptor any path is short.
+        temporary = f".{name}.{os.getpid()}"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address.sockets.append(self._socket(sock, address.listen, 0, -1))
+        _unlink(directory, temporary)
+        before = os.umask(0o111)
         try:
-            _check_unused(directory, name, path)
-            # sun_path holds 107 bytes; through the directory's descriptor any path is short.
-            temporary = f".{name}.{os.getpid()}"
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            address.sockets.append(self._socket(sock, address.listen, 0, -1))
-            _unlink(directory, temporary)
-            before = os.umask(0o111)
-            try:
-                sock.bind(f"/proc/self/fd/{directory}/{temporary}")
-            finally:
-                os.umask(before)
-            try:
-                sock.listen(BACKLOG)
-                found = os.stat(temporary, dir_fd=directory, follow_symlinks=False)
-                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-            except BaseException:
-                _unlink(directory, temporary)
-                raise
-            address.inode = (found.st_dev, found.st_ino)
+            sock.bind(f"/proc/self/fd/{directory}/{temporary}")
         finally:
-            os.close(directory)
+            os.umask(before)
+        try:
+            sock.listen(BACKLOG)
+            found = os.stat(temporary, dir_fd=directory, follow_symlinks=False)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            _unlink(directory, temporary)
+            raise
+        address.inode = (found.st_dev, found.st_ino)
 
     def _socket(self, sock: socket.socket, listen: Listen, port: int, ordinal: int) -> Socket:
         one = Socket(self._next, sock, listen, port, ordinal)
@@ -242,10 +244,11 @@ def remove_name(address: Address) -> None:
     """Remove a unix socket's name if it is still ours."""
     if address.inode is None:
         return
+    name = os.path.basename(address.listen.address)
     try:
-        found = os.stat(address.listen.address, follow_symlinks=False)
+        found = os.stat(name, dir_fd=address.directory, follow_symlinks=False)
         if (found.st_dev, found.st_ino) == address.inode:
-            os.unlink(address.listen.address)
+            os.unlink(name, dir_fd=address.directory)
     except OSError:
         pass
     address.inode = None
@@ -319,6 +322,9 @@ def _close(address: Address) -> None:
     for one in address.sockets:
         one.sock.close()
     address.sockets.clear()
+    if address.directory >= 0:
+        os.close(address.directory)
+        address.directory = -1
 
 
 _REASONS = {

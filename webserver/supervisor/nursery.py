@@ -5,6 +5,7 @@ One door for all kinds; what a child's end means is for its owner, who is told w
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from webserver.supervisor.states import ALIVE, Door, State
 from webserver.wire.control import close_all, pair
 
 CONTROL_NUMBER = 3  # where a child finds its control connection
+# What a step between fork and exec may fail of now and not the next time: trying again helps.
+PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 END_WAIT = 5.0  # seconds from a child's end of file on its control connection to its exit
 
 
@@ -250,6 +253,7 @@ class Nursery:
         text, code, number = cause(status)
         event = Event.EXITED
         if running.refusal is not None:
-            text, event = f"could not be started: {running.refusal}", Event.REFUSED
+            text = f"could not be started: {running.refusal}"
+            event = Event.EXITED if running.refusal.number in PASSING else Event.REFUSED
         child.pid = 0
         running.on_end(child, Ending(event, text, code, number, child.state))

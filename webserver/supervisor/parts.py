@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from webserver.supervisor.cgroups import Cgroups
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -16,6 +17,7 @@ from webserver.supervisor.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from webserver.supervisor.generation import Generation
+    from webserver.supervisor.workers import Worker
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Parts:
     frontend_identity: Identity
     null: int
     open_files: tuple[int, int]  # limits of groups
+    cgroups: Cgroups
     next_worker: Callable[[], int]
 
 
@@ -39,6 +42,7 @@ class Owner(Protocol):
     def generation_failed(self, generation: Generation, message: str) -> None: ...
     def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
     def generation_closed(self, generation: Generation) -> None: ...
+    def worker_died(self, worker: Worker, cause: str) -> None: ...
     def generation_moved(self, generation: Generation) -> None:
         """A worker has come, proved itself or gone, or one more is asked for."""
 

@@ -30,6 +30,35 @@ class ProcessRecord:
     directory: str = "/"
     death_signal: int = signal.SIGKILL  # sent to it when the supervisor dies
     no_new_privs: bool = True
+    nice: int | None = None  # None: as the server's
+    capabilities: tuple[str, ...] = ()  # kept, by name
+    namespaces: tuple[str, ...] = ()  # ipc, uts, net
+    private_tmp: int = 0  # bytes; 0: the machine's /tmp
+    jail: str = ""  # its root directory; the three that follow have a meaning with it only
+    shown: tuple[str, ...] = ()  # directories that it sees there under their own names, read-only
+    sockets: str = ""  # the socket directory, likewise
+    cgroup: str = ""  # directory of the cgroup that it joins
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is made for one generation of a group and is gone with it."""
+
+    sockets: str  # directory
+    cgroup: str  # directory, or ""
+
+
+NOWHERE = Room("", "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a child works by between fork and exec. Made before the fork: later the child could not tell any more."""
+
+    record: ProcessRecord
+    parent: int  # pid
+    change: bool  # there are rights to give up
+    locks: bool  # the bounding set and securebits can be locked, and are to be
 
 
 @dataclass(eq=False)

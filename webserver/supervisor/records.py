@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from typing import Any
 
 from webserver.config import Config, Group, Logs
-from webserver.config.languages import find, plugin
+from webserver.config.languages import PACKAGE, find, plugin
+from webserver.config.limits import LIMITS
+from webserver.config.model import INHERITED
 from webserver.supervisor.confine import PATH
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.nursery import CONTROL_NUMBER
-from webserver.supervisor.process import Limit, ProcessRecord
+from webserver.supervisor.process import NOWHERE, Limit, ProcessRecord, Room
 from webserver.supervisor.spawn import package_file, python
 
 
@@ -40,10 +43,23 @@ def logger_process(identity: Identity, open_files: int, null: int) -> ProcessRec
     )  # fmt: skip
 
 
+RESOURCES = {name: int(getattr(resource, f"RLIMIT_{name.upper()}")) for name in LIMITS}
+
+
+def group_limits(group: Group, open_files: tuple[int, int]) -> tuple[Limit, ...]:
+    """`open_files`: soft and hard limit as we were started, and not as we have raised ours: programs use select(2)."""
+    found = {RESOURCES["nofile"]: open_files}
+    for name, number in RESOURCES.items():
+        limit = getattr(group, f"limit_{name}")
+        if limit.soft != INHERITED:
+            found[number] = (limit.soft, limit.hard)
+    return tuple((number, soft, hard) for number, (soft, hard) in found.items())
+
+
 def manager_process(
-    group: Group, identity: Identity, open_files: tuple[int, int], null: int, log: int
+    group: Group, identity: Identity, open_files: tuple[int, int], null: int, log: int, room: Room = NOWHERE
 ) -> ProcessRecord:
-    """`open_files`: soft and hard limit. Not what we have raised ours to: programs still use select(2)."""
+    """`open_files`: soft and hard limit, as we were started."""
     # Without site-packages unless the language is Python: what the distribution puts there is not ours to load. Then
     # this interpreter is the application's as well, and what it reads from the environment at its start must be there.
     ours = group.language == "python"
@@ -53,8 +69,17 @@ def manager_process(
     argv = (group.interpreter or "/usr/bin/python3", *flags, script, "--control", str(CONTROL_NUMBER))
     return ProcessRecord(
         "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, umask=group.umask,
-        limits=((resource.RLIMIT_NOFILE, *open_files),), no_new_privs=group.no_new_privs, environment=environment,
+        limits=group_limits(group, open_files), no_new_privs=group.no_new_privs, environment=environment,
+        nice=group.nice if group.nice else None, capabilities=group.capabilities, namespaces=group.namespaces,
+        private_tmp=group.private_tmp, jail=group.chroot, shown=_shown(group), sockets=room.sockets,
+        cgroup=room.cgroup,
     )  # fmt: skip
+
+
+def _shown(group: Group) -> tuple[str, ...]:
+    """What a group in a jail must see of the server: its package, and where its plugin and the host library are."""
+    places = dict.fromkeys((PACKAGE, os.path.dirname(group.plugin), os.path.dirname(plugin("libwebserver_host"))))
+    return tuple(place for place in places if not place.startswith(PACKAGE + "/"))
 
 
 def logger_record(logs: Logs) -> dict[str, Any]:

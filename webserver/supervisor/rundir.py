@@ -1,13 +1,16 @@
 """The run directory: pid file, control socket's place, and one socket directory for each group generation.
 
-RUN and RUN/ipc are ours, mode 0711: groups pass through them and cannot list them. A generation's directory belongs to
-the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach them, nobody else
-does. As root nothing is opened or searched here that a group can write: groups write nothing below RUN.
+RUN and RUN/ipc are ours, mode 0711 where we make them: groups pass through, and cannot list RUN/ipc. A generation's
+directory belongs to the front ends' user and the group's gid, mode 2710: front ends make sockets there, workers reach
+them, nobody else does. As root nothing is opened or searched here that a group can write: groups write nothing below
+RUN, and the way to RUN was looked at when the configuration was checked. Front ends write in generations' directories:
+there only names are removed, through a descriptor of the directory itself, so no link leads anywhere.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import stat
 
@@ -32,6 +35,7 @@ class RunDirectory:
 
     def __init__(self, path: str, lock: int = -1) -> None:
         """Make it if needed and lock it. `lock`: it is there, and this is its lock; `take` follows. Raises RunError."""
+        self._unremoved: list[str] = []
         self.path = path
         self._lock = lock
         self._named = lock < 0  # the pid file and the control socket are ours
@@ -48,8 +52,9 @@ class RunDirectory:
             self._lock = self._take_pid_file()
             try:
                 _make(self.ipc)
+                os.chmod(self.ipc, 0o711)  # whatever it was: which groups there are is not for everybody to read
                 for name in os.listdir(self.ipc):
-                    _remove_directory(os.path.join(self.ipc, name))  # of a server that was killed
+                    self._bury(name)  # of a server that was killed
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -67,6 +72,11 @@ class RunDirectory:
     @property
     def lock(self) -> int:
         return self._lock
+
+    @property
+    def mark(self) -> str:
+        """Known to no other server program; while one follows another both use this directory."""
+        return self.path if self._named else f"{self.path} {os.getpid()}"
 
     @property
     def pid_file(self) -> str:
@@ -105,11 +115,17 @@ class RunDirectory:
         return path
 
     def remove_generation(self, path: str) -> None:
-        try:
-            _remove_directory(path)
-            self._made.discard(os.path.basename(path))
-        except OSError:
-            pass  # it is cleared at the next start
+        """What cannot be removed now, for want of a descriptor for instance, is with the next one."""
+        self._unremoved.append(path)
+        for one in list(self._unremoved):
+            try:
+                _remove_directory(one)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
+            self._unremoved.remove(one)
+            self._made.discard(os.path.basename(one))
 
     def close(self) -> None:
         """Remove what is ours and give the lock back."""
@@ -130,6 +146,20 @@ class RunDirectory:
                 pass
         os.close(self._lock)
         self._lock = -1
+
+    def _bury(self, name: str) -> None:
+        """Remove a directory of sockets. One that a front end has put directories into is not searched but moved."""
+        path = os.path.join(self.ipc, name)
+        try:
+            _remove_directory(path)
+        except NotADirectoryError:
+            os.unlink(path)
+        except OSError:
+            for number in itertools.count(1):
+                aside = os.path.join(self.path, f"left-behind.{number}")
+                if not os.path.lexists(aside):
+                    os.rename(path, aside)
+                    return
 
     def _take_pid_file(self) -> int:
         path = os.path.join(self.path, PID_FILE)
@@ -191,7 +221,10 @@ def _remove_directory(path: str) -> None:
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         for name in os.listdir(directory):
-            os.unlink(name, dir_fd=directory)
+            try:
+                os.unlink(name, dir_fd=directory)
+            except IsADirectoryError:
+                os.rmdir(name, dir_fd=directory)
     finally:
         os.close(directory)
     os.rmdir(path)

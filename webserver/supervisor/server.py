@@ -16,6 +16,8 @@ from typing import Any
 import prctl
 
 from webserver.config import Config
+from webserver.supervisor.audit import Audits
+from webserver.supervisor.cgroups import Cgroups
 from webserver.supervisor.commands import Answer, Commands, Tell
 from webserver.supervisor.companion import CompanionParts
 from webserver.supervisor.companions import Companions
@@ -135,12 +137,13 @@ class Supervisor:
         self._frontends = FrontEnds(
             self._loop, self._nursery, self.journal, self._logs, self._listeners, identity, self._config, self._null
         )
-        self._groups = Groups(
-            Parts(
-                self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
-                self._open_files, self._next_worker,
-            )
+        self._cgroups = Cgroups(self._loop, self.journal, self._run.mark)
+        parts = Parts(
+            self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
+            self._open_files, self._cgroups, self._next_worker,
         )  # fmt: skip
+        self._groups = Groups(parts)
+        self._audits = Audits(parts, self._groups, self._listeners.names)
         self._companions = Companions(
             CompanionParts(self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files)
         )
@@ -276,6 +279,8 @@ class Supervisor:
         elif op == "upgrade":
             tell("the new program is started")
             self._operations.exclusive(self._succession.upgrade, answer)
+        elif op == "audit":
+            self._audits.start(message.get("group"), message.get("files"), answer)
         elif op == "reopen":
             self._logs.reopen()
             answer({"ok": True, "errors": []})
@@ -310,6 +315,7 @@ class Supervisor:
     def _finish_requests(self) -> None:
         self._phase = Phase.DRAINING
         self._operations.end()
+        self._audits.end()
         self._companions.end()
         self._drain.begin()
         self._frontends.drain(self._frontends_gone)
@@ -382,6 +388,7 @@ class Supervisor:
 
     def _close(self) -> None:
         self._succession.close()
+        self._cgroups.close()
         self._run.close()
         for answer, _ in self._stopping:
             answer({"ok": True, "errors": []})

@@ -7,6 +7,7 @@ system that hangs must not hang the supervisor.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -15,8 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from webserver.supervisor.confine import STEPS, Plan
-from webserver.supervisor.process import ProcessRecord
+from webserver.config.trusted import Untrusted
+from webserver.supervisor import kernel
+from webserver.supervisor.confine import STEPS
+from webserver.supervisor.process import Plan, ProcessRecord
+from webserver.supervisor.rights import SETPCAP, NotConfined
 
 Steps = Sequence[tuple[str, Callable[[Plan], None]]]
 
@@ -49,10 +53,10 @@ def spawn(record: ProcessRecord, steps: Steps = STEPS) -> Spawned:
     # A signal in the child before its handlers are reset would be told to the parent, which shares the wake-up pipe.
     before = signal.pthread_sigmask(signal.SIG_SETMASK, everything)
     try:
-        parent = os.getpid()
+        plan = planned(record)
         pid = os.fork()
         if pid == 0:
-            _child(Plan(record, parent), writer, steps)
+            _child(plan, writer, steps)
     except BaseException:
         os.close(reader)
         raise
@@ -61,6 +65,14 @@ def spawn(record: ProcessRecord, steps: Steps = STEPS) -> Spawned:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.set_blocking(reader, False)
     return Spawned(pid, reader)
+
+
+def planned(record: ProcessRecord) -> Plan:
+    change = record.identity.is_change
+    able = bool(kernel.capabilities()[0] >> SETPCAP & 1)
+    # A root without CAP_SETPCAP, as in some containers, cannot lock anything. With no_new_privs that gives nothing
+    # away: no exec adds to the sets, which are empty or what was asked for.
+    return Plan(record, os.getpid(), change, locks=change and able and record.no_new_privs)
 
 
 def read_report(reader: int) -> Refusal | bool:
@@ -88,13 +100,29 @@ def _child(plan: Plan, writer: int, steps: Steps) -> NoReturn:
         step, number, text = "exec", 0, "exec came back"
     except BaseException as error:
         number = getattr(error, "errno", None) or 0
-        text = os.strerror(number) if number else f"{type(error).__name__}: {error}"
+        text = os.strerror(number) if number else _told(error)
         if step == "exec":
-            text = f"{plan.record.argv[0]}: {text}"
+            inside = f" inside chroot {plan.record.jail}" if plan.record.jail else ""
+            text = f"{plan.record.argv[0]}{inside}: {text}" + _advice(plan, number)
     try:
         os.write(writer, f"{step}\0{number}\0{text}".encode("utf-8", "replace")[:REPORT_LIMIT])
     finally:
         os._exit(EXIT_NOT_CONFINED)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "no memory; limit_as may be too small"
+    return str(error) if isinstance(error, (NotConfined, Untrusted)) else f"{type(error).__name__}: {error}"
+
+
+def _advice(plan: Plan, number: int) -> str:
+    """What the kernel means by an error of exec that can only be understood by who knows the record."""
+    if number == errno.EAGAIN:
+        return "; user " + plan.record.identity.user + " has as many processes as limit_nproc allows already"
+    if number == errno.ENOENT and plan.record.jail:
+        return "; the interpreter and the libraries that it is linked to must be inside"
+    return ""
 
 
 def _arrange(record: ProcessRecord, writer: int) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 
 from webserver.config.units import seconds_text
 from webserver.supervisor.commands import Answer
-from webserver.supervisor.confine import Plan
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.handover import VARIABLE, VERSION, Program, listen_of, listen_record
@@ -23,7 +22,7 @@ from webserver.supervisor.listeners import Listeners
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import CONTROL_NUMBER, Ending, Nursery
 from webserver.supervisor.policy import START_MARGIN
-from webserver.supervisor.process import Child, ProcessRecord
+from webserver.supervisor.process import Child, Plan, ProcessRecord
 from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import State
 from webserver.wire.control import FD_LIMIT

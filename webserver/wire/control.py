@@ -26,8 +26,11 @@ Descriptors = Union[Mapping[str, int], Iterable[Tuple[str, int]]]
 
 PACKET_LIMIT = 100_000  # bytes; well below the default SO_SNDBUF, which a packet must fit in
 RECORD_LIMIT = 64 * 1024 * 1024  # bytes of a record in a memfd: some 100,000 sites
-FD_LIMIT = 250  # below SCM_MAX_FD (253)
+FD_LIMIT = 250  # below SCM_MOST
+SCM_MOST = 253  # SCM_MAX_FD: descriptors of one packet, by the kernel
 SEND_TIMEOUT = 5.0  # seconds that a blocking send waits for room
+STARVED_WAIT = 0.05  # seconds until it is worth trying again to receive descriptors
+STARVED_TIMEOUT = 5.0  # that a blocking receive waits for descriptors to be free
 
 _INT = array.array("i").itemsize
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -45,6 +48,10 @@ class ProtocolError(ControlError):
 
 class ControlFull(ControlError):
     """The peer does not read: there is no room for the packet now. Nothing of it was sent."""
+
+
+class ControlStarved(ControlError):
+    """The next packet brings descriptors, and this process may open no more now. It can be received later."""
 
 
 class ControlClosed(ControlError):
@@ -112,12 +119,17 @@ class Control:
 
         "fds" is taken out of the message and a record is put into it, however it came. The descriptors are
         close-on-exec and now the caller's. Raises ProtocolError, after closing what came, if the packet is not one; the
-        connection can be read further but the peer should not be trusted to.
+        connection can be read further but the peer should not be trusted to. Raises ControlStarved if there is no room
+        for the packet's descriptors.
         """
+        # Looked at first, and taken only once its descriptors are here: those that a process has no room for are gone
+        # with their packet, and it would never hear of the worker or listener that they stand for.
+        look = socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+        deadline = time.monotonic() + STARVED_TIMEOUT
         while True:
             try:
                 data, ancillary, flags, _ = self._sock.recvmsg(
-                    PACKET_LIMIT + 1, socket.CMSG_SPACE(253 * _INT), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+                    PACKET_LIMIT + 1, socket.CMSG_SPACE(SCM_MOST * _INT), look
                 )
             except BlockingIOError:
                 if not self.blocking:
@@ -131,11 +143,30 @@ class Control:
             if not data:
                 close_all(received)
                 return None
+            if flags & socket.MSG_CTRUNC and not self._has_room(SCM_MOST - len(received)):
+                close_all(received)
+                if not self.blocking or time.monotonic() >= deadline:
+                    raise ControlStarved("no descriptor is left for what comes on the control connection")
+                time.sleep(STARVED_WAIT)
+                continue
+            self._sock.recv(1, socket.MSG_DONTWAIT)
             try:
                 return decode(data, received, flags)
             except BaseException:
                 close_all(received)
                 raise
+
+    def _has_room(self, number: int) -> bool:
+        """Whether so many more descriptors can be opened now."""
+        opened: List[int] = []
+        try:
+            while len(opened) < number:
+                opened.append(os.dup(self._sock.fileno()))
+        except OSError:
+            return False
+        finally:
+            close_all(opened)
+        return True
 
 
 def pair() -> Tuple[socket.socket, socket.socket]:

@@ -14,6 +14,7 @@
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
  * sources: webserver/engine/block.c webserver/engine/spool.c webserver/engine/endings.c webserver/engine/exchange.c
  * sources: webserver/engine/generation.c webserver/engine/pages.c webserver/engine/sendfile.c webserver/engine/dates.c
+ * sources: webserver/engine/quarantine.c
  * sources: webserver/engine/fuzz/_frames_zmq.c webserver/engine/fuzz/_frames_clients.c
  * sources: webserver/engine/fuzz/_frames_checks.c
  * sources: /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c

@@ -1,0 +1,102 @@
+"""What there is of a server when it is quiet: processes, descriptors, shared memory, files. Taken before and after."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from trial.place import Place
+
+SETTLE = 40.0  # seconds for what was begun to end, and for back-offs to be over
+# A front end keeps files of sites open; a worker its ledger, and what its language opens on the way.
+MORE = {"frontend": 8, "worker": 4, "manager": 1, "supervisor": 0, "logger": 0}
+
+
+@dataclass(frozen=True)
+class State:
+    processes: dict[str, int]  # how many, by kind and name
+    descriptors: dict[str, int]  # the most of any, by kind and group
+    zombies: int
+    shared: dict[str, int]  # pieces of shared memory: of /dev/shm, and memfds of the supervisor
+    run: dict[str, int]  # files by form of their name
+    spool: int  # bytes
+
+
+def look(place: Place) -> State:
+    processes = place.processes()
+    descriptors: dict[str, int] = {}
+    for one in processes:
+        label = f"{one.kind} {one.group}".strip()
+        try:
+            count = len(os.listdir(f"/proc/{one.pid}/fd"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        descriptors[label] = max(count, descriptors.get(label, 0))
+    run = Counter(
+        "/".join(
+            "N" if any(letter.isdigit() for letter in part) else part
+            for part in path.relative_to(place.directory).parts
+        )
+        for path in (place.directory / "run").rglob("*")
+    )
+    return State(
+        processes=dict(sorted(Counter(f"{one.kind} {one.name}".strip() for one in processes).items())),
+        descriptors=descriptors,
+        zombies=_zombies(place.pid),
+        shared={"/dev/shm": len(os.listdir("/dev/shm")), "memfd": _memfds(place.pid)},
+        run=dict(sorted(run.items())),
+        spool=place.spool.used(),
+    )
+
+
+def _memfds(pid: int) -> int:
+    count = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:")
+        except FileNotFoundError:
+            continue
+    return count
+
+
+def _zombies(pid: int) -> int:
+    count = 0
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            count += Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            continue
+    return count
+
+
+def differences(before: State, after: State) -> list[str]:
+    wrong = []
+    if after.processes != before.processes:
+        gone = {name: n for name, n in before.processes.items() if after.processes.get(name) != n}
+        new = {name: n for name, n in after.processes.items() if before.processes.get(name) != n}
+        wrong.append(f"processes: {gone} before, {new} after")
+    for label, count in after.descriptors.items():
+        if count > before.descriptors.get(label, 0) + MORE[label.partition(" ")[0]]:
+            wrong.append(f"descriptors of {label}: {before.descriptors.get(label)} before, {count} after")
+    if after.zombies:
+        wrong.append(f"{after.zombies} children that ended were not reaped")
+    if after.shared != before.shared:
+        wrong.append(f"shared memory: {before.shared} before, {after.shared} after")
+    if after.run != before.run:
+        wrong.append(f"files in the run directory: {before.run} before, {after.run} after")
+    if after.spool > before.spool:
+        wrong.append(f"{after.spool - before.spool} bytes are left in the spool")
+    return wrong
+
+
+def wait_for(place: Place, before: State) -> list[str]:
+    """The differences that stay."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        wrong = differences(before, look(place))
+        if not wrong or time.monotonic() >= deadline:
+            return wrong
+        time.sleep(0.25)

@@ -1,0 +1,162 @@
+"""The faults that an operator makes: reloads, restarts, good and broken configuration, broken applications.
+
+One after another, on a thread of their own, since the server does them one after another too and each may take a while.
+What must not happen is that something broken is accepted. That something good is refused may be another fault's doing;
+it is counted and told.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trial.faults import Done, Planned
+from trial.place import FILES, GROUPS, Place
+
+KINDS = frozenset({"reload", "restart", "config-good", "config-broken", "deploy-broken"})
+# What a human being writes at night: text to look for, what to write instead.
+BROKEN = (
+    ("processes = 2", "processors = 2"),
+    ("processes = 3", "processes = many"),
+    ("threads = 4", "threads = 0"),
+    ("/perl/ = group:perl", "/perl/ = group:pearl"),
+    ("language = ruby", "language = rubby"),
+    ("[sites]", "[sites"),
+    ("hosts = *", "host = *"),
+    ("[logs]", "not an option\n[logs]"),
+    ("request_timeout = 60s", "request_timeout = soon"),
+    ("application = app/app.psgi", "application = app/absent.psgi"),
+    ("connections = 200", "connections = 5000"),
+    ("user = nobody", "user = root"),
+)
+UNREADABLE = {"python": b"def application(:\n", "perl": b"sub { my ($env) = @_;\n", "ruby": b"run(lambda do |env|\n"}
+Tell = Callable[[Done], None]
+
+
+class Operator:
+    def __init__(self, place: Place, tell: Tell) -> None:
+        self._place = place
+        self._tell = tell
+        self._work: queue.SimpleQueue[Planned | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="operator")
+        self._edition = 0
+        self.waiting = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def give(self, planned: Planned) -> None:
+        self.waiting += 1
+        self._work.put(planned)
+
+    def finish(self) -> None:
+        self._work.put(None)
+        self._thread.join()
+
+    def settle(self) -> list[str]:
+        """When all is quiet: what was refused before must work now. Returns what does not."""
+        self._place.config_file.write_text(self._place.config)
+        wrong = []
+        for words in (("reload",), *(("restart", group) for group in GROUPS)):
+            result = self._place.ctl(*words)
+            if result.returncode:
+                wrong.append(f"{' '.join(words)} fails though nothing disturbs it: {result.stderr.strip()[:400]}")
+        return wrong
+
+    def _run(self) -> None:
+        while (planned := self._work.get()) is not None:
+            began = time.time()
+            target, group, note, wrong = "", "", "", ""
+            try:
+                target, group, note, wrong = {
+                    "reload": self._reload,
+                    "restart": self._restart,
+                    "config-good": self._good,
+                    "config-broken": self._broken,
+                    "deploy-broken": self._deploy,
+                }[planned.kind](planned)
+            except subprocess.TimeoutExpired as error:
+                wrong = f"{' '.join(error.cmd[-2:])} has not answered within {error.timeout:g} s"
+            self.waiting -= 1
+            self._tell(Done(planned, began, time.time(), target, group, note=note, wrong=wrong))
+
+    # Each returns target, group, what is worth telling, what is wrong.
+
+    def _reload(self, planned: Planned) -> tuple[str, str, str, str]:
+        if planned.other < 0.3:
+            self._place.signal(signal.SIGHUP)
+            return "by HUP", "", "", ""
+        return "", "", refused(self._place.ctl("reload")), ""
+
+    def _restart(self, planned: Planned) -> tuple[str, str, str, str]:
+        group = sorted(GROUPS)[int(planned.pick * len(GROUPS))]
+        return group, group, refused(self._place.ctl("restart", group)), ""
+
+    def _good(self, planned: Planned) -> tuple[str, str, str, str]:
+        """A changed group, a changed site, or one more of each for a while."""
+        place = self._place
+        self._edition += 1
+        group = sorted(GROUPS)[int(planned.pick * len(GROUPS))]
+        what = ("group", "site", "listener")[int(planned.other * 3)]
+        if what == "group":
+            head, mark, tail = place.config.partition(f"[[{group}]]")
+            text = head + mark + tail.replace("EDITION = 0", f"EDITION = {self._edition}", 1)
+        elif what == "site":
+            group = ""
+            text = place.config.replace("root = public", f"root = public\n  max_body = {64 + self._edition % 8}m")
+        else:
+            group = ""
+            text = place.config.replace(f":{place.port}\n", f":{place.port}, unix:run/{self._edition}.sock\n")
+        place.config_file.write_text(text)
+        note = refused(place.ctl("reload"))
+        if what == "listener":  # and away with it again, by the next reload at the latest
+            place.config_file.write_text(place.config)
+        return f"{what} {group}".strip(), group, note, ""
+
+    def _broken(self, planned: Planned) -> tuple[str, str, str, str]:
+        place = self._place
+        known = [pair for pair in BROKEN if pair[0] in place.config]
+        before, after = known[int(planned.pick * len(known))]
+        place.config_file.write_text(place.config.replace(before, after))
+        try:
+            result = place.ctl("reload")
+        finally:
+            place.config_file.write_text(place.config)
+        name = after.strip().splitlines()[0]
+        if result.returncode == 0:
+            return name, "", "", "a broken configuration was accepted"
+        # What cannot be opened just now is no mistake of the file's, and says so in its own words.
+        if str(place.config_file) not in result.stderr and "absent" not in after:
+            return name, "", f"refused for another reason: {result.stderr.strip()[:200]}", ""
+        return name, "", "", ""
+
+    def _deploy(self, planned: Planned) -> tuple[str, str, str, str]:
+        place = self._place
+        group = sorted(FILES)[int(planned.pick * len(FILES))]
+        path = place.directory / FILES[group]
+        good = path.read_bytes()
+        _put(path, UNREADABLE[group])
+        try:
+            result = place.ctl("restart", group)
+        finally:
+            _put(path, good)
+        wrong = "" if result.returncode else "a broken application was accepted"
+        return group, group, "", wrong
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    return f"refused: {result.stderr.strip()[:200]}" if result.returncode else ""
+
+
+def _put(path: Path, content: bytes) -> None:
+    """In one step, as a deployment should do it."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(content)
+    os.chmod(new, 0o644)
+    new.rename(path)

@@ -108,6 +108,9 @@ class Listeners:
                 there = {one.ordinal for one in address.sockets}
                 for ordinal in set(range(self._frontends)) - there:
                     self._add_tcp(address, address.sockets[0].port, ordinal)
+            else:
+                parent = os.path.dirname(listen.address)
+                address.directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             _close(address)
             raise ListenError(_explain(listen, error)) from None

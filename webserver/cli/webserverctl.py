@@ -15,11 +15,13 @@ from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
 USAGE = (
-    "usage: webserverctl [--config FILE] status | reload | restart NAME | start COMPANION | stop [COMPANION] |"
-    " audit GROUP [--json]"
+    "usage: webserverctl [--config FILE] status | reload | restart NAME | stack GROUP | start COMPANION |"
+    " stop [COMPANION] | audit GROUP [--json]"
 )
 # command: how many words may follow it, each the name of a group or companion
-WORDS = {"status": (0,), "reload": (0,), "restart": (1,), "start": (1,), "stop": (0, 1), "audit": (1,)}
+WORDS = {
+    "status": (0,), "reload": (0,), "restart": (1,), "stack": (1,), "start": (1,), "stop": (0, 1), "audit": (1,)
+}  # fmt: skip
 
 
 class Unreachable(Exception):
@@ -37,6 +39,7 @@ def main() -> int:
         if len(words) - 1 not in WORDS[words[0]]:
             needs = {
                 "restart": "needs one group or companion",
+                "stack": "needs one group",
                 "audit": "needs one group",
                 "start": "needs one companion",
                 "stop": "takes one name",
@@ -66,6 +69,10 @@ def main() -> int:
         from webserver.cli.table import status_text
 
         sys.stdout.write(status_text(answer))
+    elif words[0] == "stack":
+        from webserver.cli.table import stack_text
+
+        sys.stdout.write(stack_text(answer))
     elif answer.get("ok") and words[0] == "audit":
         sys.stdout.write(audit.text(answer))
     for text in answer.get("errors", []):

@@ -117,6 +117,7 @@ class Group:
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none
+    slow_request: float  # 0: none
     start_timeout: float
     quarantine: int  # 0: none
     after: tuple[str, ...]  # companions

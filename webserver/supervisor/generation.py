@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from webserver.config import Group
-from webserver.config.units import seconds_text
 from webserver.supervisor.cgroups import Cgroups
 from webserver.supervisor.crew import Crew
+from webserver.supervisor.deadlines import Deadlines
 from webserver.supervisor.frontends import FrontEnd, FrontEnds
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -22,7 +22,7 @@ from webserver.supervisor.loaded import NOTHING_YET, Loaded
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Ending, Nursery
-from webserver.supervisor.policy import START_MARGIN, WANTED_EVERY, Event, Stuck
+from webserver.supervisor.policy import SHOW_SIGNAL, SHOW_WAIT, START_MARGIN, WANTED_EVERY, Event
 from webserver.supervisor.process import NOWHERE, Child, Room
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.rundir import RunDirectory
@@ -84,6 +84,7 @@ class Generation:
         self.hung_again = 0.0  # not to be replaced for a hung manager before this time
         self._leaving: float | None = None  # when its workers were asked to end
         self._undrained: set[int] = set()
+        self._deadlines = Deadlines(self)
 
     @property
     def label(self) -> str:
@@ -137,26 +138,17 @@ class Generation:
         else:
             self.parts.nursery.stop_now(self.manager, why)
 
-    def watch(self, now: float) -> None:
+    def watch(self) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        limit, grace = self.config.request_timeout, self.parts.frontends.config.server.tunnel_grace
-        for worker in self.workers.values():
-            decision, why = worker.look(limit, grace, worker.asked if self._leaving is None else self._leaving, now)
-            if decision is Stuck.NO:
-                continue
-            worker.told = worker.told or now
-            why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
-            self._order(decision.value, worker, why)
-
-    def _order(self, op: str, worker: Worker, cause: str) -> None:
-        self.parts.nursery.send(self.manager, {"op": op, "worker": worker.incarnation, "cause": cause})
+        self._deadlines.look(self._leaving)
 
     # What front ends say
 
     def silent(self, frontend: FrontEnd, incarnation: int) -> None:
         worker = self.workers.get(incarnation)
         if worker is not None:
-            self._order("kill", worker, "it did not answer a front end: stopped, or out of control")
+            cause = "it did not answer a front end: stopped, or out of control"
+            self.parts.nursery.send(self.manager, {"op": "kill", "worker": incarnation, "cause": cause})
 
     def bound(self, frontend: FrontEnd, path: str) -> None:
         # Managers pass it on to workers, which connect there: it must be where we said.
@@ -231,7 +223,10 @@ class Generation:
             raise ValueError(f"unknown op {op!r}")
 
     def _ready(self, incarnation: int) -> None:
-        if self.crew.ready(incarnation) and self.stage is Stage.LOADING:
+        if not self.crew.ready(incarnation):
+            return
+        self.watch()  # with a short request_timeout it is to be looked at soon
+        if self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
 
@@ -241,10 +236,12 @@ class Generation:
             return
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
-        if not orderly:
+        if orderly and worker.why:
+            cause = worker.why  # its language has ended the request that was stuck
+        if not orderly or worker.why:
             self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self.crew.forget(worker, cause, excused=worker.told is not None)  # told to go, and killed since
+        self.crew.forget(worker, cause, excused=bool(worker.why) or worker.asked is not None)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
         if self.stage is Stage.LOADING and not was_ready and not orderly:
@@ -281,7 +278,11 @@ class Generation:
             limit = self.config.start_timeout
             self.failure = self.failure or f"it did not start within start_timeout = {limit:g} s, twice over"
             self.parts.journal.error(f"{self.label}: {self.failure}; it is stopped")
-            self.parts.nursery.stop_now(self.manager, self.failure)
+            wait = 0.0
+            if self.loaded is NOTHING_YET:  # what hangs while it is loaded in the manager writes where that is
+                self.parts.nursery.kill(self.manager, SHOW_SIGNAL)
+                wait = SHOW_WAIT
+            self.parts.loop.after(wait, lambda: self.parts.nursery.stop_now(self.manager, self.failure))
 
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()

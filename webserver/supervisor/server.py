@@ -34,6 +34,7 @@ from webserver.supervisor.operations import Operations, refusal
 from webserver.supervisor.overseer import Overseer
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
+from webserver.supervisor.stacks import Stacks
 from webserver.supervisor.states import Door, State
 from webserver.supervisor.status import status
 
@@ -137,6 +138,7 @@ class Supervisor:
             self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups,
             self._companions, self._path,
         )  # fmt: skip
+        self._stacks = Stacks(self._loop, self._nursery, self._groups.named)
         try:
             self._commands = Commands(self._loop, self.journal, self._run.control, self._command)
         except OSError as error:
@@ -242,6 +244,8 @@ class Supervisor:
             self._companions.command(op, message.get("group"), answer)
         elif op == "restart":
             self._operations.restart(message.get("group"), answer)
+        elif op == "stack":
+            self._stacks.ask(message.get("group"), answer)
         elif op == "audit":
             self._audits.start(message.get("group"), message.get("files"), answer)
         elif op == "reopen":

@@ -173,5 +173,5 @@ def check_command(page: str, words: list[str]) -> None:
     rest = iter(words[1:])
     for word in rest:
         assert word in known, word
-        if word in ("--config", "restart", "start", "audit", "--interpreter"):
+        if word in ("--config", "restart", "stack", "start", "audit", "--interpreter"):
             assert not next(rest).startswith("-")

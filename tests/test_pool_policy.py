@@ -75,6 +75,8 @@ class Group:
         self.check(decision)
         for end in decision.kill:
             self.end(end.key, orderly=False)
+        for late in decision.show:
+            self.workers[late.key] = self.workers[late.key]._replace(shown=self.now)
         for mark in decision.going:
             self.workers[mark.key] = self.workers[mark.key]._replace(going=mark.why)
         for one in decision.retire:
@@ -100,6 +102,8 @@ class Group:
         for end in decision.kill:
             worker = self.workers[end.key]
             late = self.now - worker.since >= self.options.start_timeout
+            if worker.state == STARTING:
+                assert worker.shown
             if worker.state == STARTING or (worker.state == LOADED and late):
                 assert late
             else:
@@ -149,7 +153,7 @@ class Group:
         if worker.state == GRANTING:
             self.workers[key] = policy.change(worker, STARTING, self.now)._replace(worker=key, pid=key)
         elif worker.state == STARTING:
-            loaded = policy.change(worker, LOADED, self.now)
+            loaded = policy.change(worker, LOADED, self.now)._replace(shown=0.0)
             self.workers[key] = loaded._replace(loaded=self.now, seen=Seen(active=self.now))
         elif worker.state == LOADED:
             self.workers[key] = policy.change(worker, READY, self.now)

@@ -150,7 +150,7 @@ def test_a_stuck_request_is_shown_in_perl(server: Server) -> None:
         [pid] = server.pids("worker")
         assert server.get(f"/hang?{how}").status == 504
         wait_until(lambda pid=pid: server.pids("worker") not in ([pid], []), "the worker is not replaced")
-        stack = [line.partition(": ")[2] for line in server.log().splitlines() if f" {pid}: " in line]
+        stack = [line.partition(": ")[2] for line in server.log().splitlines() if f" {pid} site=" in line]
         begin = stack.index("Perl stack (innermost first):")
         found = iter(stack[begin + 1 :])
         for frame in frames:

@@ -28,7 +28,6 @@ from webserver.supervisor.policy import (
     GiveUp,
     Phase,
     Restart,
-    Stuck,
     Wish,
     after_end,
     cause,
@@ -37,9 +36,6 @@ from webserver.supervisor.policy import (
     on_signal,
     overstays,
     slow_beat_stopped,
-    stacks_written,
-    stuck,
-    tunnels_wait,
 )
 from webserver.supervisor.process import Child
 from webserver.supervisor.states import ALIVE, EDGES, STAGES, Door, IllegalChange, Stage, State, next_stage
@@ -124,59 +120,12 @@ def test_hung(state: State, last: float, later: float) -> None:
         assert not hung(state, last, now)
 
 
-@pytest.mark.parametrize(
-    ("since", "limit", "told", "wanted"),
-    [
-        ([], 5.0, False, Stuck.NO),
-        ([99], 5.0, False, Stuck.NO),
-        ([95], 5.0, False, Stuck.NO),  # the application has a second to notice
-        ([93], 5.0, False, Stuck.LEAVE),
-        ([93], 5.0, True, Stuck.KILL),
-        ([93, 98], 5.0, False, Stuck.LEAVE),
-        ([93, 98], 5.0, True, Stuck.NO),  # another request still runs
-        ([93, 92], 5.0, True, Stuck.KILL),
-        ([1], 0.0, False, Stuck.NO),
-        ([0, -5, 1 << 40], 5.0, False, Stuck.NO),  # a page may say anything
-    ],
-)
-def test_stuck(since: list[int], limit: float, told: bool, wanted: Stuck) -> None:
-    assert stuck([at * 10**9 for at in since], limit, 100 * 10**9, told) is wanted
-
-
-def test_tunnels_keep_a_worker_for_a_while() -> None:
-    """One whose request does not end is killed when nothing else runs; a tunnel counts until tunnel_grace is over."""
-    assert stuck([1], 1.0, 100 * 10**9, True, tunnels=True) is Stuck.NO
-    assert stuck([1], 1.0, 100 * 10**9, True, tunnels=False) is Stuck.KILL
-    assert stuck([], 1.0, 100 * 10**9, False, tunnels=True) is Stuck.NO
-    assert [tunnels_wait(None, 5.0, 100.0), tunnels_wait(96.0, 5.0, 100.0), tunnels_wait(95.0, 5.0, 100.0)] == [
-        True,
-        True,
-        False,
-    ]
-    assert tunnels_wait(1.0, 0.0, 100.0)  # none: they are waited for
-
-
 def test_late_comes_before_hung() -> None:
     assert late(State.RUNNING, 0.0, BEAT_LATE)
     assert not hung(State.RUNNING, 0.0, BEAT_LATE)
     assert not late(State.STARTING, 0.0, BEAT_LATE)
     assert slow_beat_stopped(State.RUNNING, 0.0, SLOW_BEAT_LIMIT)
     assert not slow_beat_stopped(State.STARTING, 0.0, SLOW_BEAT_LIMIT)
-
-
-@pytest.mark.parametrize(
-    ("told", "heard", "wanted"),
-    [
-        (98.0, None, False),  # it may be slow to take its orders
-        (95.0, None, True),  # it does not take them
-        (96.0, 100.0, False),  # it has just taken them
-        (96.0, 99.0, False),
-        (96.0, 98.0, True),
-        (90.0, 99.0, False),
-    ],
-)
-def test_stacks_are_written_before_the_kill(told: float, heard: float | None, wanted: bool) -> None:
-    assert stacks_written(told, heard, 100.0) is wanted
 
 
 @pytest.mark.parametrize(

@@ -305,9 +305,9 @@ def test_a_tunnel_outlives_the_time_limits_of_requests(server: Server) -> None:
 
 
 def test_a_request_that_hangs_beside_a_tunnel(server: Server) -> None:
-    """Its worker is to be replaced: the tunnel keeps it for tunnel_grace, and no longer."""
+    """Its worker is replaced, and the tunnel is cut with it."""
     server.allow("502: ", "504: ", "request_timeout", "worker 0 of group hand")
-    write(server, "tunnel_grace = 1s\nfrontends = 1", hand="request_timeout = 0.5s")
+    write(server, "frontends = 1", hand="request_timeout = 0.5s")
     server.start()
     (worker,) = server.pids("worker", "hand")
     with Tunnel(server, "/hand/thread") as tunnel:

@@ -37,12 +37,17 @@ struct host_frontend {
 enum host_order_kind {
 	HOST_FRONTENDS = 1, /* the front ends are now these */
 	HOST_RETIRE = 2,    /* orderly end */
-	HOST_DUMP = 3	    /* write every thread's stack to the log; the process is about to be killed */
+	HOST_STUCK = 3,	    /* show requests whose time is over, in the log, and interrupt them; HOST_RETIRE follows */
+	HOST_SLOW = 4,	    /* show requests that have run for long, in the log */
+	HOST_STACK = 5	    /* show everything, on the descriptor that comes along */
 };
+
+/* What has not come up yet writes where it is when it gets this signal, and may not live much longer. */
+#define HOST_STACK_SIGNAL (SIGRTMAX - 3)
 
 struct host_order {
 	uint32_t kind;
-	uint32_t count;
+	uint32_t count; /* of frontend; HOST_STUCK, HOST_SLOW: how long that is, in milliseconds */
 	struct host_frontend frontend[WIRE_FRONTENDS];
 };
 

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "worker.h"
+#include "stacks.h"
 
 #define LINGER_MS 10000 /* for the goodbyes, when a front end is slow */
 
@@ -81,16 +81,37 @@ static void wake_slots(struct worker *worker)
 		wake_up(worker->slot[i].wake);
 }
 
+/* As recv(2), and the descriptor that came along; -1: none. */
+static ssize_t take_order(int control, struct host_order *order, int *fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} rights;
+	struct iovec part = {order, sizeof(*order)};
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
+	ssize_t size = recvmsg(control, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *head = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+	*fd = -1;
+	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+		head->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(head), sizeof(int));
+	return size;
+}
+
 /* Returns false when the manager is gone. */
 static bool listen_to_manager(struct worker *worker)
 {
 	struct host_order order;
 	ssize_t size;
+	int fd;
 
-	while ((size = recv(worker->control, &order, sizeof(order), MSG_DONTWAIT)) > 0) {
+	while ((size = take_order(worker->control, &order, &fd)) > 0) {
 		size_t needed = offsetof(struct host_order, frontend);
 		if ((size_t)size < needed)
-			continue;
+			order.kind = 0;
 		if (order.kind == HOST_FRONTENDS && order.count <= WIRE_FRONTENDS &&
 			(size_t)size >= needed + order.count * sizeof(order.frontend[0])) {
 			pthread_mutex_lock(&worker->mutex);
@@ -103,9 +124,15 @@ static bool listen_to_manager(struct worker *worker)
 			atomic_store(&worker->retiring, true);
 			/* So that it can be seen that this process runs at all. */
 			__atomic_store_n(&worker->page->state, WIRE_DRAINING, __ATOMIC_RELEASE);
-		} else if (order.kind == HOST_DUMP && worker->host->plugin->dump) {
-			worker->host->plugin->dump(worker->host->state, STDERR_FILENO);
+		} else if (order.kind == HOST_STUCK || order.kind == HOST_SLOW) {
+			stacks_show(worker, order.kind == HOST_STUCK ? STACKS_STUCK : STACKS_SLOW,
+				order.count * 1000000ull, -1);
+		} else if (order.kind == HOST_STACK && fd >= 0) {
+			stacks_show(worker, STACKS_ASKED, 0, fd);
+			fd = -1;
 		}
+		if (fd >= 0)
+			close(fd);
 		wake_slots(worker);
 	}
 	return size < 0 && (errno == EAGAIN || errno == EINTR);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "worker.h"
+#include "stacks.h"
 
 static const struct langplugin_request *call_request(struct langplugin_call *call)
 {
@@ -205,6 +205,7 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 	host->functions.processes = processes;
 	if (plugin->traits & LANGPLUGIN_ASYNC)
 		async_functions(&host->functions);
+	frames_prepare(host);
 	if (plugin->open(&host->functions, settings, count, &host->state, message, size)) {
 		/* Not closed: an interpreter that has half started leaves threads and handlers behind. */
 		free(host);

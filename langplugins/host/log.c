@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,7 +15,8 @@
 
 #include "worker.h"
 
-#define MOST 60000 /* bytes of text in one entry; a pipe takes 64 KiB at once or not at all */
+#define MOST  60000 /* bytes of text in one entry; a pipe takes 64 KiB at once or not at all */
+#define PIECE 2500  /* the same of log_lines: with what quoting adds to ordinary text below PIPE_BUF */
 
 static const char *const levels[] = {"error", "warning", "notice"};
 static atomic_ulong lost;
@@ -108,7 +110,15 @@ static int descriptor(void)
 	return fd;
 }
 
-void log_entry(int level, struct langplugin_text request, struct langplugin_text site, const char *text, size_t size)
+/* Whoever fills it may be quicker again: as often as it takes, but not for ever. */
+static bool has_room(int milliseconds)
+{
+	return milliseconds > 0 && poll(&(struct pollfd){descriptor(), POLLOUT, 0}, 1, milliseconds) > 0;
+}
+
+/* False: it was not written, as there was no room within so much time. */
+static bool write_entry(int level, struct langplugin_text request, struct langplugin_text site, const char *text,
+	size_t size, int milliseconds)
 {
 	while (size && text[size - 1] == '\n')
 		size--;
@@ -117,7 +127,7 @@ void log_entry(int level, struct langplugin_text request, struct langplugin_text
 	char *line = malloc(size * 6 + request.size * 6 + site.size * 6 + 256);
 	if (!line) {
 		atomic_fetch_add(&lost, 1);
-		return;
+		return false;
 	}
 	unsigned long missing = atomic_exchange(&lost, 0);
 	char *to = line;
@@ -134,10 +144,31 @@ void log_entry(int level, struct langplugin_text request, struct langplugin_text
 	ssize_t written;
 	do
 		written = write(descriptor(), line, (size_t)(to - line));
-	while (written < 0 && errno == EINTR);
+	while (written < 0 && (errno == EINTR || (errno == EAGAIN && has_room(milliseconds))));
 	if (written < 0)
 		atomic_fetch_add(&lost, missing + 1);
 	free(line);
+	return written >= 0;
+}
+
+void log_entry(int level, struct langplugin_text request, struct langplugin_text site, const char *text, size_t size)
+{
+	write_entry(level, request, site, text, size, 0);
+}
+
+void log_lines(int level, struct langplugin_text request, struct langplugin_text site, const char *text, size_t size,
+	int milliseconds)
+{
+	for (size_t at = 0; at < size;) {
+		size_t piece = size - at;
+		if (piece > PIECE) {
+			const char *end = memrchr(text + at, '\n', PIECE);
+			piece = end ? (size_t)(end - (text + at)) + 1 : PIECE;
+		}
+		if (!write_entry(level, request, site, text + at, piece, milliseconds))
+			milliseconds = 0; /* that was all the time there is */
+		at += piece;
+	}
 }
 
 void log_format(struct langplugin_call *call, int level, const char *format, ...)

@@ -9,6 +9,9 @@
 
 /* request and site may be empty texts. From any thread. */
 void log_entry(int level, struct langplugin_text request, struct langplugin_text site, const char *text, size_t size);
+/* A text of many lines, as entries that a pipe takes whole; waits for room in it for so long at most. */
+void log_lines(int level, struct langplugin_text request, struct langplugin_text site, const char *text, size_t size,
+	int milliseconds);
 /* call may be NULL. */
 void log_format(struct langplugin_call *call, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

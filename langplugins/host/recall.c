@@ -75,7 +75,8 @@ void recall_skip(struct recall *recall, struct wire_slot *page, unsigned ordinal
 	pthread_mutex_unlock(&recall->mutex);
 }
 
-enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now)
+enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now,
+	uint64_t deadline)
 {
 	pthread_mutex_lock(&recall->mutex);
 	enum begin begin = BEGIN;
@@ -87,7 +88,9 @@ enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned 
 		recall->started[ordinal] = serial;
 	if (begin == BEGIN) {
 		recall->running = serial;
+		recall->since = now;
 		__atomic_store_n(&page->since_ns, now, __ATOMIC_RELAXED);
+		__atomic_store_n(&page->deadline_ns, deadline, __ATOMIC_RELAXED);
 		__atomic_store_n(&page->phase, WIRE_RUNNING, __ATOMIC_RELAXED);
 		__atomic_store_n(&page->running, serial, __ATOMIC_RELEASE);
 	}

@@ -259,7 +259,8 @@ bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now)
 		forget(call, entry);
 		return false;
 	}
-	enum begin begin = recall_begin(&slot->recall, slot->page, entry->from.ordinal, entry->head.serial, now);
+	enum begin begin = recall_begin(
+		&slot->recall, slot->page, entry->from.ordinal, entry->head.serial, now, call->block.deadline_ns);
 	if (begin != BEGIN) {
 		/* Called back: the keeper has said so. A serial that was used before must not wait for ever either. */
 		if (begin == BEGIN_STALE) {

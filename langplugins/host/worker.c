@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "worker.h"
+#include "stacks.h"
 
 uint64_t clock_ns(void)
 {
@@ -182,6 +182,8 @@ int worker_slot(unsigned number)
 	struct slot *slot = &the_worker->slot[number];
 
 	schedule();
+	slot->native = pthread_self();
+	slot->tid = gettid();
 	if (slot_start(slot))
 		return -1;
 	slot_run(slot);
@@ -295,8 +297,11 @@ static int run_loop(struct worker *worker)
 	schedule();
 	if (slot_start(&worker->slot[0]))
 		return -1;
-	for (unsigned i = 1; i < worker->slots; i++)
+	for (unsigned i = 0; i < worker->slots; i++) {
 		worker->slot[i].plugin_thread = worker->slot[0].plugin_thread;
+		worker->slot[i].native = pthread_self();
+		worker->slot[i].tid = gettid();
+	}
 	ready(worker);
 	host->plugin->run(host->state);
 	if (worker->forked)
@@ -315,6 +320,7 @@ static int serve(struct worker *worker)
 
 	/* Whoever gives up before this is seen by the slots before they sleep. */
 	atomic_store(&worker->serving, true);
+	frames_serve();
 	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {

@@ -8,6 +8,7 @@
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
+ *   stacks.c  where requests are, when they run for too long or somebody asks; frames.c their frames in C
  *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
  *   tunnel.c  what a 101 changes; takeover.c connections that an application has
@@ -79,7 +80,7 @@ struct recall {
 	uint64_t started[WIRE_FRONTENDS]; /* what the page's started[] is a copy of */
 	uint64_t set[RECALL_ROOM];	  /* serials that will not be begun: given back or cancelled */
 	unsigned count;
-	uint64_t running;
+	uint64_t running, since; /* as the page has it, which application code can write to */
 };
 void recall_open(struct recall *recall);
 /* The keeper: true if the request will not be run here. */
@@ -88,7 +89,8 @@ bool recall_ask(struct recall *recall, unsigned ordinal, uint64_t serial);
 void recall_skip(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial);
 /* The slot: begin it? Publishes on the page under the same lock, before application code can be called. */
 enum begin { BEGIN, BEGIN_RECALLED, BEGIN_STALE /* a serial that was used before */ };
-enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now);
+enum begin recall_begin(struct recall *recall, struct wire_slot *page, unsigned ordinal, uint64_t serial, uint64_t now,
+	uint64_t deadline);
 void recall_end(struct recall *recall, struct wire_slot *page, uint64_t now, bool failed);
 
 /* ---- answer.c */
@@ -155,6 +157,9 @@ struct slot {
 	unsigned number;
 	int wake; /* eventfd: something in struct worker has changed, or the call was cancelled */
 	pthread_t thread;
+	pthread_t native; /* that handle() runs on, whoever has made it */
+	pid_t tid;
+	uint64_t shown_slow; /* serial of the request whose stack has been shown last */
 	void *plugin_thread;
 	struct link link;
 	struct queue queue;

@@ -18,6 +18,7 @@
  *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
  *        wait(), give_up(), interrupt(); respond() with 101; upgrade, expects_continue, takes_trailers of a request;
  *        choose(), fork()
+ *   1.2  interrupt(); dump() in processes that go on, and while they start
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -30,7 +31,7 @@
 
 #define LANGPLUGIN_MAGIC 0x4c504c47u
 #define LANGPLUGIN_MAJOR 1
-#define LANGPLUGIN_MINOR 1
+#define LANGPLUGIN_MINOR 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -287,8 +288,11 @@ struct langplugin {
 	int (*handle)(void *state, void *thread, struct langplugin_call *call);
 
 	/*
-	 * Write each thread's stack as text to fd. Called from a thread of the host's own while handle() may hang, in a
-	 * process that is about to be ended. May be NULL.
+	 * Write each thread's stack as text to fd: file and line, innermost first. Called from a thread of the host's
+	 * own while handle() may hang; by one at a time, and from 1.2 on also in processes that go on, which it must
+	 * not harm. What cannot be written at once, since only the language's own thread can tell, may be written later
+	 * to a duplicate of fd, which is closed then: the host waits for it for 0.4 s. Before thread_start() or run()
+	 * it is called from a handler of a signal, on the thread that after_fork() or preload() hangs in. May be NULL.
 	 */
 	void (*dump)(void *state, int fd);
 
@@ -317,6 +321,16 @@ struct langplugin {
 	 * forks by itself.
 	 */
 	pid_t (*fork)(void *state);
+
+	/* ---- 1.2 */
+
+	/*
+	 * This call has run past its deadline, and its process will be killed unless it ends: interrupt it by the
+	 * language's own means, as an exception that is raised in it, say. From a thread of the host's, during which
+	 * the call goes on to live; it must not wait. What others run in this process is not to be touched. May be
+	 * NULL.
+	 */
+	void (*interrupt)(void *state, struct langplugin_call *call);
 };
 
 extern const struct langplugin langplugin;

@@ -1,6 +1,5 @@
 /* What langplugin.h asks for. */
 #include <stdio.h>
-#include <unistd.h>
 
 #include "plugin.h"
 
@@ -30,6 +29,7 @@ static int open_state(lua_State *L)
 	const struct plugin *plugin = plugin_of(L);
 
 	luaL_openlibs(L);
+	stacks_open(L);
 	if (luaL_loadbuffer(L, serve_source, (size_t)(serve_end - serve_source), "=webserver") != LUA_OK)
 		lua_error(L);
 	lua_newtable(L);
@@ -107,7 +107,10 @@ static int plugin_preload(void *state, char *message, size_t size)
 
 static int plugin_after_fork(void *state, char *message, size_t size)
 {
-	return guarded(state, call_serve, "load", message, size);
+	int result = guarded(state, call_serve, "load", message, size);
+
+	stacks_prepare(state);
+	return result;
 }
 
 static int plugin_handle(void *state, void *thread, struct langplugin_call *call)
@@ -118,6 +121,7 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	const struct langplugin_host *host = plugin->host;
 
 	(void)thread;
+	stacks_begin(plugin);
 	plugin->call = call;
 	if (guarded(plugin, call_serve, "request", NULL, 0)) {
 		host->unrespond(call);
@@ -129,29 +133,6 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	plugin->call = NULL;
 	plugin->environ = NULL;
 	return LP_DONE;
-}
-
-static int dump_to;
-
-static void dump_hook(lua_State *L, lua_Debug *unused)
-{
-	size_t size;
-
-	(void)unused;
-	lua_sethook(L, NULL, 0, 0);
-	luaL_traceback(L, L, "Lua", 0);
-	const char *text = lua_tolstring(L, -1, &size);
-	if (write(dump_to, text, size) == (ssize_t)size && write(dump_to, "\n", 1) == 1)
-		lua_pop(L, 1);
-}
-
-/* lua_sethook may be called while the state runs: the hook then runs where that is, as soon as it is in Lua code. */
-static void plugin_dump(void *state, int fd)
-{
-	struct plugin *plugin = state;
-
-	dump_to = fd;
-	lua_sethook(plugin->state, dump_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
 /* Everything is finalized: files are flushed, connections closed. */
@@ -175,6 +156,7 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.preload = plugin_preload,
 	.after_fork = plugin_after_fork,
 	.handle = plugin_handle,
-	.dump = plugin_dump,
+	.dump = stacks_dump,
 	.close = plugin_close,
+	.interrupt = stacks_interrupt,
 };

@@ -45,6 +45,7 @@ static int plugin_after_fork(void *state, char *message, size_t message_size)
 	struct plugin *plugin = state;
 
 	interpreter_forked(plugin);
+	trace_prepare(plugin);
 	errors_forked(plugin);
 	return load_application(plugin, message, message_size);
 }
@@ -74,4 +75,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = trace_dump,
 	.close = plugin_close,
+	.interrupt = trace_interrupt,
 };

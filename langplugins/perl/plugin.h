@@ -10,7 +10,7 @@
  *   writer.c       delayed answers and streams           dechunk.c bodies that the application has chunked
  *   handle.c       the handles that a request is given, and their layers: input.c and spool.c, errors.c, connection.c
  *   functions.c    code references in the environment
- *   trace.c        where a stuck request is
+ *   trace.c        where a request is, and its end when its time is over
  *
  * Debian's perl is built with MULTIPLICITY: the interpreter is plugin->perl, and every call that needs one is given it
  * as aTHX. There is one in the process and one thread in it. "PSGI" in comments is PSGI 1.102 (PSGI.pod,
@@ -27,6 +27,7 @@
 #include <perl.h>
 #include <XSUB.h>
 #include <perliol.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "langplugin.h"
@@ -95,10 +96,12 @@ struct plugin {
 	SV *word_getline, *word_close, *word_path;
 	GV *input, *errors, *connection; /* the last request's handles; each is used again if nobody has kept it */
 	PerlIO *standard_error;
-	struct request *request; /* that runs now; NULL: none */
-	uint64_t serial;	 /* of the request: what belongs to an older one is dead */
-	struct sigaction term;	 /* the host's handler */
-	uint64_t term_seen_ns;	 /* 0: never */
+	struct request *request;	     /* that runs now; NULL: none */
+	uint64_t serial;		     /* of the request: what belongs to an older one is dead */
+	struct sigaction term;		     /* the host's handler */
+	uint64_t term_seen_ns;		     /* 0: never */
+	despatch_signals_proc_t signal_hook; /* perl's own */
+	_Atomic uint64_t stop;		     /* serial of a request whose time is over; 0: none */
 };
 
 /* Of a body that the application has chunked itself. */
@@ -229,7 +232,9 @@ static inline struct plugin *function_plugin(CV *cv)
 }
 
 /* ---- trace.c */
+void trace_prepare(struct plugin *plugin);
 void trace_dump(void *state, int fd);
+void trace_interrupt(void *state, struct langplugin_call *call);
 
 /* Functions that a host of an older minor version does not have. */
 #define HOST_HAS(host, member)                                                                                         \

@@ -1,8 +1,11 @@
 /*
- * Where a stuck request is: written from a thread that is not perl's, in a process that is about to be ended. Perl
- * itself is running, or hangs, and changes what is read here; so everything is read by process_vm_readv(2) from this
- * very process, which says EFAULT where a pointer would be followed into nothing, and what does not look right is left
- * out. Perl's own functions (caller, Carp) would need the interpreter, which the stuck request has.
+ * Where a request is, and its end when its time is over: asked for from a thread that is not perl's. Perl itself is
+ * running, or hangs, and changes what is read here; so everything is read by process_vm_readv(2) from this very
+ * process, which says EFAULT where a pointer would be followed into nothing, and what does not look right is left out.
+ * Perl's own functions (caller, Carp) would need the interpreter, which the request has.
+ *
+ * A request is ended as a handler in %SIG would: perl calls PL_signalhook between two operations once PL_sig_pending is
+ * set, on its own thread, and dying is allowed there.
  */
 #include "plugin.h"
 
@@ -11,6 +14,8 @@
 
 #define DEPTH  100
 #define STACKS 20
+
+static struct plugin *the_plugin; /* there is one interpreter in the process; the hook is given nothing but that */
 
 static bool peek(const void *from, void *to, size_t size)
 {
@@ -121,15 +126,10 @@ void trace_dump(void *state, int fd)
 {
 	const struct plugin *plugin = state;
 	const PerlInterpreter *my_perl = plugin->perl;
-	const struct request *request = plugin->request;
 	const COP *at = PL_curcop;
 	const PERL_SI *next = PL_curstackinfo;
 	int depth = 0;
 
-	if (!request) {
-		dprintf(fd, "Perl: no request is running\n");
-		return;
-	}
 	dprintf(fd, "Perl stack (innermost first):\n");
 	for (int stacks = 0; next && stacks < STACKS; stacks++) {
 		PERL_SI stack;
@@ -138,4 +138,37 @@ void trace_dump(void *state, int fd)
 		frames(fd, &stack, &at, &depth);
 		next = stack.si_prev;
 	}
+	if (!depth)
+		dprintf(fd, "  no code is running\n");
+}
+
+/* On perl's thread, in place of what handles signals. */
+static void hook(pTHX)
+{
+	struct plugin *plugin = the_plugin;
+
+	PL_signalhook = plugin->signal_hook;
+	plugin->signal_hook(aTHX);
+	if (atomic_exchange(&plugin->stop, 0) == plugin->serial && plugin->request)
+		croak("the request has run for longer than its request_timeout");
+}
+
+void trace_interrupt(void *state, struct langplugin_call *call)
+{
+	struct plugin *plugin = state;
+	PerlInterpreter *my_perl = plugin->perl;
+
+	(void)call;
+	atomic_store(&plugin->stop, plugin->serial);
+	/* The other way round it could be called before it is ours. */
+	__atomic_store_n(&PL_signalhook, hook, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&PL_sig_pending, 1, __ATOMIC_SEQ_CST);
+}
+
+void trace_prepare(struct plugin *plugin)
+{
+	dTHXa(plugin->perl);
+
+	the_plugin = plugin;
+	plugin->signal_hook = PL_signalhook;
 }

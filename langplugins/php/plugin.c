@@ -56,6 +56,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	userini_make(plugin);
 	script_watch();
 	transfer_watch();
+	trace_watch();
 	if (variables_make(plugin))
 		return say(message, message_size, "php: %s", strerror(ENOMEM));
 	*state = plugin;
@@ -176,6 +177,7 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 		answer_plain(&run, status);
 		return LP_DONE;
 	}
+	trace_begin();
 	volatile bool started = false;
 	/* Without a body there is no input to limit: one timer is set for the request instead of two. */
 	const zend_long input_time = PG(max_input_time);
@@ -235,4 +237,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = trace_dump,
 	.close = plugin_close,
+	.interrupt = trace_interrupt,
 };

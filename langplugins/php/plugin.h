@@ -10,7 +10,7 @@
  *   functions.c  what PHP programs expect of a server named fpm-fcgi, and headers_send()
  *   transfer.c   files as answers; whether the client is still there
  *   userini.c    .user.ini files
- *   trace.c      where a stuck script is
+ *   trace.c      where a script is, and its end when its time is over
  *
  * Debian's PHP is not thread-safe: there is one interpreter in the process and its state lies in libphp's own globals.
  * That is why the SAPI's callbacks, which are given no pointer of ours, reach the plugin through sapi_plugin().
@@ -102,6 +102,9 @@ void userini_free(struct plugin *plugin);
 void userini_activate(struct run *run);
 
 /* trace.c */
+void trace_watch(void); /* once, when PHP has started */
+void trace_begin(void); /* with each request: what was meant for the last one is over */
 void trace_dump(void *state, int fd);
+void trace_interrupt(void *state, struct langplugin_call *call);
 
 #endif

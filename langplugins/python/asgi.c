@@ -144,6 +144,7 @@ static void asgi_run(void *state)
 {
 	struct plugin *plugin = state;
 	PyGILState_STATE gil = PyGILState_Ensure();
+	plugin->serves = true;
 	PyObject *result = call_asgi(plugin, "run", PyTuple_New(0));
 
 	if (!result)
@@ -180,24 +181,6 @@ static void asgi_ready(void *state, struct langplugin_call *call)
 		load_report(plugin, NULL, NULL, 0);
 }
 
-/* Where each task waits, from the loop itself once it gets there: a loop that is stuck shows on its thread's stack. */
-static int dump_tasks(void *state)
-{
-	struct plugin *plugin = state;
-	PyObject *result = call_asgi(plugin, "dump", PyTuple_New(0));
-
-	if (!result)
-		load_report(plugin, NULL, NULL, 0);
-	Py_XDECREF(result);
-	return 0;
-}
-
-static void asgi_dump(void *state, int fd)
-{
-	plugin_dump(state, fd);
-	Py_AddPendingCall(dump_tasks, state);
-}
-
 static const struct langplugin asgi = {
 	.magic = LANGPLUGIN_MAGIC,
 	.major = LANGPLUGIN_MAJOR,
@@ -210,7 +193,7 @@ static const struct langplugin asgi = {
 	.preload = plugin_preload,
 	.after_fork = asgi_after_fork,
 	.handle = asgi_handle,
-	.dump = asgi_dump,
+	.dump = stacks_dump,
 	.close = plugin_close,
 	.run = asgi_run,
 	.ready = asgi_ready,

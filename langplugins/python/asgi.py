@@ -312,8 +312,7 @@ def _stack(task):
     return "\n".join(lines) or "  not begun"
 
 
-def dump():
-    """Every task, into the log: this worker is about to be ended."""
-    stacks = ["Task %s:\n%s" % (task.get_name(), _stack(task)) for task in asyncio.all_tasks(_loop)]
-    if stacks:
-        log(_ERROR, "tasks of the event loop, each where it waits:\n" + "\n".join(stacks))
+def tasks():
+    """Every task. The loop may run meanwhile, on another thread."""
+    stacks = ["Task %s:\n%s\n" % (task.get_name(), _stack(task)) for task in asyncio.all_tasks(_loop)]
+    return "tasks of the event loop, each where it waits:\n" + "".join(stacks) if stacks else ""

@@ -1,6 +1,6 @@
 /*
  * What CPython has only had since some version, for every one from 3.9 on. Public API alone is used here and elsewhere
- * in this plugin, so that one text compiles for all of them; plugin.c has the one exception, and does without where it
+ * in this plugin, so that one text compiles for all of them; stacks.c has the one exception, and does without where it
  * is missing.
  */
 #ifndef WEBSERVER_PYTHON_COMPAT_H

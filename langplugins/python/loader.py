@@ -288,6 +288,35 @@ def report(error):
     return whole.rstrip(), where + last
 
 
+class RequestTimeout(BaseException):
+    """What a request is ended with that has run for longer than request_timeout."""
+
+    def __str__(self):
+        return "the request has run for longer than its request_timeout"
+
+
+def stacks():
+    """Every thread but the one that asks, in the words of faulthandler."""
+    threading = sys.modules.get("threading")
+    known = dict(threading._active) if threading else {}
+    lines = []
+    for identity, frame in sys._current_frames().items():
+        if identity == _thread.get_ident():
+            continue
+        name = getattr(known.get(identity), "name", None)
+        lines.append("Thread 0x%016x%s (most recent call first):" % (identity, " [%s]" % name if name else ""))
+        for _ in range(100):
+            if frame is None:
+                break
+            code = frame.f_code
+            if code.co_filename.endswith("/webserver/manager/host.py"):
+                break  # what lies below is the server's
+            if not code.co_filename.startswith(__file__):
+                lines.append('  File "%s", line %d in %s' % (code.co_filename, frame.f_lineno or 0, code.co_name))
+            frame = frame.f_back
+    return "".join(line + "\n" for line in lines)
+
+
 def end():
     """What an interpreter does at its end for threads and atexit; the process itself ends without it."""
     import atexit

@@ -1,5 +1,4 @@
 /* Python as a language plugin: WSGI applications in the interpreter that the manager was started with. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -7,11 +6,6 @@
 #include "asgi.h"
 
 __attribute__((used)) static const char built_for[] = "webserver-python-plugin:" COMPAT_VERSION COMPAT_FLAGS ";";
-
-/* pycore_traceback.h: works without the interpreter's lock, which a stuck thread may hold for ever. Not every version
-   exports it, some hide it again: see dump_ready(). */
-extern const char *_Py_DumpTracebackThreads(int fd, PyInterpreterState *interpreter, PyThreadState *current)
-	__attribute__((weak));
 
 static int add(PyObject *list, const char *value)
 {
@@ -108,23 +102,9 @@ int plugin_preload(void *state, char *message, size_t message_size)
 	return plugin_guarded(state, load_preload, message, message_size);
 }
 
-/* Where the function is hidden, faulthandler's own handler of a signal does the same; nobody else uses this signal. */
-#define DUMP_SIGNAL (SIGRTMAX - 2)
-
-static int dump_ready(void)
-{
-	if (_Py_DumpTracebackThreads)
-		return 0;
-	PyObject *module = PyImport_ImportModule("faulthandler");
-	PyObject *done = module ? PyObject_CallMethod(module, "register", "iii", DUMP_SIGNAL, STDERR_FILENO, 1) : NULL;
-	Py_XDECREF(module);
-	Py_XDECREF(done);
-	return done ? 0 : -1;
-}
-
 int plugin_forked(struct plugin *plugin)
 {
-	return dump_ready() || load_after_fork(plugin) ? -1 : 0;
+	return stacks_prepare() || load_after_fork(plugin) ? -1 : 0;
 }
 
 static int plugin_after_fork(void *state, char *message, size_t message_size)
@@ -143,8 +123,10 @@ static int thread_start(void *state, void **thread)
 	if (!made)
 		return -1;
 	made->plugin = state;
+	made->plugin->serves = true;
 	pthread_mutex_init(&made->turn, NULL);
 	made->state = PyGILState_Ensure();
+	made->identity = PyThread_get_thread_ident();
 	made->python = PyEval_SaveThread();
 	*thread = made;
 	return 0;
@@ -167,23 +149,6 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 {
 	(void)state;
 	return request_run(thread, call);
-}
-
-void plugin_dump(void *state, int fd)
-{
-	sigset_t one, before;
-
-	(void)state;
-	if (_Py_DumpTracebackThreads) {
-		_Py_DumpTracebackThreads(fd, PyInterpreterState_Main(), NULL);
-		return;
-	}
-	/* Handled here and now, on this thread, which has no Python in it. */
-	sigemptyset(&one);
-	sigaddset(&one, DUMP_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &one, &before);
-	pthread_kill(pthread_self(), DUMP_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void plugin_close(void *state)
@@ -218,7 +183,8 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.thread_start = thread_start,
 	.thread_stop = thread_stop,
 	.handle = plugin_handle,
-	.dump = plugin_dump,
+	.dump = stacks_dump,
 	.close = plugin_close,
 	.choose = plugin_choose,
+	.interrupt = stacks_interrupt,
 };

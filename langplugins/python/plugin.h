@@ -8,6 +8,7 @@
  *   request.c     one request: call the application, send what it returns, clean up
  *   response.c    start_response and write; extras.c  early hints, trailers, cancelled
  *   input.c       wsgi.input        errors.c  wsgi.errors        filewrapper.c  wsgi.file_wrapper
+ *   stacks.c      where every thread is, and the end of a request whose time is over
  *   compat.h      one text for every CPython from 3.9 on
  *
  * The manager is a CPython process, and this is loaded into it: there is one interpreter, the group's own. Calls from
@@ -55,6 +56,7 @@ struct asgi {
 struct plugin {
 	const struct langplugin_host *host;
 	bool is_asgi;
+	bool serves;	     /* the application is loaded, and there are threads */
 	size_t socket_limit; /* bytes of a WebSocket message */
 	double socket_ping;  /* seconds; 0: none */
 	int watch;	     /* descriptor that names of loaded files are written to; -1: none */
@@ -74,7 +76,11 @@ struct thread {
 	struct plugin *plugin;
 	PyGILState_STATE state;
 	PyThreadState *python;
-	PyObject *response; /* kept for the next request unless the application has kept it */
+	unsigned long identity;	      /* Python's word for the thread */
+	struct langplugin_call *call; /* that it runs; NULL: none. These three change with the lock */
+	uint64_t serial;	      /* of that */
+	bool stopped;		      /* it has been told to end it */
+	PyObject *response;	      /* kept for the next request unless the application has kept it */
 	PyObject *input;
 	PyObject *errors;
 	/* An application may read or write from a thread of its own, while this one waits for that thread: the call is
@@ -177,12 +183,19 @@ void load_end(struct plugin *plugin);
 int plugin_open(const struct langplugin_host *host, const struct langplugin_setting *settings, size_t count,
 	void **state, char *message, size_t message_size);
 int plugin_preload(void *state, char *message, size_t message_size);
-void plugin_dump(void *state, int fd);
 /* In a new worker, before the application is loaded. 0, or -1 with an exception. */
 int plugin_forked(struct plugin *plugin);
 void plugin_close(void *state);
 /* Call what may leave an exception, with the interpreter's lock; the exception goes to the log and the message. */
 int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size);
+
+/* ---- stacks.c */
+int stacks_prepare(void); /* 0, or -1 with an exception */
+void stacks_dump(void *state, int fd);
+void stacks_interrupt(void *state, struct langplugin_call *call);
+/* With the lock, around each request. */
+void stacks_begin(struct thread *thread, struct langplugin_call *call);
+void stacks_end(struct thread *thread);
 
 /* ---- request.c */
 int request_run(struct thread *thread, struct langplugin_call *call);

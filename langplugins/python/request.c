@@ -242,6 +242,7 @@ int request_run(struct thread *thread, struct langplugin_call *call)
 	struct plugin *plugin = thread->plugin;
 
 	PyEval_RestoreThread(thread->python);
+	stacks_begin(thread, call);
 	PyObject *application = plugin->callable ? Py_NewRef(plugin->callable)
 						 : load_requested(plugin, plugin->host->request(call));
 	if (!application) {
@@ -253,6 +254,7 @@ int request_run(struct thread *thread, struct langplugin_call *call)
 		run(thread, call, application);
 	}
 	Py_XDECREF(application);
+	stacks_end(thread);
 	PyEval_SaveThread();
 	return LP_DONE;
 }

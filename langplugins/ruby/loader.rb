@@ -21,6 +21,11 @@ module Webserver
     end
   end
 
+  # What a request is ended with that has run for longer than request_timeout. No StandardError: who rescues those does
+  # not mean this.
+  class RequestTimeout < Exception # rubocop:disable Lint/InheritException
+  end
+
   # What the plugin calls.
   module Loader
     @scripts = {}
@@ -178,6 +183,10 @@ module Webserver
           frames = thread.backtrace.to_a.map { |frame| "    #{frame}\n" }.join
           "  #{thread.name || (thread == Thread.main ? "main" : thread.inspect)}:\n#{frames}"
         end.join
+      end
+
+      def stop(thread)
+        thread.raise(RequestTimeout, "the request has run for longer than its request_timeout")
       end
 
       # The values of an Upgrade field.

@@ -236,4 +236,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.close = plugin_close,
 	.run = threads_run,
 	.fork = plugin_fork,
+	.interrupt = stacks_interrupt,
 };

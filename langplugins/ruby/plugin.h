@@ -11,7 +11,7 @@
  *   input.c       rack.input; lines.c its lines; store.c what of it is kept so that it can be rewound
  *   errors.c      rack.errors            stream.c  the stream of a Rack 3 body
  *   callables.c   rack.early_hints, webserver.cancelled      hijack.c  rack.hijack, full and partial
- *   stacks.c      where every thread is, when the process is about to be ended
+ *   stacks.c      where every thread is, and the end of a request whose time is over
  *
  * Ruby lives on the process's main thread from open() on and holds its lock (the GVL) there until run(). Slots are
  * threads that Ruby makes; they wait in the host without the lock and take it for each request. "SPEC" in comments is
@@ -66,10 +66,11 @@ struct plugin {
 	bool rewinds;		       /* rack.input can be rewound: Rack before 3 */
 	struct thread *threads;	       /* by slot */
 	int watch;		       /* descriptor that names of loaded files are written to; -1: none */
-	int wake;		       /* eventfd of the main thread: a thread has ended, or stacks are wanted */
+	int wake;		       /* eventfd of the main thread: a thread has ended, or something is asked */
 	atomic_uint finished;
 	atomic_int dump_to; /* descriptor for the stacks, -1: none are wanted */
 	sem_t dumped;
+	bool serves; /* run() has been called */
 };
 extern struct plugin *the_plugin; /* one in a process, as is its language; for what Ruby calls without a state */
 
@@ -115,8 +116,9 @@ struct thread {
 	struct langplugin_field *fields; /* room for an answer's */
 	size_t field_room;
 	pthread_t native;
-	atomic_bool running; /* native is there */
-	bool ended_well;     /* the slot's life is over */
+	atomic_bool running;   /* native is there */
+	bool ended_well;       /* the slot's life is over */
+	_Atomic uint64_t stop; /* serial of a request whose time is over; 0: none */
 
 	/* The request. */
 	struct langplugin_call *call;	 /* NULL: none */
@@ -243,7 +245,8 @@ VALUE protect(VALUE (*function)(VALUE argument), VALUE argument, int *state);
 /* ---- stacks.c */
 void stacks_prepare(struct plugin *plugin);
 void stacks_dump(void *state, int fd);
-void stacks_write(struct plugin *plugin);
+void stacks_interrupt(void *state, struct langplugin_call *call);
+void stacks_serve(struct plugin *plugin); /* on Ruby's main thread: what has been asked for */
 
 static inline VALUE bytes(struct langplugin_text text)
 {

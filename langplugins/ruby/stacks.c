@@ -1,15 +1,20 @@
 /*
- * Where every thread is. Asked for by the keeper, a thread that Ruby does not know, when a request does not end. Ruby's
- * own main thread writes it, as soon as it gets the lock: a thread that computes gives it away every 100 ms. One that
- * sits in an extension's C code does not; then a signal has each slot's thread write its frames itself, C's and Ruby's,
- * which no handler may do by the letter. The process is about to be ended, and knowing where beats being right.
+ * Where every thread is, and the end of a request whose time is over: asked for from a thread that Ruby does not know.
+ * Ruby's own main thread, which has no slot, sees to both as soon as it gets the lock: a thread that computes gives it
+ * away every 100 ms. One that sits in an extension's C code does not. Then a signal has each slot's thread note its
+ * frames: rb_profile_frames() is made for handlers, and what it notes is put into words by who asked, while everything
+ * stands still.
  *
  * Tried and rejected: a postponed job (rb_postponed_job_register_one) runs on the thread that has the lock, and on none
  * where all of them sleep.
  */
+#include "plugin.h"
+
 #include <errno.h>
-#include <execinfo.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <ruby/debug.h>
+#include <ruby/io.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,20 +22,50 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "plugin.h"
-
 #define STACK_SIGNAL (SIGRTMAX - 2) /* nobody else uses it */
-#define LOCK_SECONDS 1		    /* to get the lock in; the supervisor waits longer (STACKS_WAIT) before it kills */
+#define LOCK_MS	     220	    /* to get the lock in */
+#define WRITING_MS   100	    /* for what has begun with it */
+#define SIGNAL_MS    50		    /* for one thread to note its frames, and for all of them together twice that */
 #define FRAMES	     64
 
-static atomic_int frames_to = -1;
+/* What a signalled thread notes; one at a time. */
+static struct {
+	atomic_bool wanted;
+	VALUE frames[FRAMES];
+	int lines[FRAMES], count;
+	sem_t noted;
+} notes;
 
-static void say(int fd, const char *text)
+static void say(int fd, const char *text, size_t size)
 {
-	ssize_t unused = write(fd, text, strlen(text));
+	ssize_t unused = write(fd, text, size);
 
 	(void)unused;
 }
+
+static bool wait_for(sem_t *done, int milliseconds)
+{
+	struct timespec until;
+	int result;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += milliseconds * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	do
+		result = sem_clockwait(done, CLOCK_MONOTONIC, &until);
+	while (result && errno == EINTR);
+	return result == 0;
+}
+
+/* An earlier one that came too late. */
+static void forget(sem_t *done)
+{
+	while (sem_trywait(done) == 0)
+		;
+}
+
+/* ---- on Ruby's main thread */
 
 static VALUE make_text(VALUE argument)
 {
@@ -39,98 +74,151 @@ static VALUE make_text(VALUE argument)
 	return StringValue(text);
 }
 
-void stacks_write(struct plugin *plugin)
+static void write_stacks(struct plugin *plugin)
 {
+	static const char head[] = "Ruby's threads:\n";
 	int state, fd = atomic_exchange(&plugin->dump_to, -1);
-	VALUE text = protect(make_text, (VALUE)plugin, &state);
 
 	if (fd < 0)
 		return;
+	VALUE text = protect(make_text, (VALUE)plugin, &state);
 	if (state) {
 		rb_set_errinfo(Qnil);
-		return;
+	} else {
+		say(fd, head, sizeof(head) - 1);
+		say(fd, RSTRING_PTR(text), (size_t)RSTRING_LEN(text));
 	}
-	say(fd, "Ruby's threads:\n");
-	ssize_t unused = write(fd, RSTRING_PTR(text), (size_t)RSTRING_LEN(text));
-	(void)unused;
+	close(fd);
 	sem_post(&plugin->dumped);
 	RB_GC_GUARD(text);
 }
 
+static VALUE raise_in(VALUE argument)
+{
+	struct thread *thread = (struct thread *)argument;
+
+	load_call(thread->plugin, "stop", 1, &thread->ruby);
+	return Qnil;
+}
+
+/* With the lock it is that request still; what comes too late for it all the same is shaken off at its end. */
+static void stop_requests(struct plugin *plugin)
+{
+	int state;
+
+	for (int i = 0; i < plugin->host->threads; i++) {
+		struct thread *thread = &plugin->threads[i];
+		uint64_t serial = atomic_exchange(&thread->stop, 0);
+		if (!serial || !thread->call || thread->serial != serial)
+			continue;
+		protect(raise_in, (VALUE)thread, &state);
+		rb_set_errinfo(Qnil);
+	}
+}
+
+void stacks_serve(struct plugin *plugin)
+{
+	if (atomic_load(&plugin->dump_to) >= 0)
+		write_stacks(plugin);
+	stop_requests(plugin);
+}
+
+/* ---- without the lock */
+
 static void on_signal(int number)
 {
-	void *frames[FRAMES];
-	int saved = errno, fd = atomic_load(&frames_to);
-	char text[64];
+	int saved = errno;
 
 	(void)number;
-	if (fd < 0 || !current_thread)
-		return;
-	snprintf(text, sizeof(text), "  slot %u, in C:\n", current_thread->number);
-	say(fd, text);
-	backtrace_symbols_fd(frames, backtrace(frames, FRAMES), fd);
-	say(fd, "  and in Ruby:\n");
-	rb_backtrace();
+	if (current_thread && atomic_exchange(&notes.wanted, false)) {
+		notes.count = rb_profile_frames(0, FRAMES, notes.frames, notes.lines);
+		sem_post(&notes.noted);
+	}
 	errno = saved;
 }
 
-static bool has_been_written(struct plugin *plugin)
+static void write_notes(int fd)
 {
-	struct timespec until;
-	int result;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += LOCK_SECONDS;
-	do
-		result = sem_clockwait(&plugin->dumped, CLOCK_MONOTONIC, &until);
-	while (result && errno == EINTR);
-	return result == 0;
+	for (int i = 0; i < notes.count && i < FRAMES; i++) {
+		VALUE path = rb_profile_frame_path(notes.frames[i]);
+		VALUE label = RB_TYPE_P(path, T_STRING) ? rb_profile_frame_label(notes.frames[i]) : Qnil;
+		if (RB_TYPE_P(path, T_STRING) && RB_TYPE_P(label, T_STRING))
+			dprintf(fd, "    %.*s:%d:in `%.*s'\n", (int)RSTRING_LEN(path), RSTRING_PTR(path),
+				notes.lines[i], (int)RSTRING_LEN(label), RSTRING_PTR(label));
+	}
 }
 
-static void *watch(void *state)
+static void write_without_lock(struct plugin *plugin, int fd)
 {
-	struct plugin *plugin = state;
-	int fd = atomic_load(&plugin->dump_to);
+	static const char head[] = "Ruby's lock is not given away; its threads:\n";
+	int silent = 0;
 
-	eventfd_write(plugin->wake, 1);
-	if (has_been_written(plugin) || atomic_exchange(&plugin->dump_to, -1) < 0)
-		return NULL;
-	say(fd, "Ruby's lock is not given away; its threads:\n");
-	atomic_store(&frames_to, fd);
+	say(fd, head, sizeof(head) - 1);
 	sigaction(
 		STACK_SIGNAL, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK}, NULL);
-	for (int i = 0; i < plugin->host->threads; i++)
-		if (plugin->threads[i].running)
-			pthread_kill(plugin->threads[i].native, STACK_SIGNAL);
-	return NULL;
+	for (int i = 0; i < plugin->host->threads && silent < 2; i++) {
+		if (!atomic_load(&plugin->threads[i].running))
+			continue;
+		dprintf(fd, "  slot %d:\n", i);
+		forget(&notes.noted);
+		notes.count = 0;
+		atomic_store(&notes.wanted, true);
+		pthread_kill(plugin->threads[i].native, STACK_SIGNAL);
+		if (wait_for(&notes.noted, SIGNAL_MS))
+			write_notes(fd);
+		else
+			silent++;
+	}
+	atomic_store(&notes.wanted, false);
 }
 
-/* The keeper must not wait: others are recalled and cancelled meanwhile. */
+/* It hangs while the application is loaded: a handler of a signal, on the thread that loads. */
+static void write_here(int fd)
+{
+	notes.count = ruby_native_thread_p() ? rb_profile_frames(0, FRAMES, notes.frames, notes.lines) : 0;
+	write_notes(fd);
+}
+
 void stacks_dump(void *state, int fd)
 {
 	struct plugin *plugin = state;
-	pthread_attr_t attributes;
-	sigset_t all, before;
-	pthread_t thread;
-	int none = -1;
+	int own = plugin->serves ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
 
-	if (!atomic_compare_exchange_strong(&plugin->dump_to, &none, fd))
+	if (!plugin->serves) {
+		write_here(fd);
 		return;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &attributes, watch, plugin))
-		atomic_store(&plugin->dump_to, -1);
-	pthread_attr_destroy(&attributes);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+	if (own < 0)
+		return;
+	forget(&plugin->dumped);
+	atomic_store(&plugin->dump_to, own);
+	eventfd_write(plugin->wake, 1);
+	if (wait_for(&plugin->dumped, LOCK_MS))
+		return;
+	own = atomic_exchange(&plugin->dump_to, -1);
+	if (own < 0) {
+		wait_for(&plugin->dumped, WRITING_MS); /* it is writing just now */
+		return;
+	}
+	close(own);
+	write_without_lock(plugin, fd);
+}
+
+void stacks_interrupt(void *state, struct langplugin_call *call)
+{
+	struct plugin *plugin = state;
+
+	for (int i = 0; i < plugin->host->threads; i++) {
+		struct thread *thread = &plugin->threads[i];
+		if (thread->call == call) {
+			atomic_store(&thread->stop, thread->serial);
+			eventfd_write(plugin->wake, 1);
+		}
+	}
 }
 
 void stacks_prepare(struct plugin *plugin)
 {
-	void *frame;
-
 	sem_init(&plugin->dumped, 0, 0);
-	/* Its first call loads a library, which a handler must not. */
-	backtrace(&frame, 1);
+	sem_init(&notes.noted, 0, 0);
 }

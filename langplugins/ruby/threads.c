@@ -128,8 +128,7 @@ static VALUE wait_for_news(VALUE argument)
 
 	rb_thread_wait_fd(plugin->wake);
 	eventfd_read(plugin->wake, &count);
-	if (atomic_load(&plugin->dump_to) >= 0)
-		stacks_write(plugin);
+	stacks_serve(plugin);
 	return Qnil;
 }
 
@@ -155,6 +154,7 @@ void threads_run(void *state)
 	/* Not ignored, as the host has it: programs that the application starts would inherit that. */
 	sigaction(SIGPIPE, &(struct sigaction){.sa_handler = nothing, .sa_flags = SA_RESTART}, NULL);
 	protect(start_all, (VALUE)plugin, &failed);
+	plugin->serves = true;
 	if (failed) {
 		load_report(plugin, NULL, load_error(), NULL, 0);
 		_exit(EXIT_THREADS);

@@ -85,6 +85,17 @@ def _going(entry: Entry) -> list[str]:
     return [printable(line).replace("\n", " ") + "\n"]
 
 
+def stack_text(answer: Entry) -> str:
+    """What each worker does now. One that did not tell is among the answer's errors."""
+    parts = []
+    for entry in answer.get("workers", []):
+        head = f"worker {entry.get('name')} of group {entry.get('group')} generation {entry.get('generation')}"
+        text = printable(entry.get("stack") or "").rstrip("\n")
+        if text:
+            parts.append(f"{head} (process {entry.get('pid')})\n" + "".join(f"  {line}\n" for line in text.split("\n")))
+    return "\n".join(parts)
+
+
 def _left(entry: Entry) -> list[str]:
     """What preloading left behind in a manager."""
     head = f"group {entry.get('group')} generation {entry.get('generation')}: preloading left"

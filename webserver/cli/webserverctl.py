@@ -16,12 +16,13 @@ from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
 USAGE = (
-    "usage: webserverctl [--config FILE] status | reload | restart NAME | upgrade | start COMPANION | stop [COMPANION]"
-    " | audit GROUP [--json]"
+    "usage: webserverctl [--config FILE] status | reload | restart NAME | upgrade | stack GROUP | start COMPANION |"
+    " stop [COMPANION] | audit GROUP [--json]"
 )
 # command: how many words may follow it, each the name of a group or companion
 WORDS = {
-    "status": (0,), "reload": (0,), "restart": (1,), "upgrade": (0,), "start": (1,), "stop": (0, 1), "audit": (1,),
+    "status": (0,), "reload": (0,), "restart": (1,), "upgrade": (0,), "stack": (1,), "start": (1,), "stop": (0, 1),
+    "audit": (1,),
 }  # fmt: skip
 PROGRESS = frozenset({"restart", "upgrade", "stop"})  # commands that say how far they are
 
@@ -41,6 +42,7 @@ def main() -> int:
         if len(words) - 1 not in WORDS[words[0]]:
             needs = {
                 "restart": "needs one group or companion",
+                "stack": "needs one group",
                 "audit": "needs one group",
                 "start": "needs one companion",
                 "stop": "takes one name",
@@ -71,6 +73,10 @@ def main() -> int:
         from webserver.cli.table import status_text
 
         sys.stdout.write(status_text(answer))
+    elif words[0] == "stack":
+        from webserver.cli.table import stack_text
+
+        sys.stdout.write(stack_text(answer))
     elif answer.get("ok") and words[0] == "audit":
         sys.stdout.write(audit.text(answer))
     for text in answer.get("errors", []):

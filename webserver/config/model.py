@@ -118,6 +118,7 @@ class Group:
     queue_length: int
     queue_timeout: float
     request_timeout: float  # 0: none
+    slow_request: float  # 0: none
     start_timeout: float
     drain_timeout: float
     restart_extra: int  # 0: as many as there are

@@ -290,7 +290,10 @@ OPTIONS = (
            1, 3600),
     Option("group", "after", kinds.COMPANION, "Companions that must be ready before the group is started.", many=True),
     Option("group", "request_timeout", kinds.TIME_OR_NONE, "A request that has not been answered in this time gets 504,"
-           " or is cut off if its answer has begun, and its worker is replaced.", "5m", 0.1, 86400, may_be_zero=True),
+           " or is cut off if its answer has begun. If it still runs then, its stack goes to the error log, and its"
+           " worker is replaced within a second.", "5m", 0.1, 86400, may_be_zero=True),
+    Option("group", "slow_request", kinds.TIME_OR_NONE, "The stack of a request that runs for longer than this goes to"
+           " the error log, once, with its line and id; the request goes on.", "none", 0.1, 86400, may_be_zero=True),
     Option("group", "drain_timeout", kinds.TIME, "A worker that is to go, as its group is restarted, reloaded or"
            " removed, may finish its requests for this long. What is left then ends with it.",
            Computed("30s more than request_timeout; 1h where that is none", _drain), 0.1, 86400 * 7),

@@ -64,7 +64,8 @@ enum engine_event_kind {
 	EVENT_LEFT = 11,    /* group, generation, worker: said goodbye on every slot */
 	EVENT_SILENT = 12,  /* group, generation, worker: its keeper does not answer, so the process does not run */
 	EVENT_SUSPECT = 13, /* group, token (of engine_suspect): this request was running when its worker died */
-	EVENT_CLEARED = 14  /* the same: such a request has ended well */
+	EVENT_CLEARED = 14, /* the same: such a request has ended well */
+	EVENT_OVERDUE = 15  /* group, generation, worker: it runs a request whose time is over */
 };
 
 struct engine_event {

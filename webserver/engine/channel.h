@@ -252,6 +252,7 @@ struct worker {
 	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
 	bool excused;		     /* its end is no doing of what it runs */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
+	uint64_t overdue_ns;	     /* when it was last told that a request's time is over; 0: never */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
 	char cause[128];
 	struct slot slot[];

@@ -9,7 +9,8 @@
 #include "loop.h"
 #include "quarantine.h"
 
-#define GROUPS 65536 /* ids are small numbers of the supervisor's */
+#define GROUPS	   65536	/* ids are small numbers of the supervisor's */
+#define OVERDUE_NS 100000000ull /* between two words about one worker */
 
 struct group *group_find(struct engine *e, uint32_t id)
 {
@@ -142,12 +143,26 @@ void group_sever(struct exchange *x)
 
 /* ---- a request comes in */
 
+/* Whoever looks after workers looks at this one now. Many requests may end at once: it looks at all that run there. */
+static void tell_overdue(struct engine *e, const struct exchange *x)
+{
+	struct worker *w = x->slot != NULL ? x->slot->worker : NULL;
+
+	if (w == NULL || w->gone || (w->overdue_ns != 0 && e->now_ns - w->overdue_ns < OVERDUE_NS))
+		return;
+	w->overdue_ns = e->now_ns;
+	struct engine_event *event = event_push(e, EVENT_OVERDUE);
+	event->group = x->group->id;
+	event->generation = w->generation->number;
+	event->worker = w->number;
+}
+
 static void deadline_expired(struct engine *e, struct timer *timer)
 {
 	struct exchange *x = list_entry(timer, struct exchange, deadline);
 	struct group *g = x->group;
 
-	(void)e;
+	tell_overdue(e, x);
 	exchange_pin(x);
 	exchange_fail(x, 504, 0, "group \"%s\": not answered within %.1f s, which is its request_timeout; it was %s",
 		g->name, (double)g->request_timeout_ns / 1e9, exchange_state_name(x->state));

@@ -80,6 +80,7 @@ class FrontEnd:
             lib.EVENT_DRAINED: self._drained,
             lib.EVENT_WANTED: self._wanted,
             lib.EVENT_SILENT: self._silent,
+            lib.EVENT_OVERDUE: self._overdue,
             lib.EVENT_BROKEN: self._broken_event,
             lib.EVENT_SUSPECT: lambda event: self._tell_others("suspect", event),
             lib.EVENT_CLEARED: lambda event: self._tell_others("cleared", event),
@@ -315,6 +316,9 @@ class FrontEnd:
 
     def _silent(self, event: Any) -> None:
         self._tell({"op": "silent", **self._of(event), "worker": event.worker})
+
+    def _overdue(self, event: Any) -> None:
+        self._tell({"op": "overdue", **self._of(event), "worker": event.worker})
 
     def _drained(self, event: Any) -> None:
         self._tell({"op": "drained", **self._of(event)})

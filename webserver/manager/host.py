@@ -6,6 +6,7 @@ ctypes.CDLL gives the interpreter's lock away during each call, which host.h ask
 import ctypes
 import errno
 import os
+import signal
 from typing import NamedTuple, Sequence, Tuple
 
 FRONTENDS = 32  # WIRE_FRONTENDS
@@ -18,9 +19,13 @@ EXIT_SYSTEM = 41  # HOST_EXIT_SYSTEM
 EXIT_ORPHAN = 42  # HOST_EXIT_ORPHAN
 EXIT_GAVE_UP = 43  # HOST_EXIT_GAVE_UP
 
+STACK_SIGNAL = signal.SIGRTMAX - 3  # HOST_STACK_SIGNAL
+
 _ORDER_FRONTENDS = 1
 _ORDER_RETIRE = 2
-_ORDER_DUMP = 3
+_ORDER_STUCK = 3
+_ORDER_SLOW = 4
+_ORDER_STACK = 5
 READY = 1  # enum host_report_kind
 FAILED = 2
 WORN = 3
@@ -185,14 +190,24 @@ def order_retire() -> bytes:
     return _bare(_ORDER_RETIRE)
 
 
-def order_dump() -> bytes:
-    """The packet that asks a worker to write its stacks to its log."""
-    return _bare(_ORDER_DUMP)
+def order_stuck(seconds: float) -> bytes:
+    """The packet that has a worker show the requests that have run for so long, and end them if it can."""
+    return _bare(_ORDER_STUCK, int(seconds * 1000))
 
 
-def _bare(kind: int) -> bytes:
+def order_slow(seconds: float) -> bytes:
+    """The same for requests that are only shown."""
+    return _bare(_ORDER_SLOW, int(seconds * 1000))
+
+
+def order_stack() -> bytes:
+    """The packet that asks a worker for all its stacks, on a descriptor that goes with it."""
+    return _bare(_ORDER_STACK)
+
+
+def _bare(kind: int, number: int = 0) -> bytes:
     order = _Order()
-    order.kind = kind
+    order.kind, order.count = kind, number
     return bytes(order)[:8]
 
 

@@ -6,8 +6,6 @@ again. Nobody has to be woken for a group whose options ask for nothing.
 """
 
 import math
-import os
-import signal
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 GRANTING = "granting"  # the supervisor has been asked for page and log
@@ -26,6 +24,7 @@ EDGES: Dict[str, FrozenSet[str]] = {
 
 FIRST_DELAY = 0.1  # seconds after the first failure
 LONGEST_DELAY = 30.0
+SHOW_WAIT = 0.4  # for a worker to show where it hangs, before it is killed
 LONG_ENOUGH = 10.0  # a worker that ran this long ends a series of failures
 JITTER = 0.1  # of max_requests and max_age: so much earlier a worker may go, or all would go at once
 SPARE_LOOK = 1.0  # seconds between looks for workers that are free
@@ -34,6 +33,7 @@ SOFT_LOOK = 1.0
 QUIET_LOOK = 2.0  # both, while nothing runs
 SHORTEST_LOOK = 0.05
 CPU_LOOK = 1.0
+START = "its application did not load within %g s, which is its start_timeout"
 
 
 class Options(NamedTuple):
@@ -84,6 +84,7 @@ class Worker(NamedTuple):
     loaded: float = 0.0  # when it entered its loop
     going: str = ""  # why it is to go
     seen: Seen = Seen()
+    shown: float = 0.0  # when it was asked to show why it does not come up
 
 
 class Trouble(NamedTuple):
@@ -115,11 +116,19 @@ class Kill(NamedTuple):
     why: str
 
 
+class Show(NamedTuple):
+    """It does not come up: it is to write where it is, and is killed soon after."""
+
+    key: int
+    why: str
+
+
 class Decision(NamedTuple):
     start: Tuple[Start, ...] = ()
     going: Tuple[Going, ...] = ()
     retire: Tuple[Retire, ...] = ()
     kill: Tuple[Kill, ...] = ()
+    show: Tuple[Show, ...] = ()
 
 
 Workers = Mapping[int, Worker]  # by key
@@ -200,7 +209,9 @@ def decide(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     room = 2 * options.most - len(workers)
     start = _start(after, troubles, options, wanted, room, now)
     start += _replacements(after, troubles, options, room - len(start), now)
-    return Decision(tuple(start), tuple(going), tuple(retire + surplus), tuple(kill))
+    show = [Show(one.key, START % options.start_timeout) for one in workers.values() if one.state == STARTING]
+    show = [one for one in show if not workers[one.key].shown and _limit(workers[one.key], options) <= now]
+    return Decision(tuple(start), tuple(going), tuple(retire + surplus), tuple(kill), tuple(show))
 
 
 def next_time(workers: Workers, troubles: Troubles, options: Options, now: float) -> Optional[float]:
@@ -208,7 +219,7 @@ def next_time(workers: Workers, troubles: Troubles, options: Options, now: float
     times = []
     for worker in workers.values():
         if worker.state == STARTING or (worker.state == LOADED and worker.follows):
-            times.append(worker.since + options.start_timeout)
+            times.append(_limit(worker, options))
         if options.max_age and not worker.going and worker.state in (LOADED, READY):
             times.append(worker.loaded + age_limit(options, worker.worker))
     staying = _staying(workers)
@@ -250,9 +261,9 @@ def next_look(workers: Workers, options: Options, looked: float) -> Optional[flo
 def _kill(workers: Workers, options: Options, now: float) -> List[Kill]:
     found = []
     for worker in workers.values():
-        late = now - worker.since >= options.start_timeout
-        if worker.state == STARTING and late:
-            found.append(Kill(worker.key, "its application did not load within %g s" % options.start_timeout))
+        late = now >= _limit(worker, options)
+        if worker.state == STARTING and worker.shown and late:
+            found.append(Kill(worker.key, START % options.start_timeout))
         elif worker.state == LOADED and worker.follows and late:
             # The one that it should relieve serves on, so that nothing is lost by trying again.
             found.append(Kill(worker.key, "not every front end could reach it within %g s" % options.start_timeout))
@@ -260,6 +271,11 @@ def _kill(workers: Workers, options: Options, now: float) -> List[Kill]:
             text = "its private memory, %s, is above hard_memory = %s"
             found.append(Kill(worker.key, text % (_size(worker.seen.private), _size(options.hard_memory))))
     return found
+
+
+def _limit(worker: Worker, options: Options) -> float:
+    """When one that is to come up, or to be reached, is late."""
+    return worker.shown + SHOW_WAIT if worker.shown else worker.since + options.start_timeout
 
 
 def _relieved(workers: Workers) -> List[Retire]:
@@ -375,19 +391,3 @@ def _trouble(troubles: Troubles, number: int) -> Trouble:
 
 def _size(size: int) -> str:
     return "%.1f MB" % (size / 1048576.0)
-
-
-def cause_of(status: int, asked: bool, told: str, exits: Dict[int, str]) -> Tuple[str, int, int]:
-    """(a sentence, exit code or -1, signal or 0) for a wait status. `asked`: it was asked for its orderly end."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "signal %d" % number
-        core = " (core dumped)" if os.WCOREDUMP(status) else ""
-        return told or "killed by %s%s" % (name, core), -1, number
-    code = os.WEXITSTATUS(status)
-    if code == 0 and asked:
-        return "retired", 0, 0
-    return told or exits.get(code, "exited with status %d" % code), code, 0

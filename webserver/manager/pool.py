@@ -4,12 +4,14 @@ Owns each worker's socket, and a mapping of its page. A worker inherits from her
 2, its end of the socket.
 """
 
+import array
 import os
 import signal
 import socket
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from webserver.manager import policy
+from webserver.manager.causes import cause_of
 from webserver.manager.host import (
     EXIT_GAVE_UP,
     EXIT_LOAD,
@@ -17,13 +19,16 @@ from webserver.manager.host import (
     EXIT_SYSTEM,
     FAILED,
     REPORT_SIZE,
+    STACK_SIGNAL,
     WARNING,
     WORN,
     FrontEnd,
     Host,
-    order_dump,
     order_frontends,
     order_retire,
+    order_slow,
+    order_stack,
+    order_stuck,
     read_report,
 )
 from webserver.manager.mapping import Mapping
@@ -106,6 +111,10 @@ class Pool:
         decision = policy.decide(self._workers, self._troubles, self._wanted_options(), queued, now)
         for end in decision.kill:
             self._kill(self._workers[end.key], end.why)
+        for late in decision.show:
+            worker = self._workers[late.key] = self._workers[late.key]._replace(shown=now)
+            self._told[worker.pid] = late.why
+            os.kill(worker.pid, STACK_SIGNAL)
         if self.draining:
             return
         for mark in decision.going:
@@ -216,7 +225,8 @@ class Pool:
             seen = worker.seen._replace(requests=max(worker.seen.requests, limit))
             self._workers[worker.key] = worker._replace(seen=seen)
         elif worker.state == policy.STARTING:
-            worker = policy.change(worker, policy.LOADED, now)
+            self._told.pop(pid, None)  # it was about to be late
+            worker = policy.change(worker, policy.LOADED, now)._replace(shown=0.0)
             self._workers[worker.key] = worker._replace(loaded=now, seen=worker.seen._replace(active=now))
             self._tell({"op": "ready", "number": worker.number, "worker": worker.worker})
 
@@ -249,7 +259,7 @@ class Pool:
 
     def _ended(self, worker: Worker, status: int, now: float) -> None:
         asked = worker.state == policy.RETIRING or self.draining
-        cause, code, number = policy.cause_of(status, asked, self._told.pop(worker.pid, ""), EXITS)
+        cause, code, number = cause_of(status, asked, self._told.pop(worker.pid, ""), EXITS)
         loaded = bool(worker.loaded)
         who = _who(worker.number, worker.worker, worker.pid)
         self._tell({"op": "gone", **who, **_why(cause, code, number, loaded)})
@@ -276,12 +286,22 @@ class Pool:
         for worker in self._by_incarnation(incarnation):
             self._retire(worker, "it was asked to", now)
 
-    def leave(self, incarnation: int, cause: str, now: float) -> None:
-        """A request in this worker does not end: show where it is, and let it take no more."""
+    def leave(self, incarnation: int, cause: str, after: float, now: float) -> None:
+        """A request in this worker does not end: show where it is, end it if that can be, and let it take no more."""
         for worker in self._by_incarnation(incarnation):
             self._told[worker.pid] = cause
-            self._order(worker.pid, order_dump())
+            self._order(worker.pid, order_stuck(after))
             self._retire(worker, cause, now)
+
+    def slow(self, incarnation: int, after: float) -> None:
+        """Have a worker show the requests that have run for so long."""
+        for worker in self._by_incarnation(incarnation):
+            self._order(worker.pid, order_slow(after))
+
+    def stack(self, incarnation: int, fd: int) -> None:
+        """Have a worker write all its stacks to fd, which stays the caller's."""
+        for worker in self._by_incarnation(incarnation):
+            self._order(worker.pid, order_stack(), fd)
 
     def kill(self, incarnation: int, cause: str) -> None:
         """End this worker at once."""
@@ -307,12 +327,13 @@ class Pool:
             self._order(worker.pid, order_retire())
             self._tell({"op": "retiring", "worker": worker.worker, "cause": why})
 
-    def _order(self, pid: int, packet: bytes) -> None:
+    def _order(self, pid: int, packet: bytes, fd: int = -1) -> None:
         sock = self._sockets.get(pid)
         if sock is None:
             return
         try:
-            sock.send(packet)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+            sock.sendmsg([packet], rights)
         except BlockingIOError:
             # It has not read some hundred orders: it hangs, and must not go on with front ends that are gone.
             self._told[pid] = "it did not read its orders"

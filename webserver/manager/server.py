@@ -168,7 +168,11 @@ class Manager:
         elif op == "retire":
             self._pool.retire(message["worker"], now)
         elif op == "leave":
-            self._pool.leave(message["worker"], message["cause"], now)
+            self._pool.leave(message["worker"], message["cause"], message["after"], now)
+        elif op == "slow":
+            self._pool.slow(message["worker"], message["after"])
+        elif op == "stack":
+            self._pool.stack(message["worker"], fds["stack"])
         elif op == "kill":
             self._pool.kill(message["worker"], message["cause"])
         elif op == "drain":

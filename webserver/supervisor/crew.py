@@ -187,7 +187,7 @@ class Crew:
         worker.asked = self._parts.loop.now()
         message = {"op": "worker-leaves", **self._named, "worker": incarnation}
         self._parts.frontends.send_all(message)
-        if not worker.going:
+        if not worker.going and not worker.why:
             worker.going = cause[:_TEXT]
             self._note(worker, "ends")
 

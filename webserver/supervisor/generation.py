@@ -6,7 +6,6 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,13 @@ from typing import Any
 from webserver.config import Group
 from webserver.config.units import seconds_text
 from webserver.supervisor.crew import Crew
+from webserver.supervisor.deadlines import Deadlines
 from webserver.supervisor.frontends import FrontEnd
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loaded import NOTHING_YET, Loaded
 from webserver.supervisor.nursery import Ending
 from webserver.supervisor.parts import Owner, Parts
-from webserver.supervisor.policy import START_MARGIN, WANTED_EVERY, Event, Stuck
+from webserver.supervisor.policy import SHOW_SIGNAL, SHOW_WAIT, START_MARGIN, WANTED_EVERY, Event
 from webserver.supervisor.process import NOWHERE, Child, Room
 from webserver.supervisor.records import generation_record, manager_process, manager_record
 from webserver.supervisor.states import Stage, State, next_stage
@@ -57,6 +57,7 @@ class Generation:
         self._deadline: float | None = None  # when those that have not ended by then are killed
         self.outdated = ""  # a file that it is made of and that has changed
         self._undrained: set[int] = set()
+        self._deadlines = Deadlines(self)
 
     @property
     def label(self) -> str:
@@ -117,31 +118,18 @@ class Generation:
         else:
             self.parts.nursery.stop_now(self.manager, why)
 
-    def watch(self, now: float) -> None:
+    def watch(self) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        limit, grace = self.config.request_timeout, self.parts.frontends.config.server.tunnel_grace
-        for worker in self.workers.values():
-            leaving, deadline = self._leaving, self._deadline
-            if worker.asked is not None:
-                leaving = worker.asked
-                deadline = min(deadline or math.inf, worker.asked + self.config.drain_timeout)
-            decision, why = worker.look(limit, grace, leaving, deadline, now)
-            if decision is Stuck.NO:
-                continue
-            worker.told = worker.told or now
-            why = why or f"a request ran longer than request_timeout = {seconds_text(limit)}; its stack is in this log"
-            self._order(decision.value, worker, why)
+        self._deadlines.look(self._leaving, self._deadline)
         self.owner.generation_moved(self)
-
-    def _order(self, op: str, worker: Worker, cause: str) -> None:
-        self.parts.nursery.send(self.manager, {"op": op, "worker": worker.incarnation, "cause": cause})
 
     # What front ends say
 
     def silent(self, frontend: FrontEnd, incarnation: int) -> None:
         worker = self.workers.get(incarnation)
         if worker is not None:
-            self._order("kill", worker, "it did not answer a front end: stopped, or out of control")
+            cause = "it did not answer a front end: stopped, or out of control"
+            self.parts.nursery.send(self.manager, {"op": "kill", "worker": incarnation, "cause": cause})
 
     def bound(self, frontend: FrontEnd, path: str) -> None:
         # Managers pass it on to workers, which connect there: it must be where we said.
@@ -222,7 +210,10 @@ class Generation:
             raise ValueError(f"unknown op {op!r}")
 
     def _ready(self, incarnation: int) -> None:
-        if self.crew.ready(incarnation) and self.stage is Stage.LOADING:
+        if not self.crew.ready(incarnation):
+            return
+        self.watch()  # with a short request_timeout it is to be looked at soon
+        if self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
         self.owner.generation_moved(self)
@@ -233,10 +224,12 @@ class Generation:
             return
         cause = str(message["cause"])[:500]
         orderly = message.get("code") == 0 and not message.get("signal")
-        if not orderly:
+        if orderly and worker.why:
+            cause = worker.why  # its language has ended the request that was stuck
+        if not orderly or worker.why:
             self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self.crew.forget(worker, cause, excused=worker.told is not None)  # told to go, and killed since
+        self.crew.forget(worker, cause, excused=bool(worker.why) or worker.asked is not None)
         self.owner.generation_moved(self)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
@@ -276,7 +269,11 @@ class Generation:
             limit = self.config.start_timeout
             self.failure = self.failure or f"it did not start within start_timeout = {limit:g} s, twice over"
             self.parts.journal.error(f"{self.label}: {self.failure}; it is stopped")
-            self.parts.nursery.stop_now(self.manager, self.failure)
+            wait = 0.0
+            if self.loaded is NOTHING_YET:  # what hangs while it is loaded in the manager writes where that is
+                self.parts.nursery.kill(self.manager, SHOW_SIGNAL)
+                wait = SHOW_WAIT
+            self.parts.loop.after(wait, lambda: self.parts.nursery.stop_now(self.manager, self.failure))
 
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()

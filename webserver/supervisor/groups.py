@@ -143,6 +143,11 @@ class Groups:
         for role in self._all():
             role.stop_now(why)
 
+    def named(self, name: str) -> list[Generation] | None:
+        """The generations of a group; None: there is none of this name."""
+        roles = [role for role in self._all() if role.name == name]
+        return [generation for role in roles for generation in role.generations()] if roles else None
+
     def generations(self) -> list[Generation]:
         return [generation for role in self._all() for generation in role.generations()]
 
@@ -176,7 +181,7 @@ class Groups:
             self._wanted(message["groups"])
             return
         generation = self._find(str(message["group"]), int(message["generation"]))
-        if op not in ("bound", "serving", "drained", "broken", "silent"):
+        if op not in ("bound", "serving", "drained", "broken", "silent", "overdue"):
             raise ValueError(f"unknown op {op!r}")
         if generation is None:
             return  # it was closed while the message was on its way
@@ -188,6 +193,8 @@ class Groups:
             generation.drained(frontend)
         elif op == "silent":
             generation.silent(frontend, int(message["worker"]))
+        elif op == "overdue":
+            generation.watch()
         else:
             generation.broken(frontend, str(message["reason"])[:500])
 

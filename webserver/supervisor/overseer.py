@@ -14,10 +14,8 @@ from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.nursery import Nursery
 from webserver.supervisor.operations import Operations
-from webserver.supervisor.policy import HUNG_AGAIN, slow_beat_stopped
+from webserver.supervisor.policy import HUNG_AGAIN, WATCH_EVERY, slow_beat_stopped
 from webserver.supervisor.states import Stage
-
-WATCH_EVERY = 2.0  # seconds
 
 
 class Overseer:
@@ -42,7 +40,7 @@ class Overseer:
         self._frontends.watch()
         self._logger(now)
         for generation in self._groups.generations():
-            generation.watch(now)
+            generation.watch()
             self._manager(generation, now)
 
     def _logger(self, now: float) -> None:

@@ -5,12 +5,14 @@ Another file asks them and carries out what they say.
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from webserver.supervisor.states import State
+from webserver.wire.page import TUNNEL, Page
 
 BACKOFF_FIRST = 0.1  # seconds
 BACKOFF_MOST = 30.0
@@ -23,7 +25,15 @@ HUNG_AGAIN = 60.0  # between two tries to replace a manager that hangs
 STACK_WAIT = 1.0  # for the hung process to write its stack
 STOPPED_STACK_WAIT = 0.1  # the same for one that was stopped by a signal, and could do harm if it went on
 START_MARGIN = 5.0  # added to a group's start_timeout: the manager is the first to act on it
-STUCK_MARGIN = 1.0  # after request_timeout, for an application that notices that nobody waits any more
+WATCH_EVERY = 2.0  # between two looks at everything that might hang
+NOTICE = 0.25  # after a request's deadline, for an application that notices that nobody waits any more
+SHOW_SIGNAL = signal.SIGRTMAX - 3  # HOST_STACK_SIGNAL: what hangs while it starts writes where
+STUCK_STOP = 0.9  # after it, until its worker is killed
+SHOW_WAIT = 0.6  # for a worker to show its stacks, and for what has been interrupted to end
+SHOW_MORE = 0.6  # on top, for one that does not say that it has shown them: the machine is slow, or it is stopped
+SHOW_POLL = 0.1  # then its page is looked at so often
+IDLE_WAIT = 0.5  # for it to end in order once nothing runs in it any more
+SLOW_EVERY = 1.0  # between two orders to one worker to show slow requests
 WANTED_EVERY = 0.01  # between two notes to a manager that requests wait
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
 
@@ -89,43 +99,116 @@ def hung(state: State, last_beat: float, now: float) -> bool:
     return state in (State.STARTING, State.RUNNING, State.DRAINING) and now - last_beat >= limit
 
 
-class Stuck(Enum):
-    """What is to be done about a worker whose requests do not end."""
+@dataclass(frozen=True)
+class Limits:
+    """Of a group's requests, in seconds; 0: none."""
 
-    NO = "no"
-    LEAVE = "leave"  # show its stacks; it takes no more
-    KILL = "kill"  # nothing else runs in it
-
-
-def stuck(since_ns: Sequence[int], limit: float, now_ns: int, told: bool, tunnels: bool = False) -> Stuck:
-    """`since_ns`: when each request began that a worker runs (CLOCK_MONOTONIC, as its page says), without tunnels;
-    `limit`: its group's request_timeout, 0 for none; `told`: it has been told to leave; `tunnels`: it has some that are
-    worth waiting for."""
-    last = now_ns - int((limit + STUCK_MARGIN) * 1e9)
-    over = [since for since in since_ns if 0 < since < last]
-    if not limit or not over:
-        return Stuck.NO
-    if not told:
-        return Stuck.LEAVE
-    return Stuck.KILL if len(over) == len(since_ns) and not tunnels else Stuck.NO
+    request: float  # request_timeout
+    slow: float  # slow_request
+    tunnels: float = 0.0  # tunnel_grace
 
 
-def tunnels_wait(told: float | None, grace: float, now: float) -> bool:
-    """Whether tunnels still keep a worker that was told at `told` to leave. `grace`: tunnel_grace, 0 for none."""
-    return told is None or not grace or now - told < grace
+@dataclass(frozen=True)
+class Told:
+    """What a worker has been asked for, by its requests' serials."""
+
+    stuck: Mapping[int, float] = field(default_factory=dict)  # to show and end them, and to leave; when that was
+    orders: int = 0  # how often: what its page's `shown` comes to
+    first: float = math.inf  # when that was first
+    idle: float = math.inf  # since when nothing runs in it, after that
+    slow: frozenset[int] = frozenset()  # to show them
+    slow_at: float = -math.inf  # when that was last
+
+
+class Step(Enum):
+    NONE = "none"
+    SLOW = "slow"  # show the stacks of requests that take long; nothing else happens to them
+    LEAVE = "leave"  # show the stacks of those that are stuck, and end them if the language can; it takes no more
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is to be done about a worker now, what it will then have been told, and when to look at it again."""
+
+    step: Step
+    told: Told
+    again: float = math.inf
+
+
+def course(page: Page, limits: Limits, told: Told, now: float) -> Course:
+    """What becomes of a worker whose requests run for too long. Nothing is known of it but its page.
+
+    A request that is still there NOTICE after its deadline is stuck. Its stack is asked for, and its worker is killed
+    STUCK_STOP after the deadline, whatever else runs in it: later only if the order was late, or if its page does not
+    say yet that the stack is in the log.
+    """
+    over = _ends(page, limits.request)
+    stuck = {serial for serial, end in over.items() if end + NOTICE <= now}
+    kill = min((max(over[one] + STUCK_STOP, told.stuck[one] + SHOW_WAIT) for one in stuck & told.stuck.keys()),
+               default=math.inf)  # fmt: skip
+    shown = page.shown >= told.orders
+    if kill <= now and (shown or kill + SHOW_MORE <= now):
+        return Course(Step.KILL, told)
+    again = min((over[one] + NOTICE for one in over.keys() - stuck), default=math.inf)
+    again = min(again, kill if now < kill else now + SHOW_POLL)
+    if told.orders:
+        told, end = _leaving(page, limits, told, now)
+        if end <= now:
+            return Course(Step.KILL, told)
+        again = min(again, end, now + SHOW_POLL if now < told.first + SHOW_WAIT else math.inf)
+    if stuck - told.stuck.keys():
+        asked = {one: told.stuck.get(one, now) for one in stuck}
+        first = min(max(over[one] + STUCK_STOP, asked[one] + SHOW_WAIT) for one in stuck)
+        more = replace(told, stuck=asked, orders=told.orders + 1, first=min(told.first, now))
+        return Course(Step.LEAVE, more, min(again, first, now + SHOW_POLL))
+    return _slow(page, limits.slow, told, now, again)
+
+
+def _leaving(page: Page, limits: Limits, told: Told, now: float) -> tuple[Told, float]:
+    """When a worker that was told to leave is to be killed though nothing is stuck in it any more.
+
+    Its orderly end may hang as well; and tunnels would keep it for ever.
+    """
+    running = [slot.phase for slot in page.slot if slot.running]
+    told = replace(told, idle=math.inf if running else min(told.idle, now))
+    grace = limits.tunnels if running and all(phase == TUNNEL for phase in running) else 0.0
+    return told, min(told.idle + IDLE_WAIT, told.first + grace if grace else math.inf)
+
+
+def _slow(page: Page, limit: float, told: Told, now: float, again: float) -> Course:
+    """The same for requests that only take long: each is shown once."""
+    over = _ends(page, limit, own=False)
+    due = {one: max(over[one], told.slow_at + SLOW_EVERY) for one in over.keys() - told.slow - told.stuck.keys()}
+    if not any(at <= now for at in due.values()):
+        return Course(Step.NONE, told, min([again, *due.values()]))
+    shown = frozenset(one for one, end in over.items() if end <= now)
+    rest = [max(over[one], now + SLOW_EVERY) for one in due.keys() - shown]
+    return Course(Step.SLOW, replace(told, slow=shown, slow_at=now), min([again, *rest]))
+
+
+def _ends(page: Page, limit: float, own: bool = True) -> dict[int, float]:
+    """When each request that the page tells of has run for `limit`, by its serial. A tunnel has no such time.
+
+    `own`: or when its own deadline is over, if that is sooner. The front end counts from when it had the request.
+    """
+    found: dict[int, float] = {}
+    for slot in page.slot if limit else ():
+        if slot.running and slot.phase != TUNNEL and slot.since_ns:
+            end = slot.since_ns / 1e9 + limit
+            found[slot.running] = min(end, slot.deadline_ns / 1e9) if own and slot.deadline_ns else end
+    return found
+
+
+def look_every(limits: Limits) -> float:
+    """How often a worker is looked at, so that no request that has begun in between is seen too late."""
+    wait = WATCH_EVERY
+    if limits.request:
+        wait = min(wait, limits.request + NOTICE)
+    return min(wait, limits.slow) if limits.slow else wait
 
 
 REACT_WAIT = 5.0  # seconds in which a worker takes note that it is to end, whatever its application does
-STACKS_WAIT = 1.5  # after that, to write its stacks: Ruby's are there after a second (LOCK_SECONDS) at the latest
-
-
-def stacks_written(told: float, heard: float | None, now: float) -> bool:
-    """Whether a worker that was told at `told` to leave has had the time to write its stacks.
-
-    `heard`: when its page was seen to say that it knows, None if it was not. It takes its orders one after the other,
-    so that its stacks were asked for before.
-    """
-    return now - told >= REACT_WAIT if heard is None else now - heard >= STACKS_WAIT
 
 
 def overstays(reacted: bool, waited: float, late: bool) -> str:

@@ -37,7 +37,8 @@ from webserver.supervisor.overseer import Overseer
 from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
-from webserver.supervisor.standin import block, forward, stand_in
+from webserver.supervisor.stacks import Stacks
+from webserver.supervisor.standin import block, stand_in
 from webserver.supervisor.states import Door, State
 from webserver.supervisor.status import status
 from webserver.supervisor.succession import Succession
@@ -77,7 +78,6 @@ class Supervisor:
         self._stopping: list[tuple[Answer, Tell]] = []
         self._program = program
         self._inheritance = inheritance
-        self._ending = False  # SIGTERM has been handed on to the program that serves
         self._worker = inheritance.worker if inheritance is not None else 0
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started; what groups get
 
@@ -165,6 +165,7 @@ class Supervisor:
             self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups,
             self._companions, self._path,
         )  # fmt: skip
+        self._stacks = Stacks(self._loop, self._nursery, self._groups.named)
         try:
             named = self._inheritance is None
             self._commands = Commands(self._loop, self.journal, self._run.control, self._command, named)
@@ -232,19 +233,13 @@ class Supervisor:
             self._nursery.reap()
             return
         if self._succession.follower and self._program.foreground and self._inheritance is None:
-            # It is meant for the server, whichever program that is; ours is at its end anyhow.
-            self._signal_follower(number)
+            if self._succession.hand_on(number):
+                self._stop_now()
             return
         wish = on_signal(self._phase, number)
         if wish is not Wish.NOTHING:
             self.journal.notice(f"{signal.Signals(number).name}: {wish.value}")
         self._wish(wish)
-
-    def _signal_follower(self, number: int) -> None:
-        forward(number, self._succession.follower, 0)
-        if number == signal.SIGINT or (number == signal.SIGTERM and self._ending):
-            self._stop_now()
-        self._ending = self._ending or number == signal.SIGTERM
 
     def _wish(self, wish: Wish) -> None:
         if wish is Wish.DRAIN:
@@ -279,6 +274,8 @@ class Supervisor:
         elif op == "upgrade":
             tell("the new program is started")
             self._operations.exclusive(self._succession.upgrade, answer)
+        elif op == "stack":
+            self._stacks.ask(message.get("group"), answer)
         elif op == "audit":
             self._audits.start(message.get("group"), message.get("files"), answer)
         elif op == "reopen":

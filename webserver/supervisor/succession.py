@@ -6,12 +6,14 @@ pid file), then the listeners, then the old program is told. It ends nothing bef
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from webserver.config import Listen
 from webserver.supervisor.commands import Answer, Commands
 from webserver.supervisor.handover import Inheritance, listen_record
+from webserver.supervisor.standin import forward
 from webserver.supervisor.upgrade import Server, Upgrade
 from webserver.wire.control import ControlError, close_all
 
@@ -29,6 +31,7 @@ class Succession:
         self.commands: Commands
         self.waits = inheritance is not None  # for its turn: another program serves
         self.on_before_gone: Callable[[], None] = lambda: None
+        self._ending = False  # SIGTERM has been handed on
         self.follower = 0  # pid of the program that serves now
         if inheritance is not None:
             server.groups.continue_from(inheritance.ids, inheritance.generations)
@@ -59,6 +62,12 @@ class Succession:
     def tell(self, connections: int) -> None:
         if self._upgrade is not None and self.follower:
             self._upgrade.tell(connections)
+
+    def hand_on(self, number: int) -> bool:
+        """A signal is meant for the server, which is another program now. True: this one should not go on finishing."""
+        forward(number, self.follower, 0)
+        again, self._ending = self._ending, self._ending or number == signal.SIGTERM
+        return number == signal.SIGINT or (number == signal.SIGTERM and again)
 
     def close(self) -> None:
         """The other program takes the end of the connection for our end, though this process may stand in for it."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import Stuck, overstays, stacks_written, stuck, tunnels_wait
-from webserver.wire.page import TUNNEL
+from webserver.supervisor.policy import Course, Limits, Step, Told, course, overstays
 
 
 @dataclass(eq=False)
@@ -17,8 +16,8 @@ class Worker:
     started: float
     pid: int = 0  # as the manager says
     ready: bool = False
-    told: float | None = None  # when it was told to leave, as a request in it does not end
-    heard: float | None = None  # when its page was first seen to say so after that
+    told: Told = field(default_factory=Told)
+    why: str = ""  # it was told to leave
     going: str = ""  # why it is to go, as its manager says
     asked: float | None = None  # when its manager asked it for its orderly end
     told_to_retire: bool = False  # by us; its manager will ask it
@@ -30,26 +29,19 @@ class Worker:
         """Whether it is to take no more."""
         return self.told_to_retire or self.asked is not None
 
-    def look(
-        self, limit: float, grace: float, leaving: float | None, deadline: float | None, now: float
-    ) -> tuple[Stuck, str]:
+    def look(self, limits: Limits, leaving: float | None, deadline: float | None, now: float) -> tuple[Course, str]:
         """What is to be done about it, and why if that is known here.
 
-        `limit`: request_timeout, 0 for none. `grace`: tunnel_grace, the same. `leaving`: when all workers were asked to
-        end, if they were; `deadline`: when they have to have ended.
+        `leaving`: when all workers were asked to end; `deadline`: when those that were asked have to have ended.
         """
         page = self.page.read()
-        reacted = page.state_name in ("draining", "gone")
-        if self.told is not None and self.heard is None and reacted:
-            self.heard = now
-        since = [slot.since_ns for slot in page.slot if slot.running and slot.phase != TUNNEL]
-        tunnels = page.tunnels > 0 and tunnels_wait(self.told, grace, now)
-        decision = stuck(since, limit, int(now * 1e9), self.told is not None, tunnels)
-        if decision is Stuck.KILL and self.told is not None and not stacks_written(self.told, self.heard, now):
-            decision = Stuck.NO
-        waits = page.tunnels > 0 and tunnels_wait(leaving, grace, now)
-        if decision is not Stuck.KILL and leaving is not None and not waits:
-            why = overstays(reacted, now - leaving, deadline is not None and now >= deadline)
+        found = course(page, limits, self.told, now)
+        leaving = self.asked if leaving is None else leaving
+        # Of a worker that is replaced the tunnels may go on for a while.
+        waits = page.tunnels > 0 and leaving is not None and (not limits.tunnels or now - leaving < limits.tunnels)
+        late = deadline is not None and now >= deadline
+        if found.step is not Step.KILL and leaving is not None and (late or not waits):
+            why = overstays(page.state_name in ("draining", "gone"), now - leaving, late)
             if why:
-                return Stuck.KILL, why
-        return decision, ""
+                return Course(Step.KILL, self.told), why
+        return found, ""

@@ -21,10 +21,10 @@ STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
 PHASES = ("idle", "running", "reading", "writing", "tunnel")  # enum wire_phase
 TUNNEL = 4  # WIRE_TUNNEL
 
-PAGE_FORMAT = "=IIIIQQII"  # magic version state slots worker started_ns pid protocol_errors
-SLOT_FORMAT = "=QQIIQQQ"  # running since_ns phase queued requests busy_ns errors
-PAGE_FIELDS = ("magic", "version", "state", "slots", "worker", "started_ns", "pid", "protocol_errors")
-SLOT_FIELDS = ("running", "since_ns", "phase", "queued", "requests", "busy_ns", "errors")
+PAGE_FORMAT = "=IIIIQQIII"  # magic version state slots worker started_ns pid protocol_errors shown
+SLOT_FORMAT = "=QQIIQQQQ"  # running since_ns phase queued requests busy_ns errors deadline_ns
+PAGE_FIELDS = ("magic", "version", "state", "slots", "worker", "started_ns", "pid", "protocol_errors", "shown")
+SLOT_FIELDS = ("running", "since_ns", "phase", "queued", "requests", "busy_ns", "errors", "deadline_ns")
 
 _PAGE = struct.Struct(PAGE_FORMAT)
 _SLOT = struct.Struct(SLOT_FORMAT)
@@ -40,6 +40,7 @@ class Slot(NamedTuple):
     requests: int
     busy_ns: int
     errors: int
+    deadline_ns: int = 0  # CLOCK_MONOTONIC; 0: none
 
 
 class Page(NamedTuple):
@@ -51,6 +52,7 @@ class Page(NamedTuple):
     started_ns: int
     pid: int
     protocol_errors: int
+    shown: int  # how often it has shown where it is stuck
     slot: Tuple[Slot, ...]
 
     @property
@@ -107,7 +109,7 @@ def activity(memory: Buffer, slots: int) -> Activity:
     """A page's sums, without making a record of each slot's."""
     busy = requests = begun = ran = 0
     for number in range(slots):
-        running, since, _, _, finished, busy_ns, _ = _SLOT.unpack_from(memory, PAGE_HEAD + number * SLOT_SIZE)
+        running, since, _, _, finished, busy_ns, _, _ = _SLOT.unpack_from(memory, PAGE_HEAD + number * SLOT_SIZE)
         busy += 1 if running else 0
         requests += finished
         begun = max(begun, since)

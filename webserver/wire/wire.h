@@ -200,14 +200,15 @@ enum wire_phase {
 };
 
 struct wire_slot {
-	uint64_t running;  /* serial; 0 when idle */
-	uint64_t since_ns; /* CLOCK_MONOTONIC, when it started */
-	uint32_t phase;	   /* enum wire_phase */
-	uint32_t queued;   /* requests received and not started */
-	uint64_t requests; /* finished since the worker started */
-	uint64_t busy_ns;  /* total time in requests */
-	uint64_t errors;   /* answers with status 500 and above, and aborts */
-	uint64_t reserved[2];
+	uint64_t running;     /* serial; 0 when idle */
+	uint64_t since_ns;    /* CLOCK_MONOTONIC, when it started */
+	uint32_t phase;	      /* enum wire_phase */
+	uint32_t queued;      /* requests received and not started */
+	uint64_t requests;    /* finished since the worker started */
+	uint64_t busy_ns;     /* total time in requests */
+	uint64_t errors;      /* answers with status 500 and above, and aborts */
+	uint64_t deadline_ns; /* CLOCK_MONOTONIC, of the running request; 0: none */
+	uint64_t reserved;
 	uint64_t started[32]; /* by front-end ordinal: the highest serial that has been started or thrown away */
 };
 
@@ -220,7 +221,9 @@ struct wire_page {
 	uint64_t started_ns;
 	uint32_t pid;
 	uint32_t protocol_errors;
-	uint64_t reserved[11];
+	uint32_t shown; /* how often it has shown where it is stuck, as it was asked to */
+	uint32_t unused;
+	uint64_t reserved[10];
 	struct wire_slot slot[]; /* at byte 128 */
 };
 /* wire: end */

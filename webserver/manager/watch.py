@@ -25,6 +25,7 @@ class Watch:
     def __init__(self, files: Iterable[str], tell: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._tell = tell
         self._clock = clock
+        self._begun = time.time_ns()
         self._marks: Dict[str, Mark] = {}
         self._text = b""
         self._changed = ""
@@ -54,7 +55,7 @@ class Watch:
         *names, self._text = (self._text + data).split(b"\0")
         self._text = self._text[-TEXT:]
         for name in names:
-            self._add(os.fsdecode(name))
+            self._add(os.fsdecode(name), heard=True)
 
     def next_time(self) -> float:
         return self._at
@@ -77,9 +78,13 @@ class Watch:
         cost = self._clock() - now
         self._at = now + max(SETTLE if self._changed else EVERY, cost / SHARE)
 
-    def _add(self, path: str) -> None:
+    def _add(self, path: str, heard: bool = False) -> None:
         if path.startswith("/") and path not in self._marks and len(self._marks) < FILES:
-            self._marks[path] = _mark(path)
+            mark = _mark(path)
+            if heard and mark is not None and self._begun < mark[3] <= time.time_ns():
+                # Changed since we began, and nobody knows whether it was loaded before that or after: it has changed.
+                mark = None
+            self._marks[path] = mark
             self._at = min(self._at, self._clock() + EVERY)
 
 

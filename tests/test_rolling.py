@@ -396,9 +396,12 @@ def test_watched_files_restart_and_a_broken_one_changes_nothing(place: Server) -
     for _ in range(8):
         assert place.get("/shop/").text == "one"
     place.file("part.py", "text = b'longer'\n")
-    wait_until(lambda: place.get("/shop/").text == "longer", "the imported file is not watched")
+    wait_until(lambda: "part.py has changed" in place.log(), "the imported file is not watched")
+    wait_until(lambda: settled(place, "shop"), "it does not come to an end")
+    assert place.get("/shop/").text == "longer"
     place.file("app.wsgi", "import part\n" + lazy)
     wait_until(lambda: "app.wsgi has changed" in place.log(), "the application's file is not watched")
+    wait_until(lambda: place.log().count("was restarted") >= 2, "it is not restarted")
     wait_until(lambda: settled(place, "shop"), "it does not come to an end")
     with Load(place, PATHS) as load:
         place.file("part.py", "text = b'broken\n")
@@ -557,7 +560,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("processes = 4", "processes = 0", "processes"),
     ("processes = 4", "processes = 4\n  processes = 5", "processes"),
     ("processes = 4", "processes", "webserver.conf"),
-    ("language = python", "language = pyhton", "python"),
+    ("language = python", "language = pythonn", "python"),
     ("language = python", "language =", "language"),
     ("  language = python\n", "", "language"),
     ("application = app.wsgi", "application = missing.wsgi", "missing.wsgi"),

@@ -13,6 +13,7 @@ EVERY = 1.0  # seconds between two looks
 SETTLE = 0.2  # the same, from a change until nothing changes any more: a deployment changes many files
 UNSETTLED = 5.0  # after which it is told all the same
 SHARE = 0.01  # of the time that goes into looking
+SELDOM = 10.0  # seconds between two looks at most
 FILES = 20000
 TEXT = 65536  # bytes of names taken at a time
 
@@ -64,7 +65,7 @@ class Watch:
         """Look, if it is time to."""
         if now < self._at:
             return
-        changed = ""
+        changed, begun = "", self._clock()
         for path, before in self._marks.items():
             mark = _mark(path)
             if mark != before:
@@ -75,8 +76,8 @@ class Watch:
         elif self._changed and (not changed or now - self._since >= UNSETTLED):
             told, self._changed = self._changed, ""
             self._tell(told)
-        cost = self._clock() - now
-        self._at = now + max(SETTLE if self._changed else EVERY, cost / SHARE)
+        done = self._clock()
+        self._at = done + max(SETTLE if self._changed else EVERY, min(SELDOM, (done - begun) / SHARE))
 
     def _add(self, path: str, heard: bool = False) -> None:
         if path.startswith("/") and path not in self._marks and len(self._marks) < FILES:

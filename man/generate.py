@@ -45,7 +45,7 @@ def limits(option: Option) -> str:
         parts.append(f"From {write(option.kind.value(option.least))} to {write(option.kind.value(option.most))}.")
     elif option.least is not None:
         parts.append(f"At least {write(option.kind.value(option.least))}.")
-    for word in ("none", "unlimited", "no"):
+    for word in ("none", "unlimited", "all", "no"):
         if f'"{word}"' in option.kind.expected:
             parts.append(f"Or {word}.")
     if option.default is None:

@@ -46,6 +46,8 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         "application": "/srv/a/app.wsgi",
         "language": "echo",
         "interface": "asgi",
+        "request_timeout": 300.0,
+        "processes": 3,
         "every": 0.0,
         "at": (),
         "ready": "started",
@@ -59,7 +61,7 @@ def test_a_default_is_a_value_that_could_be_given(option: Option) -> None:
         value = option.kind.read(item, "/etc/webserver")
         assert type(value) is option.kind.value
         assert not option.choices or value in option.choices
-        assert option.least is None or value >= option.least or (option.may_be_zero and not value)
+        assert option.least is None or value >= option.least or (option.may_be_zero and value == 0)
         assert option.most is None or value <= option.most
         assert option.kind.read(option.kind.write(value), "/") == value
 

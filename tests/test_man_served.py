@@ -24,6 +24,7 @@ from serving import (
     directory,
     program,
     tree,
+    wait_until,
 )
 from test_man import EXAMPLES
 
@@ -222,6 +223,12 @@ def test_a_command_does_what_the_page_says(example: Example, tmp_path: Path, lin
     elif "restart" in line:
         assert shop
         assert not set(shop) & set(example.pids("worker", "shop"))
+        assert example.get("/").body == b"from a group"
+    elif "upgrade" in line:
+        wait_until(
+            lambda: "before" not in [one["name"] for one in example.status()["processes"]], "the old program stays"
+        )
+        assert not set(workers) & set(example.pids("worker"))
         assert example.get("/").body == b"from a group"
     elif "stack" in line:
         assert all(str(pid) in result.stdout for pid in shop), result.stdout

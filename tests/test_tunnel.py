@@ -316,7 +316,7 @@ def test_a_request_that_hangs_beside_a_tunnel(server: Server) -> None:
         assert tunnel.hear(5) == b"still"
         with pytest.raises(ConnectionResetError):
             tunnel.rest()
-    wait_until(lambda: server.pids("worker", "hand") not in ([], [worker]), "it is not replaced")
+    wait_until(lambda: worker not in (pids := server.pids("worker", "hand")) and pids, "it is not replaced")
     with Tunnel(server, "/hand/thread") as tunnel:
         assert tunnel.status == 101
 

@@ -51,8 +51,8 @@ struct host_order {
 	struct host_frontend frontend[WIRE_FRONTENDS];
 };
 
-/* Worker to manager. */
-enum host_report_kind { HOST_READY = 1, HOST_FAILED = 2 };
+/* Worker to manager. HOST_WORN: it has run as many requests as it was to tell of. */
+enum host_report_kind { HOST_READY = 1, HOST_FAILED = 2, HOST_WORN = 3 };
 
 struct host_report {
 	uint32_t kind;
@@ -68,6 +68,7 @@ struct host_options {
 	uint32_t generation; /* of the group */
 	uint32_t count;	     /* of frontend */
 	uint64_t worker;     /* incarnation */
+	uint64_t tell_after; /* requests; HOST_WORN is sent once; 0: never */
 	const char *title;   /* process title */
 	const char *name;    /* short name, 15 bytes */
 	const struct host_frontend *frontend;

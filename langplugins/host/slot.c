@@ -288,6 +288,7 @@ void slot_over(struct slot *slot, uint64_t now)
 	call->head.serial = 0;
 	message_free(call->message);
 	call->message = NULL;
+	worker_count(slot->worker);
 }
 
 static void run(struct slot *slot, struct entry *entry)

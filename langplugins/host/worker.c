@@ -265,6 +265,13 @@ void worker_give_up(const char *why)
 			wake_up(worker->slot[i].wake);
 }
 
+/* The manager need not look how far a worker is: it is told once. */
+void worker_count(struct worker *worker)
+{
+	if (worker->tell_after && atomic_fetch_add(&worker->finished_requests, 1) + 1 == worker->tell_after)
+		worker_report(worker, HOST_WORN, "");
+}
+
 /* Threads of ours, one for each slot; the first is this one. */
 static int run_slots(struct worker *worker)
 {
@@ -344,6 +351,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	worker.generation = options->generation;
 	worker.incarnation = options->worker;
 	worker.control = options->control;
+	worker.tell_after = options->tell_after;
 	worker.slots = (unsigned)host->functions.threads;
 	worker.frontends.count = options->count;
 	worker.frontends_version = 1;

@@ -215,6 +215,8 @@ struct worker {
 	atomic_bool finished; /* every slot has said goodbye */
 	atomic_bool serving;  /* slots may be woken */
 	atomic_bool gave_up;
+	uint64_t tell_after; /* requests; 0: nobody asks */
+	atomic_ullong finished_requests;
 	bool forked; /* this process is a child that application code made: it has no connection */
 };
 
@@ -230,6 +232,7 @@ int worker_slot(unsigned number); /* one slot's whole life, on the thread that c
 int worker_descriptor(void);
 int worker_turn(void);
 void worker_give_up(const char *why);
+void worker_count(struct worker *worker); /* one more request is over */
 
 /* slot.c */
 int slot_open(struct slot *slot, struct worker *worker, unsigned number);

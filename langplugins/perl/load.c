@@ -14,7 +14,7 @@ extern const char perl_loader_source[] __attribute__((visibility("hidden")));
 struct task {
 	struct plugin *plugin;
 	const char *function;
-	SV *argument[3]; /* given away */
+	SV *argument[4]; /* given away */
 	SV *result;	 /* the caller's */
 	SV *failure;	 /* text; the caller's; NULL: none */
 };
@@ -125,7 +125,7 @@ int load_begin(struct plugin *plugin, char *message, size_t size)
 				       (struct task){.function = "Webserver::_begin",
 					       .argument = {application_name(aTHX_ plugin),
 						       texts(aTHX_ plugin, "perl_path"),
-						       texts(aTHX_ plugin, "arguments")}},
+						       texts(aTHX_ plugin, "arguments"), texts(aTHX_ plugin, "watch")}},
 				       "the loader", message, size)
 		       ? -1
 		       : 0;

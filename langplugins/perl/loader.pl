@@ -20,12 +20,37 @@ sub after_fork {
 }
 
 sub _begin {
-    my ($application, $paths, $arguments) = @_;
+    my ($application, $paths, $arguments, $watch) = @_;
     unshift @INC, @$paths;
+    _watch($watch->[0]) if @$watch;
     @ARGV = @$arguments;
     $0 = defined $application ? $application : 'webserver';
     # What frameworks look at to see that they are asked for an application and not to be a server.
     $ENV{PLACK_ENV} = 'deployment' unless defined $ENV{PLACK_ENV};
+    return;
+}
+
+my $watched;    # where names of loaded files go, for the group's option `watch`
+my %told;
+
+# What is loaded later, too: the hook is asked while a file is looked for in @INC, and leaves the finding to the others.
+# What `use lib` has put before it is told with all else after the next file.
+sub _watch {
+    my ($descriptor) = @_;
+    open $watched, '>&=', $descriptor or return;
+    unshift @INC, sub {
+        my (undef, $file) = @_;
+        my ($path) = grep { -f } map { "$_/$file" } grep { !ref and m{^/} } @INC;
+        _told($path) if defined $path;
+        return;
+    };
+    return;
+}
+
+sub _told {
+    for my $path (@_) {
+        syswrite $watched, "$path\0" unless $told{$path}++;
+    }
     return;
 }
 
@@ -115,6 +140,7 @@ sub _run {
         # What `do` says in $@ is gone once eval has succeeded.
         eval "package $package; \$value = do \$path; \$failure = \$@";
     }
+    _told(grep { defined and !ref and m{^/} } values %INC) if $watched;
     die $failure if ref $failure or length $failure;
     return $value;
 }

@@ -43,8 +43,8 @@ int load_begin(struct plugin *plugin)
 	if (done(result))
 		return -1;
 	return done(loader_call(plugin, "begin",
-		Py_BuildValue(
-			"(zOOz)", plugin->directory, plugin->python_path, plugin->arguments, plugin->application)));
+		Py_BuildValue("(zOOzi)", plugin->directory, plugin->python_path, plugin->arguments, plugin->application,
+			plugin->watch)));
 }
 
 int load_preload(struct plugin *plugin)

@@ -19,9 +19,11 @@ _looked_in = 0  # entries of sys.path that are the group's
 _preloaded = {}  # the application, by the group's word for it, if it was loaded before the fork
 
 
-def begin(directory, python_path, arguments, application):
-    """The module path and command line that the application sees."""
+def begin(directory, python_path, arguments, application, watch):
+    """The module path and command line that the application sees. `watch`: where names of loaded files go, or -1."""
     global _looked_in
+    if watch >= 0:
+        sys.meta_path.insert(0, _Watched(watch))
     # "/" is where a group is that has no directory of its own; nobody's modules are there.
     for entry in reversed([*python_path, *([directory] if directory and directory != "/" else [])]):
         if entry not in sys.path:
@@ -34,6 +36,38 @@ def begin(directory, python_path, arguments, application):
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure:
         reconfigure(line_buffering=True)
+
+
+class _Watched:
+    """A finder that finds what the others do, and tells the manager which file it is, for `watch`."""
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+        self._told = set()
+        self._library = os.path.dirname(os.__file__) + "/"
+
+    def find_spec(self, name, path=None, target=None):
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find and finder is not self else None
+            if spec is not None:
+                if spec.has_location:
+                    self.tell(spec.origin)
+                return spec
+        return None
+
+    def invalidate_caches(self):
+        """Has none."""
+
+    def tell(self, file):
+        # What came with Python does not change under an application.
+        own = file.startswith(self._library) and "-packages/" not in file
+        if file not in self._told and not own:
+            self._told.add(file)
+            try:
+                os.write(self._descriptor, os.fsencode(os.path.abspath(file)) + b"\0")
+            except OSError:
+                pass  # the manager does not read, or the application has closed what it did not know
 
 
 def script(path, source=None):

@@ -42,6 +42,8 @@ static int read_settings(struct plugin *plugin, const struct langplugin_setting 
 			plugin->socket_limit = (size_t)strtoull(value, NULL, 10);
 		else if (strcmp(name, "websocket_ping") == 0)
 			plugin->socket_ping = PyOS_string_to_double(value, NULL, NULL);
+		else if (strcmp(name, "watch") == 0)
+			plugin->watch = atoi(value);
 		else if (strcmp(name, "interface") == 0)
 			plugin->is_asgi = strcmp(value, "asgi") == 0;
 		else if (strcmp(name, "python_path") == 0)
@@ -73,6 +75,7 @@ int plugin_open(const struct langplugin_host *host, const struct langplugin_sett
 		return -1;
 	plugin->host = host;
 	plugin->socket_limit = 16 << 20;
+	plugin->watch = -1;
 	PyGILState_STATE gil = PyGILState_Ensure();
 	int result = make_types() || read_settings(plugin, settings, count) || environ_make(plugin) ||
 		     load_begin(plugin) || (plugin->is_asgi && asgi_begin(plugin));

@@ -59,6 +59,7 @@ struct plugin {
 	bool serves;	     /* the application is loaded, and there are threads */
 	size_t socket_limit; /* bytes of a WebSocket message */
 	double socket_ping;  /* seconds; 0: none */
+	int watch;	     /* descriptor that names of loaded files are written to; -1: none */
 	struct asgi asgi;
 	char *application, *directory;		     /* application NULL: the requested file */
 	PyObject *python_path, *arguments, *preload; /* lists of str */

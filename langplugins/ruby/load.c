@@ -40,7 +40,8 @@ static VALUE log_error(VALUE self, VALUE text)
 void load_begin(struct plugin *plugin)
 {
 	VALUE module = rb_define_module("Webserver");
-	VALUE arguments[] = {plugin->arguments, text_or_nil(plugin->application)};
+	VALUE arguments[] = {
+		plugin->arguments, text_or_nil(plugin->application), plugin->watch < 0 ? Qnil : INT2FIX(plugin->watch)};
 
 	rb_define_singleton_method(module, "log_error", log_error, 1);
 	input_define(module);
@@ -54,7 +55,7 @@ void load_begin(struct plugin *plugin)
 	run_source(streams_source);
 	plugin->loader = rb_const_get(module, rb_intern("Loader"));
 	environ_make(plugin);
-	load_call(plugin, "start", 2, arguments);
+	load_call(plugin, "start", 3, arguments);
 }
 
 void load_preload(struct plugin *plugin)

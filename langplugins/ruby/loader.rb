@@ -37,13 +37,30 @@ module Webserver
 
     class << self
       # Before any of the application's code runs.
-      def start(arguments, application)
+      def start(arguments, application, watch)
+        watch(watch) if watch
         $stdout.sync = $stderr.sync = true # it is a pipe to the log
         ARGV.replace(arguments)
         ENV["RACK_ENV"] ||= "production"
         # Ruby would make exceptions of them in its main thread, where nobody waits for any.
         %w[ALRM USR2].each { |name| trap(name, "SYSTEM_DEFAULT") }
         bundle(application)
+      end
+
+      # For the group's option `watch`: the manager is told of each file as it is compiled.
+      def watch(descriptor)
+        told = IO.for_fd(descriptor, "w", autoclose: false)
+        seen = {}
+        @watch = TracePoint.new(:script_compiled) do |point|
+          path = point.instruction_sequence.absolute_path
+          next if path.nil? || seen[path]
+
+          seen[path] = true
+          told.write_nonblock("#{path}\0", exception: false)
+        rescue SystemCallError
+          nil # the manager does not read, or the application has closed what it did not know
+        end
+        @watch.enable
       end
 
       # The gems that a Gemfile names: that of BUNDLE_GEMFILE, or the one beside the application. An empty

@@ -61,6 +61,8 @@ static VALUE open_guarded(VALUE argument)
 			rb_ary_push(plugin->arguments, rb_external_str_new_cstr(value));
 		else if (strcmp(name, "preload") == 0)
 			rb_ary_push(plugin->preload, rb_external_str_new_cstr(value));
+		else if (strcmp(name, "watch") == 0)
+			plugin->watch = atoi(value);
 		else if (strcmp(name, "application") == 0 && *value && keep(&plugin->application, value))
 			rb_memerror();
 	}
@@ -114,7 +116,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	plugin->arguments = plugin->preload = plugin->loader = plugin->callable = plugin->common = Qnil;
 	plugin->errors = plugin->no_input = plugin->fork_error = Qnil;
 	atomic_init(&plugin->dump_to, -1);
-	plugin->wake = -1;
+	plugin->wake = plugin->watch = -1;
 	the_plugin = plugin;
 	*state = plugin;
 	if (start_ruby(message, message_size))

@@ -65,6 +65,7 @@ struct plugin {
 	VALUE fork_error;	       /* what a hook raised in the child */
 	bool rewinds;		       /* rack.input can be rewound: Rack before 3 */
 	struct thread *threads;	       /* by slot */
+	int watch;		       /* descriptor that names of loaded files are written to; -1: none */
 	int wake;		       /* eventfd of the main thread: a thread has ended, or something is asked */
 	atomic_uint finished;
 	atomic_int dump_to; /* descriptor for the stacks, -1: none are wanted */

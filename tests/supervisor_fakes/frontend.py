@@ -84,7 +84,7 @@ def obey(order, given):
         generation(order)
     elif op == "worker":
         os.close(given["page"])
-        key = (order["group"], order["generation"])
+        key = (order["group"], order["generation"], order["worker"])
         if key not in served and not os.path.exists(base + "/mute"):
             served.add(key)
             control.send({"op": "serving", **named, "worker": order["worker"]})

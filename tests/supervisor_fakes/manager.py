@@ -20,6 +20,7 @@ record = message["record"]
 mode = record["environment"].get("MODE", "")
 set_title("webserver: manager " + record["group"])
 workers = {}
+retiring = set()
 
 
 def say(text):
@@ -64,6 +65,11 @@ def main():
                 draining = True
                 for pid in workers:
                     os.kill(pid, signal.SIGTERM)
+            elif order["op"] == "retire":
+                for pid, worker in workers.items():
+                    if worker["worker"] == order["worker"]:
+                        retiring.add(pid)
+                        os.kill(pid, signal.SIGTERM)
             elif order["op"] == "frontends":
                 say("front ends now " + json.dumps([one["incarnation"] for one in order["frontends"]]))
             close_all(fds.values())
@@ -98,10 +104,11 @@ def reap(draining):
         if pid == 0:
             return
         order = workers.pop(pid)
-        number = 0 if draining else status & 0x7F
-        cause = "retired" if draining else f"killed by signal {number}"
+        asked = draining or pid in retiring
+        number = 0 if asked else status & 0x7F
+        cause = "retired" if asked else f"killed by signal {number}"
         who = {"number": order["number"], "worker": order["worker"], "pid": pid}
-        control.send({"op": "gone", **who, "cause": cause, "code": 0 if draining else -1, "signal": number})
+        control.send({"op": "gone", **who, "cause": cause, "code": 0 if asked else -1, "signal": number})
         if not draining:
             time.sleep(0.05)
             control.send({"op": "grant", "number": order["number"], "slots": record["threads"]})

@@ -27,6 +27,8 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("STATE", lambda entry: entry.get("state")),
     ("GEN", lambda entry: entry.get("generation")),
     ("REQUESTS", lambda entry: entry.get("requests")),
+    ("IDLE", lambda entry: _count(entry, "idle")),
+    ("WORKING", lambda entry: _count(entry, "busy")),
     ("BUSY", lambda entry: f"{entry.get('busy')}/{entry.get('slots')}"),
     ("QUEUE", lambda entry: entry.get("queued")),
     ("MEMORY", lambda entry: _size(entry, "pss")),
@@ -42,7 +44,10 @@ COMPANION_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("NEXT RUN", lambda entry: entry.get("next_run")),
     ("", lambda entry: first_line(str(entry.get("message") or entry.get("said") or ""))),
 )
-NUMBERS = {"GEN", "PID", "AGE", "REQUESTS", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY", "RESTARTS"}
+NUMBERS = {
+    "GEN", "PID", "AGE", "REQUESTS", "IDLE", "WORKING", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY",
+    "RESTARTS",
+}  # fmt: skip
 
 
 def status_text(answer: Entry) -> str:
@@ -54,8 +59,30 @@ def status_text(answer: Entry) -> str:
         parts.append("\n" + table(GROUP_COLUMNS, answer["groups"]))
     if answer.get("companions"):
         parts.append("\n" + table(COMPANION_COLUMNS, answer["companions"]))
-    left = [line for entry in answer.get("processes", []) for line in _left(entry)]
+    parts += [_takeover(entry) for entry in answer.get("groups", []) if isinstance(entry.get("takeover"), dict)]
+    if isinstance(answer.get("draining"), dict):
+        parts.append(
+            "\n{connections} connections are left; they are cut off in {left:g} s\n".format(**answer["draining"])
+        )
+    left = [line for entry in answer.get("processes", []) for line in (*_left(entry), *_going(entry))]
     return "".join([*parts, "\n" * bool(left), *left])
+
+
+def _takeover(entry: Entry) -> str:
+    """How far a restart is."""
+    now = entry["takeover"]
+    return printable(
+        f"\ngroup {entry.get('name')}: generation {now['to']} takes over: {now['proven']} of {now['processes']} workers"
+        f" serve; of the generation before {now['old']} serve and {now['leaving']} finish what they have\n"
+    )
+
+
+def _going(entry: Entry) -> list[str]:
+    """Why a worker is to go."""
+    if not entry.get("going"):
+        return []
+    line = f"group {entry.get('group')}: worker {entry.get('name')} (process {entry.get('pid')}) goes: {entry['going']}"
+    return [printable(line).replace("\n", " ") + "\n"]
 
 
 def stack_text(answer: Entry) -> str:
@@ -111,6 +138,12 @@ def table(columns: Sequence[tuple[str, Callable[[Entry], object]]], entries: Seq
 def printable(text: object) -> str:
     """Messages come from applications: nothing in them may steer the terminal."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in str(text))
+
+
+def _count(entry: Entry, name: str) -> object:
+    """Of a group: workers in this state."""
+    workers = entry.get("workers")
+    return workers.get(name) if isinstance(workers, dict) else None
 
 
 def _size(entry: Entry, name: str) -> str | None:

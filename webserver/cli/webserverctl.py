@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from webserver.cli import memory
@@ -15,13 +16,15 @@ from webserver.cli.table import printable
 
 OPTIONS = {"--config": True, "--json": False, "--help": False}
 USAGE = (
-    "usage: webserverctl [--config FILE] status | reload | restart NAME | stack GROUP | start COMPANION |"
+    "usage: webserverctl [--config FILE] status | reload | restart NAME | upgrade | stack GROUP | start COMPANION |"
     " stop [COMPANION] | audit GROUP [--json]"
 )
 # command: how many words may follow it, each the name of a group or companion
 WORDS = {
-    "status": (0,), "reload": (0,), "restart": (1,), "stack": (1,), "start": (1,), "stop": (0, 1), "audit": (1,)
+    "status": (0,), "reload": (0,), "restart": (1,), "upgrade": (0,), "stack": (1,), "start": (1,), "stop": (0, 1),
+    "audit": (1,),
 }  # fmt: skip
+PROGRESS = frozenset({"restart", "upgrade", "stop"})  # commands that say how far they are
 
 
 class Unreachable(Exception):
@@ -50,12 +53,13 @@ def main() -> int:
         return 2
     path = os.path.abspath(given.get("--config", DEFAULT_CONFIG))
     request: dict[str, Any] = {"op": words[0], **({"group": words[1]} if len(words) > 1 else {})}
+    request["progress"] = words[0] in PROGRESS
     if words[0] == "audit":
         from webserver.cli import audit
 
         request["files"] = audit.files(path, words[1])
     try:
-        answer = _ask(_control_socket(path), request)
+        answer = _ask(_control_socket(path), request, _tell_json if "--json" in given else _tell)
     except Unreachable as error:
         answer = {"ok": False, "errors": [str(error)]}
     except KeyboardInterrupt:
@@ -123,7 +127,19 @@ def _run_by_sight(path: str) -> str:
     return os.path.join(os.path.dirname(path), value) if value else ""
 
 
-def _ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
+def _tell(text: str) -> None:
+    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.flush()
+
+
+def _tell_json(text: str) -> None:
+    # Standard output has the answer and nothing else, so that it can be read as one object.
+    sys.stderr.write(json.dumps({"progress": text}) + "\n")
+    sys.stderr.flush()
+
+
+def _ask(path: str, request: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    """The answer; `tell` gets what comes before it, as it comes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(path)
@@ -133,14 +149,19 @@ def _ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
             raise Unreachable(f"{path}: {error.strerror}") from None
         try:
             sock.sendall(json.dumps(request).encode("ascii") + b"\n")
-            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+            with sock.makefile("rb") as lines:
+                for line in lines:
+                    value = json.loads(line)
+                    if not isinstance(value, dict):
+                        break
+                    if "progress" not in value:
+                        return value
+                    tell(str(value["progress"]))
         except OSError as error:
             raise Unreachable(f"the server ended before it answered: {error.strerror}") from None
-    try:
-        value = json.loads(answer)
-    except ValueError:
-        raise Unreachable("the server ended before it answered; its error log may say why") from None
-    return value if isinstance(value, dict) else {"ok": False, "errors": ["the answer is not one"]}
+        except ValueError:
+            pass
+    raise Unreachable("the server ended before it answered; its error log may say why")
 
 
 if __name__ == "__main__":

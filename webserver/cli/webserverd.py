@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from webserver.cli.arguments import DEFAULT_CONFIG, UsageError, parse
+from webserver.supervisor.handover import HandoverError, Inheritance, Program, descriptor, receive
 
 OPTIONS = {"--config": True, "--foreground": False, "-t": False, "-T": False, "--version": False, "--help": False}
 USAGE = "usage: webserverd [--config FILE] [--foreground] | -t | -T | --version"
@@ -57,18 +58,46 @@ def _check(path: str, show: bool) -> int:
 def _serve(path: str, foreground: bool) -> int:
     from webserver import config
 
+    handed = descriptor()
     try:
         loaded = config.load(path)
+        inheritance = receive(handed) if handed is not None else None
     except config.ConfigErrors as errors:
         _say(errors)
         return 1
+    except HandoverError as error:
+        sys.stderr.write(f"webserverd: {error}\n")
+        return 1
     _standard_descriptors()
+    # The first process of a container is all that its maker waits for.
+    foreground = foreground or os.getpid() == 1
+    program = Program((sys.executable, *sys.orig_argv[1:]), _directory(), dict(os.environ), foreground)
+    if inheritance is not None:
+        # Standard error is a pipe to the program that serves, which wants to know why if this one does not come to.
+        stream = os.dup(2)
+        os.dup2(inheritance.stderr, 2)
+        os.close(inheritance.stderr)
+
+        def ready() -> None:
+            os.dup2(2, stream, inheritable=False)
+
+        return _supervise(loaded, path, program, stream, ready, False, inheritance)
     if foreground:
-        return _supervise(loaded, path, 2, lambda: None, loaded.logs.error_log == "stderr")
-    return _background(loaded, path)
+        return _supervise(loaded, path, program, 2, lambda: None, loaded.logs.error_log == "stderr")
+    return _background(loaded, path, program)
 
 
-def _supervise(loaded: object, path: str, stream: int, on_ready: Callable[[], None], error_log_is_ours: bool) -> int:
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"  # it has been removed
+
+
+def _supervise(
+    loaded: object, path: str, program: Program, stream: int, on_ready: Callable[[], None], error_log_is_ours: bool,
+    inheritance: Inheritance | None = None,
+) -> int:  # fmt: skip
     from webserver.config import Config
     from webserver.supervisor.server import Supervisor
     from webserver.wire.title import set_title
@@ -78,10 +107,10 @@ def _supervise(loaded: object, path: str, stream: int, on_ready: Callable[[], No
     # A relative path has been made absolute; from here on no directory is held busy or looked for files in.
     os.chdir("/")
     os.umask(0o022)
-    return Supervisor(loaded, path, on_ready, stream, error_log_is_ours).run()
+    return Supervisor(loaded, path, program, on_ready, stream, error_log_is_ours, inheritance).run()
 
 
-def _background(loaded: object, path: str) -> int:
+def _background(loaded: object, path: str, program: Program) -> int:
     """Two forks, so that the server is nobody's child and leads no terminal; the first process waits for "ready"."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     first = os.fork()
@@ -110,7 +139,7 @@ def _background(loaded: object, path: str) -> int:
             os.close(writer)
             os.dup2(2, stream, inheritable=False)
 
-        status = _supervise(loaded, path, stream, ready, False)
+        status = _supervise(loaded, path, program, stream, ready, False)
     finally:
         os._exit(status)
 

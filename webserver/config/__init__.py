@@ -2,6 +2,7 @@
 
     load(path)    the Config in a file, or ConfigErrors with everything that is wrong
     show(path)    the same as text, each value with its origin
+    where(path, section, option)    file and line, for what turns out to be wrong later
 
 A process that is handed its configuration as a record needs the values only (`Config.from_record`), so what reads files
 is imported when it is first called.
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from webserver.config.machine import Machine
 
 __all__ = ["Companion", "Config", "ConfigError", "ConfigErrors", "Group", "Listen", "Logs", "Place", "Route", "Server",
-           "Site", "load", "show"]  # fmt: skip
+           "Site", "load", "show", "where"]  # fmt: skip
 
 
 def load(path: str, machine: Machine | None = None) -> Config:
@@ -33,3 +34,16 @@ def show(path: str, machine: Machine | None = None) -> str:
     from webserver.config.listing import show as show_file
 
     return show_file(path, machine)
+
+
+def where(path: str, section: str, option: str = "") -> Place:
+    """Where an option of [server] or [logs] is given, or a site's section ("site NAME"); the file if it is not."""
+    from webserver.config.reader import read
+
+    document = read(path)
+    block = document.logs if section == "logs" else document.server
+    if section.startswith("site "):
+        block = document.sites.get(section[5:], block)
+    entry = block.entries.get(option)
+    place = entry.place if entry is not None else block.place
+    return place if place.line else Place(path, 0)

@@ -23,6 +23,7 @@ from webserver.config.routes import pairs
 from webserver.config.rules import check_identity
 from webserver.config.sight import READ, SEARCH
 from webserver.config.trusted import Writers
+from webserver.config.units import size_text
 
 _SETTING_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _ONLY = {
@@ -60,6 +61,7 @@ def check_group(document: Document, group: Values, machine: Machine, run: str = 
         if "settings" in group.block.blocks and not language.settings:
             document.error(group.block.blocks["settings"].place, group.block.title, "[settings] is for plugins that did"
                            f" not come with the server, and the group's language is {language.name}")  # fmt: skip
+    _check_number(document, group)
     check_confinement(document, group, machine, user, run)
     _check_paths(document, group, machine, user)
     check_no_new_privs(document, group, machine)
@@ -84,6 +86,24 @@ def _check_interface(document: Document, group: Values, language: Language) -> N
         # Its startup is the worker's, before any request could say which file it is about.
         document.error(group.place("interface"), group.subject("interface"), "found asgi, which needs an application:"
                        " requested files are run by wsgi", "application = module:callable, or a file")  # fmt: skip
+
+
+def _check_number(document: Document, group: Values) -> None:
+    """How many workers, and how much memory each may take."""
+    most, least, spare = group["processes"], group["processes_min"], group["spare"]
+    if group.good("processes", "processes_min") and least > most:
+        document.error(group.place("processes_min"), group.subject("processes_min"), f"found {least}, expected no more"
+                       f" than processes, which is {most}")  # fmt: skip
+    elif group.good("processes", "processes_min", "spare") and spare and least == most:
+        document.error(group.place("spare"), group.subject("spare"), f"found {spare}, but the number of workers is"
+                       f" always {most}", "give processes_min a lower value than processes")  # fmt: skip
+    elif group.good("processes", "spare") and spare > most:
+        document.error(group.place("spare"), group.subject("spare"), f"found {spare}, expected no more than processes,"
+                       f" which is {most}")  # fmt: skip
+    soft, hard = group["soft_memory"], group["hard_memory"]
+    if group.good("soft_memory", "hard_memory") and soft and hard and soft > hard:
+        document.error(group.place("soft_memory"), group.subject("soft_memory"), f"found {size_text(soft)}, expected no"
+                       f" more than hard_memory, which is {size_text(hard)}")  # fmt: skip
 
 
 def _by_default(name: str) -> Any:

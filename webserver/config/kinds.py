@@ -96,12 +96,20 @@ PROGRAMS = (*SCRIPTS, ".php3", ".php4", ".php5", ".php7", ".php8", ".phtml", ".p
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")  # of groups and sites: in process titles, logs and file names
 
 WHOLE = Kind("number", "a whole number", _alone(units.whole), str, int)
+WHOLE_OR_ALL = Kind("number", 'a whole number, or "all"', _alone(units.whole_or_all), units.whole_or_all_text, int)
 SIZE = Kind("size", "a size in bytes such as 512, 16k, 64m or 1g", _alone(units.size), units.size_text, int)
 SIZE_OR_UNLIMITED = Kind(
     "size",
     'a size in bytes such as 16k, 64m or 1g, or "unlimited"',
     _alone(units.size_or_unlimited),
     units.size_or_unlimited_text,
+    int,
+)
+SIZE_OR_NONE = Kind(
+    "size",
+    'a size in bytes such as 64m or 1g, or "none"',
+    _alone(units.size_or_none),
+    units.size_or_none_text,
     int,
 )
 TIME = Kind("time", "a time such as 500ms, 30s, 5m or 1h", _alone(units.seconds), units.seconds_text, float)

@@ -48,6 +48,7 @@ class Server:
     send_timeout: float
     tunnel_timeout: float  # 0: none
     tunnel_grace: float  # 0: none
+    shutdown_timeout: float
     max_head: int  # bytes
     max_line: int
     max_fields: int
@@ -102,7 +103,15 @@ class Group:
     keepalive: bool
     continue_timeout: float  # 0: none
     stop_timeout: float  # 0: none
-    processes: int
+    processes: int  # the most
+    processes_min: int
+    spare: int
+    idle_after: float
+    max_requests: int  # 0: none
+    max_age: float  # 0: none
+    max_cpu: float  # seconds; 0: none
+    soft_memory: int  # bytes; 0: none
+    hard_memory: int  # bytes; 0: none
     threads: int
     websocket_message: int
     websocket_ping: float  # 0: none
@@ -111,6 +120,10 @@ class Group:
     request_timeout: float  # 0: none
     slow_request: float  # 0: none
     start_timeout: float
+    drain_timeout: float
+    restart_extra: int  # 0: as many as there are
+    touch: tuple[str, ...]  # absolute
+    watch: bool
     quarantine: int  # 0: none
     after: tuple[str, ...]  # companions
     no_new_privs: bool

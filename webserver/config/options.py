@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import kinds, languages, limits
+from webserver.config import kinds, languages, limits, units
 from webserver.config.kinds import Kind
 from webserver.config.machine import Machine
 
@@ -94,6 +94,15 @@ def _threads(context: Context) -> str:
     return "64" if context.values["interface"] == "asgi" else "1"
 
 
+def _drain(context: Context) -> str:
+    limit: float = context.values["request_timeout"]
+    return units.seconds_text(limit + 30) if limit else "1h"
+
+
+def _processes(context: Context) -> str:
+    return str(context.values["processes"])
+
+
 def _restart(context: Context) -> str:
     if context.values["every"] or context.values["at"]:
         return "never"
@@ -152,6 +161,8 @@ OPTIONS = (
            " connections may go on for this long. Then the application is told that the client has ended, and two"
            " seconds later what is still open is cut. With none it is waited for.", "5s", 0.1, 86400,
            may_be_zero=True),
+    Option("server", "shutdown_timeout", kinds.TIME, "When the server ends, or is upgraded, the requests that it has"
+           " may go on for this long. What is left then is cut off.", "10m", 0.1, 86400 * 7),
     Option("server", "max_head", kinds.SIZE, "Largest request line and fields together.", "32k", 1024, 65536),
     Option("server", "max_line", kinds.SIZE, "Longest request target, and longest single field; no more than max_head.",
            "16k", 512, 65536),
@@ -253,7 +264,25 @@ OPTIONS = (
     Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
            " if it has not answered when the next ping is due.", "20s", 0.1, 86400, may_be_zero=True),
     # group: how many, how long
-    Option("group", "processes", kinds.WHOLE, "Number of workers.", "2", 1, 256),
+    Option("group", "processes", kinds.WHOLE, "Number of workers, at most.", "2", 1, 256),
+    Option("group", "processes_min", kinds.WHOLE, "Number of workers that are there when nothing is to be done; with 0"
+           " the first request waits for the first worker's start.", Computed("the same as processes", _processes),
+           0, 256),
+    Option("group", "spare", kinds.WHOLE, "Number of workers, between processes_min and processes, that are to be free"
+           " beside those that the running requests need.", "0", 0, 256),
+    Option("group", "idle_after", kinds.TIME, "A worker above processes_min that has run nothing for this long ends.",
+           "1m", 0.1, 86400),
+    Option("group", "max_requests", kinds.WHOLE, "A worker is replaced when it has run this many requests, or up to a"
+           " tenth fewer, so that not all go at once; 0 is never.", "0", 0, 1 << 40),
+    Option("group", "max_age", kinds.TIME_OR_NONE, "A worker is replaced when it has run for this long, or up to a"
+           " tenth less.", "none", 1, 86400 * 365, may_be_zero=True),
+    Option("group", "max_cpu", kinds.TIME_OR_NONE, "A worker is replaced when it has used this much processor time.",
+           "none", 1, 86400 * 365, may_be_zero=True),
+    Option("group", "soft_memory", kinds.SIZE_OR_NONE, "A worker that has more private memory than this, what is"
+           " swapped out included, is replaced, and finishes its requests.", "none", 1 << 20, 1 << 44,
+           may_be_zero=True),
+    Option("group", "hard_memory", kinds.SIZE_OR_NONE, "A worker that has more private memory than this is killed: its"
+           " requests are answered with 502.", "none", 1 << 20, 1 << 44, may_be_zero=True),
     Option("group", "threads", kinds.WHOLE, "Requests that one worker runs at a time; with interface = asgi all of"
            " them, and the WebSockets, are in one thread.",
            Computed("1; with interface = asgi 64", _threads), 1, SLOTS),
@@ -265,6 +294,16 @@ OPTIONS = (
            " worker is replaced within a second.", "5m", 0.1, 86400, may_be_zero=True),
     Option("group", "slow_request", kinds.TIME_OR_NONE, "The stack of a request that runs for longer than this goes to"
            " the error log, once, with its line and id; the request goes on.", "none", 0.1, 86400, may_be_zero=True),
+    Option("group", "drain_timeout", kinds.TIME, "A worker that is to go, as its group is restarted, reloaded or"
+           " removed, may finish its requests for this long. What is left then ends with it.",
+           Computed("30s more than request_timeout; 1h where that is none", _drain), 0.1, 86400 * 7),
+    Option("group", "restart_extra", kinds.WHOLE_OR_ALL, "Workers that a restart has above processes at most: so many"
+           " new ones are started and proven at a time before as many old ones go. More is faster and takes the memory"
+           " of more; with all, each new one is proven before an old one goes.", "1", 1, 256, may_be_zero=True),
+    Option("group", "touch", kinds.PATH, "Files whose change restarts the group, as webserverctl restart does. They"
+           " need not be there.", many=True),
+    Option("group", "watch", kinds.SWITCH, "Whether a change of a file that the application has loaded restarts the"
+           " group.", "no"),
     Option("group", "quarantine", kinds.WHOLE, "A request, by site, method and target, that was running in so many"
            " workers in a row when they died, all within a minute, is not run for a minute and answered with 503; with"
            " 0 never.", "3", 0, 1000),

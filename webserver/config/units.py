@@ -21,6 +21,14 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def whole_or_all(text: str) -> int:
+    return 0 if text.lower() == "all" else whole(text)
+
+
+def whole_or_all_text(value: int) -> str:
+    return str(value) if value else "all"
+
+
 def size(text: str) -> int:
     """Bytes: 512, 16k, 64m, 1g; k is 1024."""
     match = _SIZE.fullmatch(text)
@@ -42,6 +50,14 @@ def size_or_unlimited(text: str) -> int:
 
 def size_or_unlimited_text(value: int) -> str:
     return "unlimited" if value == UNLIMITED else size_text(value)
+
+
+def size_or_none(text: str) -> int:
+    return 0 if text.lower() == "none" else size(text)
+
+
+def size_or_none_text(value: int) -> str:
+    return size_text(value) if value else "none"
 
 
 def seconds(text: str) -> float:

@@ -58,7 +58,7 @@ enum engine_event_kind {
 	EVENT_CLOSED = 5,   /* token: a request given to Python has ended (client gone, timed out) */
 	EVENT_SERVING = 6,  /* group, generation, worker: answered the probe */
 	EVENT_DRAINED = 7,  /* group, generation: asked for with engine_generation_drain, nothing is in flight */
-	EVENT_WANTED = 8,   /* group, number: so many requests wait and no slot is there; at most one a second */
+	EVENT_WANTED = 8,   /* group, number: so many requests wait, no slot is free, and there may be more slots */
 	EVENT_BROKEN = 9,   /* group, generation, text: broke the protocol; its connections must be closed */
 	EVENT_EMPTY = 10,   /* engine_drain was asked and the last connection is gone */
 	EVENT_LEFT = 11,    /* group, generation, worker: said goodbye on every slot */
@@ -195,6 +195,7 @@ struct engine_group_options {
 	uint32_t queue_length;
 	uint64_t queue_timeout_ns;
 	uint64_t request_timeout_ns; /* 0: none */
+	uint32_t elastic;	     /* nonzero: EVENT_WANTED is told */
 	uint32_t quarantine;	     /* workers that a request may end in a row; 0: any number */
 };
 int engine_group(engine *e, uint32_t group, const struct engine_group_options *options);
@@ -207,6 +208,8 @@ int engine_generation_drain(engine *e, uint32_t group, uint32_t generation);
 int engine_generation_close(engine *e, uint32_t group, uint32_t generation);
 /* Takes the descriptor. */
 int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd);
+/* It finishes what it has. Its tunnels end after tunnel_grace; its slots say themselves when they take no more. */
+int engine_worker_leaves(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
 /* Before engine_worker_gone: what it was running has not ended it. */
 int engine_worker_excused(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
 int engine_worker_gone(engine *e, uint32_t group, uint32_t generation, uint64_t worker, const char *cause);

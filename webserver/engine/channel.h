@@ -181,6 +181,7 @@ struct group {
 	bool late;	/* overloaded: the newest come first */
 	bool look;	/* something has changed since nothing could be placed */
 	bool closed;
+	bool elastic;
 	uint64_t wanted_ns; /* when EVENT_WANTED was last told */
 	uint64_t requests;
 	uint64_t service_ns; /* running median of the time in application code; 0: not known yet */
@@ -248,7 +249,7 @@ struct worker {
 	struct page page;
 	struct list free;
 	struct wire_identity keeper_identity;
-	bool keeper, gone, told_left, told_serving, told_silent, silent;
+	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
 	bool excused;		     /* its end is no doing of what it runs */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
 	uint64_t overdue_ns;	     /* when it was last told that a request's time is over; 0: never */

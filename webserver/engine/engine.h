@@ -273,9 +273,10 @@ void static_start(struct request *r, uint32_t root, struct engine_text rest);
 /* ---- group.c: answer from a process group. script_* as the choice says */
 void group_start(struct request *r, uint32_t group, struct engine_text script_name, struct engine_text path_info,
 	struct engine_text script_filename);
-/* ---- tunnel.c, for loop.c: to end after tunnel_grace, in one generation or (NULL) all; new limits, 0 or -1 */
+/* ---- tunnel.c, for loop.c: to end after tunnel_grace, in one generation, worker or (NULL) all; new limits, 0 or -1 */
 struct generation;
-void tunnels_leave(struct engine *e, const struct generation *gen);
+struct worker;
+void tunnels_leave(struct engine *e, const struct generation *gen, const struct worker *w);
 int tunnels_limits(struct engine *e);
 /* Called by loop.c in every turn: read sockets that are due, place, recall. True: there is more to do now. */
 bool channel_turn(struct engine *e);

@@ -189,7 +189,7 @@ int engine_generation_drain(engine *e, uint32_t group, uint32_t generation)
 	engine_clock(e);
 	gen->draining = true;
 	g->look = true;
-	tunnels_leave(e, gen);
+	tunnels_leave(e, gen, NULL);
 	generation_settle(gen);
 	return ENGINE_OK;
 }
@@ -294,6 +294,20 @@ void worker_free(struct worker *w)
 	list_remove(&w->ending);
 	page_unmap(&w->page);
 	free(w);
+}
+
+int engine_worker_leaves(engine *e, uint32_t group, uint32_t generation, uint64_t worker)
+{
+	struct group *g = group_find(e, group);
+	struct generation *gen = g ? generation_find(g, generation) : NULL;
+	struct worker *w = gen ? worker_find(gen, worker) : NULL;
+
+	if (w == NULL)
+		return ENGINE_INVALID;
+	engine_clock(e);
+	w->leaves = true;
+	tunnels_leave(e, gen, w);
+	return ENGINE_OK;
 }
 
 int engine_worker_excused(engine *e, uint32_t group, uint32_t generation, uint64_t worker)

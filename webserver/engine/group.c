@@ -270,6 +270,7 @@ int engine_group(engine *e, uint32_t group, const struct engine_group_options *o
 	g->request_timeout_ns = options->request_timeout_ns;
 	g->quarantine = options->quarantine;
 	g->deadlines = deadlines;
+	g->elastic = options->elastic != 0;
 	g->look = true;
 	return ENGINE_OK;
 }

@@ -219,7 +219,7 @@ void engine_drain(engine *e)
 		return;
 	engine_clock(e);
 	e->draining = true;
-	tunnels_leave(e, NULL);
+	tunnels_leave(e, NULL, NULL);
 	connections_drain(e);
 }
 

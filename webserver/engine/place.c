@@ -20,14 +20,24 @@
 #define STALLED_NS  10000000ull	  /* not started although nothing seems to run there */
 #define SILENT_NS   5000000000ull /* a keeper that has not answered for so long does not run */
 
+static bool takes(const struct generation *gen)
+{
+	return gen->usable > 0 && !gen->draining && !gen->broken;
+}
+
+/* While a group is restarted two generations take its requests: that with less to do for each of its slots goes first,
+   the newer of equals. */
 struct generation *place_target(const struct group *g)
 {
+	struct generation *best = NULL;
+
 	for (struct list *n = g->generations.next; n != &g->generations; n = n->next) {
 		struct generation *gen = list_entry(n, struct generation, node);
-		if (gen->usable > 0 && !gen->draining && !gen->broken)
-			return gen;
+		if (takes(gen) && (best == NULL || (uint64_t)gen->in_flight * best->usable <
+							   (uint64_t)best->in_flight * gen->usable))
+			best = gen;
 	}
-	return NULL;
+	return best;
 }
 
 uint32_t place_limit(const struct channel *c, const struct group *g)
@@ -164,6 +174,29 @@ static struct slot *awake_slot(const struct channel *c, const struct generation 
 	return NULL;
 }
 
+/* In the generation that has less to do, or in another one if that has no place. */
+static struct slot *find_slot(const struct channel *c, const struct group *g, const struct exchange *x)
+{
+	struct generation *first = place_target(g);
+	struct slot *s = first ? awake_slot(c, first, x) : NULL;
+
+	if (first == NULL || s != NULL || (s = free_slot(c, first)) != NULL)
+		return s;
+	for (struct list *n = g->generations.next; n != &g->generations; n = n->next) {
+		struct generation *gen = list_entry(n, struct generation, node);
+		if (gen != first && takes(gen) && (s = free_slot(c, gen)) != NULL)
+			return s;
+	}
+	if (!is_in_block(x) || (s = busy_slot(c, first, x)) != NULL)
+		return s;
+	for (struct list *n = g->generations.next; n != &g->generations; n = n->next) {
+		struct generation *gen = list_entry(n, struct generation, node);
+		if (gen != first && takes(gen) && (s = busy_slot(c, gen, x)) != NULL)
+			return s;
+	}
+	return NULL;
+}
+
 /* 0, or -1 with errno. */
 static int send_block(struct exchange *x, struct slot *s)
 {
@@ -203,14 +236,7 @@ bool place(struct exchange *x)
 	struct channel *c = g->engine->channel;
 
 	for (;;) {
-		struct generation *gen = place_target(g);
-		if (gen == NULL)
-			return false;
-		struct slot *s = awake_slot(c, gen, x);
-		if (s == NULL)
-			s = free_slot(c, gen);
-		if (s == NULL && is_in_block(x))
-			s = busy_slot(c, gen, x);
+		struct slot *s = find_slot(c, g, x);
 		if (s == NULL)
 			return false;
 		if (send_block(x, s) == 0) {

@@ -10,9 +10,10 @@
  */
 #include "channel.h"
 
-#define WANTED_NS   1000000000ull
-#define LATE_NS	    1000000000ull /* or a quarter of queue_timeout, if that is less */
-#define RETRY_AFTER 1		  /* seconds */
+#define WANTED_NS	20000000ull   /* between two times that the same group asks for workers */
+#define WANTED_AFTER_NS 10000000ull   /* a slot that is busy may be free before a worker could be there */
+#define RETRY_AFTER	1	      /* seconds */
+#define LATE_NS		1000000000ull /* or a quarter of queue_timeout, if that is less */
 
 void queue_init(struct group *g)
 {
@@ -128,11 +129,38 @@ static bool has_slots(const struct group *g)
 	return place_target(g) != NULL;
 }
 
+/* Whether whoever gets the group's next requests has fewer slots than it may have. */
+static bool may_grow(const struct group *g)
+{
+	for (struct list *n = g->generations.next; g->elastic && n != &g->generations; n = n->next) {
+		const struct generation *gen = list_entry(n, struct generation, node);
+		if (!gen->draining && !gen->broken)
+			return gen->usable < (uint64_t)gen->workers_expected * gen->slots_per_worker;
+	}
+	return false;
+}
+
+static bool somebody_waited(const struct group *g, uint64_t duration_ns)
+{
+	if (!list_empty(&g->returned))
+		return true;
+	for (const struct list *n = g->turns.next; n != &g->turns; n = n->next) {
+		const struct lane *lane = list_entry(n, struct lane, turn);
+		const struct exchange *first = list_entry(lane->waiting.next, struct exchange, node);
+		if (g->engine->now_ns - first->waits_ns >= duration_ns)
+			return true;
+	}
+	return false;
+}
+
+/* Said again for as long as requests wait. */
 static void queue_wanted(struct group *g)
 {
 	struct engine *e = g->engine;
 
-	if (g->queued == 0 || has_slots(g) || (g->wanted_ns != 0 && e->now_ns - g->wanted_ns < WANTED_NS))
+	if (!may_grow(g) || (g->wanted_ns != 0 && e->now_ns - g->wanted_ns < WANTED_NS))
+		return;
+	if (has_slots(g) && !somebody_waited(g, WANTED_AFTER_NS))
 		return;
 	g->wanted_ns = e->now_ns;
 	struct engine_event *event = event_push(e, EVENT_WANTED);

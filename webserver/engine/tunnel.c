@@ -102,13 +102,13 @@ static void leave(struct exchange *x)
 	timer_arm(e, e->channel->tunnel_grace, &x->deadline);
 }
 
-void tunnels_leave(struct engine *e, const struct generation *gen)
+void tunnels_leave(struct engine *e, const struct generation *gen, const struct worker *w)
 {
 	struct list *tunnels = &e->channel->tunnels;
 
 	for (struct list *n = tunnels->next; n != tunnels; n = n->next) {
 		struct exchange *x = list_entry(n, struct exchange, open);
-		if (gen == NULL || x->slot->worker->generation == gen)
+		if ((gen == NULL || x->slot->worker->generation == gen) && (w == NULL || x->slot->worker == w))
 			leave(x);
 	}
 }
@@ -136,7 +136,7 @@ void tunnel_begin(struct exchange *x)
 	r->body_received = r->body_room = 0;
 	connection_tunnel(r->connection);
 	tunnel_moved(x);
-	if (e->draining || x->slot->worker->generation->draining)
+	if (e->draining || x->slot->worker->generation->draining || x->slot->worker->leaves)
 		leave(x);
 	exchange_due(x);
 }

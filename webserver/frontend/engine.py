@@ -174,14 +174,17 @@ class Engine:
             self._check(f"decision {decision}", result)
 
     def group(
-        self, number: int, name: str, length: int, queue_timeout: float, request_timeout: float, quarantine: int
-    ) -> None:
+        self, number: int, name: str, length: int, queue_timeout: float, request_timeout: float, quarantine: int,
+        elastic: bool = False,
+    ) -> None:  # fmt: skip
+        """`elastic`: it may get more workers when requests wait, and is to ask for them."""
         options = ffi.new("struct engine_group_options *")
         text = ffi.new("char[]", _bytes(name))
         options.name = text
         options.queue_length = length
         options.queue_timeout_ns = int(queue_timeout * NANOSECONDS)
         options.request_timeout_ns = int(request_timeout * NANOSECONDS)
+        options.elastic = elastic
         options.quarantine = quarantine
         self._check(f"group {name}", lib.engine_group(self.native, number, options))
 

@@ -89,6 +89,7 @@ class Routing:
                     group.queue_timeout,
                     group.request_timeout,
                     group.quarantine,
+                    group.processes_min < group.processes,
                 )
         gone_groups = set(self._groups) - {group.name for group in config.groups}
         self._groups = {group.name: group for group in config.groups}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from gevent import get_hub, sleep, spawn
+from gevent import get_hub, sleep, spawn, spawn_later
 from gevent.event import Event
 from gevent.socket import wait_read
 
@@ -31,6 +31,8 @@ from .status import status_handler
 
 BEAT_SECONDS = 1.0
 LAST_SECONDS = 0.05  # between looks at a group that is to go
+WANTED_SECONDS = 0.02  # between two packets that say which groups have requests waiting
+WANTED_GROUPS = 500  # in one of them; with the longest names it is half as large as a packet may be
 STARVED_SECONDS = 0.1  # until descriptors may be free again
 TOLD_AGAIN = 60.0  # seconds between two lines about that
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
@@ -65,6 +67,8 @@ class FrontEnd:
         self._accepting: dict[int, int] = {}
         self._listeners: dict[int, tuple[int, str, int]] = {}
         self._vacated: set[int] = set()
+        self._waiting: dict[int, int] = {}  # by group: requests that wait, as it has not been said yet
+        self._saying = False  # it was said a moment ago
         self._told_starved = float("-inf")
         self._engine.on = {
             lib.EVENT_DECIDE: self._routing.wanted,
@@ -85,6 +89,7 @@ class FrontEnd:
         self._orders: dict[str, Callable[[dict[str, Any], Fds], None]] = {
             "generation": self._order_generation,
             "worker": self._order_worker,
+            "worker-leaves": self._order_worker_leaves,
             "worker-gone": self._order_worker_gone,
             "suspect": self._order_suspect,
             "cleared": self._order_cleared,
@@ -174,6 +179,10 @@ class FrontEnd:
         )
         if result != 0:
             sys.stderr.write(f"worker {message['worker']} of group {message['group']}: engine_worker said {result}\n")
+
+    def _order_worker_leaves(self, message: dict[str, Any], fds: Fds) -> None:
+        group = self._routing.groups.of(message["group"])
+        lib.engine_worker_leaves(self._engine.native, group, message["generation"], message["worker"])
 
     def _order_worker_gone(self, message: dict[str, Any], fds: Fds) -> None:
         group = self._routing.groups.of(message["group"])
@@ -315,7 +324,20 @@ class FrontEnd:
         self._tell({"op": "drained", **self._of(event)})
 
     def _wanted(self, event: Any) -> None:
-        self._tell({"op": "wanted", "group": self._routing.groups.name(event.group), "queued": event.number})
+        """At once, unless it is soon after the last time: many groups may want workers at the same time."""
+        self._waiting[event.group] = event.number
+        if not self._saying:
+            self._say_wanted()
+
+    def _say_wanted(self) -> None:
+        some = list(self._waiting.items())[:WANTED_GROUPS]
+        self._saying = bool(some)
+        if not some:
+            return
+        for group, _ in some:
+            del self._waiting[group]
+        spawn_later(WANTED_SECONDS, self._say_wanted)
+        self._tell({"op": "wanted", "groups": {self._routing.groups.name(group): queued for group, queued in some}})
 
     def _tell_others(self, op: str, event: Any) -> None:
         """The other front ends are to know what this one has seen of a request that ends workers, or does not."""
@@ -351,8 +373,9 @@ class FrontEnd:
         try:
             self._control.send(message)
         except ControlFull:
-            # Only a beat may be lost. For all else the supervisor is dead in all but name: it will see us end.
-            if message["op"] != "beat":
+            # Only what is said again may be lost. For all else the supervisor is dead in all but name: it will see us
+            # end.
+            if message["op"] not in ("beat", "wanted"):
                 raise
         except ControlClosed:
             os._exit(1)

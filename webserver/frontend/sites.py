@@ -19,19 +19,22 @@ class Numbers:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
+        self._names: list[str] = []  # the first has number 1
 
     def of(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers) + 1)
+        if name not in self._numbers:
+            self._names.append(name)
+            self._numbers[name] = len(self._names)
+        return self._numbers[name]
 
     def known(self, name: str) -> int | None:
         return self._numbers.get(name)
 
     def name(self, number: int) -> str:
         """The name behind a number that `of` gave; raises KeyError."""
-        for name, known in self._numbers.items():
-            if known == number:
-                return name
-        raise KeyError(number)
+        if not 0 < number <= len(self._names):
+            raise KeyError(number)
+        return self._names[number - 1]
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ _ORDER_RETIRE = 2
 _ORDER_STUCK = 3
 _ORDER_SLOW = 4
 _ORDER_STACK = 5
-_REPORT_READY = 1
-_REPORT_FAILED = 2
+READY = 1  # enum host_report_kind
+FAILED = 2
+WORN = 3
 ERROR, WARNING, NOTICE = 0, 1, 2
 
 
@@ -68,6 +69,7 @@ class _Options(ctypes.Structure):
         ("generation", ctypes.c_uint32),
         ("count", ctypes.c_uint32),
         ("worker", ctypes.c_uint64),
+        ("tell_after", ctypes.c_uint64),
         ("title", ctypes.c_char_p),
         ("name", ctypes.c_char_p),
         ("frontend", ctypes.POINTER(_FrontEnd)),
@@ -157,12 +159,16 @@ class Host:
         worker: int,
         title: str,
         frontends: Sequence[FrontEnd],
+        tell_after: int,
     ) -> int:
-        """The whole life of a worker, in a freshly forked process. Returns what it should exit with."""
+        """The whole life of a worker, in a freshly forked process. Returns what it should exit with.
+
+        `tell_after`: it says WORN once it has run so many requests; 0: never.
+        """
         options = _Options()
         options.size = ctypes.sizeof(_Options)
         options.page, options.control, options.manager = page, control, manager
-        options.generation, options.worker = generation, worker
+        options.generation, options.worker, options.tell_after = generation, worker, tell_after
         options.title, options.name = _bytes(title), b"worker"
         array = _array(frontends)
         options.frontend = ctypes.cast(array, ctypes.POINTER(_FrontEnd))
@@ -205,13 +211,13 @@ def _bare(kind: int, number: int = 0) -> bytes:
     return bytes(order)[:8]
 
 
-def read_report(data: bytes) -> Tuple[bool, str]:
-    """What a worker says of itself: (ready, why not). Anything that is no report counts as not ready."""
+def read_report(data: bytes) -> Tuple[int, str]:
+    """What a worker says of itself: (READY, FAILED or WORN, why it failed). What is no report counts as failure."""
     if len(data) < 8:
-        return False, "sent a report that is none"
+        return FAILED, "sent a report that is none"
     report = _Report.from_buffer_copy(data[: ctypes.sizeof(_Report)].ljust(ctypes.sizeof(_Report), b"\0"))
     text = bytes(report.text)[: report.size].decode(errors="replace")
-    return report.kind == _REPORT_READY, text
+    return report.kind if report.kind in (READY, WORN) else FAILED, text
 
 
 REPORT_SIZE = ctypes.sizeof(_Report)

@@ -1,52 +1,145 @@
-"""When which worker is started: pure functions of what is known and the time. No processes here.
+"""How many workers there should be and which must go: pure functions of what is known and the time. No processes here.
 
-A place is one worker's number in its group, from 0. Its state changes only through `change`; EDGES are all there are.
+A worker's record begins when the supervisor is asked for its page and log, and ends when it has been reaped. Its state
+changes only through `change`; EDGES are all there are. `decide` says what is to be done now, `next_time` when to ask
+again. Nobody has to be woken for a group whose options ask for nothing.
 """
 
-import os
-import signal
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+import math
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-WAITING = "waiting"  # until `not_before`
 GRANTING = "granting"  # the supervisor has been asked for page and log
 STARTING = "starting"  # forked, loads its application
-READY = "ready"
+LOADED = "loaded"  # has entered its loop; some front end has not had its answer yet
+READY = "ready"  # every front end has
 RETIRING = "retiring"  # asked for its orderly end
-CLOSED = "closed"  # the group is draining: nobody follows
 
 EDGES: Dict[str, FrozenSet[str]] = {
-    WAITING: frozenset({GRANTING, CLOSED}),
-    GRANTING: frozenset({STARTING, WAITING, CLOSED}),
-    STARTING: frozenset({READY, WAITING, RETIRING, CLOSED}),
-    READY: frozenset({RETIRING, WAITING, CLOSED}),
-    RETIRING: frozenset({WAITING, CLOSED}),
-    CLOSED: frozenset(),
+    GRANTING: frozenset({STARTING}),
+    STARTING: frozenset({LOADED, RETIRING}),
+    LOADED: frozenset({READY, RETIRING}),
+    READY: frozenset({RETIRING}),
+    RETIRING: frozenset(),
 }
 
 FIRST_DELAY = 0.1  # seconds after the first failure
 LONGEST_DELAY = 30.0
 SHOW_WAIT = 0.4  # for a worker to show where it hangs, before it is killed
 LONG_ENOUGH = 10.0  # a worker that ran this long ends a series of failures
+JITTER = 0.1  # of max_requests and max_age: so much earlier a worker may go, or all would go at once
+SPARE_LOOK = 1.0  # seconds between looks for workers that are free
+HARD_LOOK = 0.25  # for memory that must not be, while anything runs
+SOFT_LOOK = 1.0
+QUIET_LOOK = 2.0  # both, while nothing runs
+SHORTEST_LOOK = 0.05
+CPU_LOOK = 1.0
+START = "its application did not load within %g s, which is its start_timeout"
 
 
-class Place(NamedTuple):
-    """One worker's place."""
+class Options(NamedTuple):
+    """Of the group. 0 is "none" for all but `most`, `least` and `threads`."""
 
-    number: int
-    state: str = WAITING
-    worker: int = 0  # incarnation, 0: none
-    pid: int = 0
+    most: int  # workers
+    least: int
+    threads: int = 1
+    spare: int = 0  # workers
+    idle_after: float = 60.0
+    max_requests: int = 0
+    max_age: float = 0.0
+    max_cpu: float = 0.0  # seconds of processor time
+    soft_memory: int = 0  # private bytes
+    hard_memory: int = 0
+    start_timeout: float = 60.0
+    cores: int = 1  # as fast as this a worker can use up its max_cpu
+
+    @property
+    def elastic(self) -> bool:
+        return self.least < self.most
+
+    @property
+    def weighs(self) -> bool:
+        return bool(self.soft_memory or self.hard_memory)
+
+
+class Seen(NamedTuple):
+    """What a worker was seen to do and take. Its own account: it can only cost the worker, or keep it."""
+
+    at: float = 0.0  # when
+    busy: int = 0  # slots
+    requests: int = 0  # finished
+    active: float = 0.0  # when it last ran anything
+    ran: float = 0.0  # seconds in requests
+    cpu: float = 0.0
+    private: int = 0
+
+
+class Worker(NamedTuple):
+    key: int  # of this record; an incarnation is known only when it has been granted
+    number: int  # what ps shows; its successor has the same
+    state: str = GRANTING
     since: float = 0.0  # when the state began
-    failures: int = 0  # in a row
-    not_before: float = 0.0
+    follows: int = 0  # key of the worker that it is to take over from; 0: none
+    worker: int = 0  # incarnation
+    pid: int = 0
+    loaded: float = 0.0  # when it entered its loop
+    going: str = ""  # why it is to go
+    seen: Seen = Seen()
     shown: float = 0.0  # when it was asked to show why it does not come up
 
 
-def change(place: Place, state: str, now: float, **values: Any) -> Place:
-    """The place in a new state. Raises ValueError for a step that EDGES does not have."""
-    if state not in EDGES[place.state]:
-        raise ValueError("worker %d cannot go from %s to %s" % (place.number, place.state, state))
-    return place._replace(state=state, since=now, **values)
+class Trouble(NamedTuple):
+    """What has gone wrong with one number's workers."""
+
+    failures: int = 0  # in a row
+    not_before: float = 0.0
+
+
+class Start(NamedTuple):
+    number: int
+    follows: int = 0
+
+
+class Going(NamedTuple):
+    """It is to go once another has taken over."""
+
+    key: int
+    why: str
+
+
+class Retire(NamedTuple):
+    key: int
+    why: str
+
+
+class Kill(NamedTuple):
+    key: int
+    why: str
+
+
+class Show(NamedTuple):
+    """It does not come up: it is to write where it is, and is killed soon after."""
+
+    key: int
+    why: str
+
+
+class Decision(NamedTuple):
+    start: Tuple[Start, ...] = ()
+    going: Tuple[Going, ...] = ()
+    retire: Tuple[Retire, ...] = ()
+    kill: Tuple[Kill, ...] = ()
+    show: Tuple[Show, ...] = ()
+
+
+Workers = Mapping[int, Worker]  # by key
+Troubles = Mapping[int, Trouble]  # by number
+
+
+def change(worker: Worker, state: str, now: float) -> Worker:
+    """The worker in a new state. Raises ValueError for a step that EDGES does not have."""
+    if state not in EDGES[worker.state]:
+        raise ValueError("worker %d cannot go from %s to %s" % (worker.number, worker.state, state))
+    return worker._replace(state=state, since=now)
 
 
 def delay(failures: int) -> float:
@@ -56,50 +149,245 @@ def delay(failures: int) -> float:
     return float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
 
 
-def ended(place: Place, orderly: bool, now: float) -> Place:
-    """The place after its worker's end."""
-    lasted = now - place.since if place.state == READY else 0.0
+def after_end(trouble: Trouble, worker: Worker, orderly: bool, now: float) -> Trouble:
+    """What is known of its number after a worker's end."""
     if orderly:
         failures = 0
-    elif lasted >= LONG_ENOUGH:
+    elif worker.loaded and now - worker.loaded >= LONG_ENOUGH:
         failures = 1
     else:
-        failures = place.failures + 1
-    return change(place, WAITING, now, worker=0, pid=0, shown=0.0, failures=failures, not_before=now + delay(failures))
+        failures = trouble.failures + 1
+    return Trouble(failures, now + delay(failures))
 
 
-def due(places: List[Place], now: float) -> List[Place]:
-    """Places whose worker should be started now."""
-    return [place for place in places if place.state == WAITING and place.not_before <= now]
+def fraction(incarnation: int) -> float:
+    """From 0 up to 1, spread over workers that follow each other; the same at each asking."""
+    return (incarnation * 2654435761 % (1 << 32)) / float(1 << 32)
 
 
-def overdue(places: List[Place], start_timeout: float, now: float) -> List[Place]:
-    """Places whose worker has not loaded its application in time: to be shown first, and then to be killed."""
-    return [place for place in places if place.state == STARTING and now >= _limit(place, start_timeout)]
+def request_limit(options: Options, incarnation: int) -> int:
+    """Requests after which this worker is to go: max_requests or somewhat fewer; 0: never."""
+    return options.max_requests - int(options.max_requests * JITTER * fraction(incarnation))
 
 
-def _limit(place: Place, start_timeout: float) -> float:
-    return place.shown + SHOW_WAIT if place.shown else place.since + start_timeout
+def age_limit(options: Options, incarnation: int) -> float:
+    return options.max_age * (1.0 - JITTER * fraction(incarnation))
 
 
-def next_time(places: List[Place], start_timeout: float) -> Optional[float]:
-    """When something is due or overdue next; None: nothing waits for time to pass."""
-    times = [place.not_before for place in places if place.state == WAITING]
-    times += [_limit(place, start_timeout) for place in places if place.state == STARTING]
+def worn(worker: Worker, options: Options, now: float) -> str:
+    """Why a worker is to go, in words; "" if it is not. Of a worker that is in its loop."""
+    seen = worker.seen
+    if options.soft_memory and seen.private > options.soft_memory:
+        return "it takes %s of private memory (soft_memory = %s)" % (_size(seen.private), _size(options.soft_memory))
+    if options.max_requests and seen.requests >= request_limit(options, worker.worker):
+        return "it has run %d requests (max_requests = %d)" % (seen.requests, options.max_requests)
+    if options.max_cpu and seen.cpu >= options.max_cpu:
+        return "it has used %.0f s of processor time (max_cpu = %g s)" % (seen.cpu, options.max_cpu)
+    if options.max_age and now - worker.loaded >= age_limit(options, worker.worker):
+        return "it has run for %.0f s (max_age = %g s)" % (now - worker.loaded, options.max_age)
+    return ""
+
+
+def decide(workers: Workers, troubles: Troubles, options: Options, wanted: int, now: float) -> Decision:
+    """What is to be done now. `wanted`: requests that a front end has just said to wait for a slot."""
+    kill = _kill(workers, options, now)
+    dead = {one.key for one in kill}
+    after = dict(workers)
+    retire = [one for one in _relieved(workers) if one.key not in dead]
+    for one in retire:
+        after[one.key] = after[one.key]._replace(state=RETIRING)
+    alive = {key: worker for key, worker in after.items() if key not in dead}
+    surplus = [] if wanted else _surplus(alive, options, now)
+    for one in surplus:
+        after[one.key] = alive[one.key] = after[one.key]._replace(state=RETIRING)
+    going = _going(alive, options, now)
+    for mark in going:
+        after[mark.key] = after[mark.key]._replace(going=mark.why)
+    for key in dead:
+        after[key] = after[key]._replace(going="")
+    # What is killed now counts until it has ended: its place and its memory are not free before.
+    room = 2 * options.most - len(workers)
+    start = _start(after, troubles, options, wanted, room, now)
+    start += _replacements(after, troubles, options, room - len(start), now)
+    show = [Show(one.key, START % options.start_timeout) for one in workers.values() if one.state == STARTING]
+    show = [one for one in show if not workers[one.key].shown and _limit(workers[one.key], options) <= now]
+    return Decision(tuple(start), tuple(going), tuple(retire + surplus), tuple(kill), tuple(show))
+
+
+def next_time(workers: Workers, troubles: Troubles, options: Options, now: float) -> Optional[float]:
+    """When `decide` has to be asked again although nothing has happened; None: not before something does."""
+    times = []
+    for worker in workers.values():
+        if worker.state == STARTING or (worker.state == LOADED and worker.follows):
+            times.append(_limit(worker, options))
+        if options.max_age and not worker.going and worker.state in (LOADED, READY):
+            times.append(worker.loaded + age_limit(options, worker.worker))
+    staying = _staying(workers)
+    if len(staying) < _target(staying, options):
+        times += [_not_before(staying, troubles, options, number) for number in _free(staying, options)]
+    heirs = _succeeded(workers)
+    for worker in staying:
+        if worker.going and worker.key not in heirs:
+            times.append(_trouble(troubles, worker.number).not_before)
+    # A time that has passed means that there is no room for it; whoever ends makes some.
+    times = [at for at in times if at > now]
     return min(times) if times else None
 
 
-def cause_of(status: int, state: str, told: str, exits: Dict[int, str]) -> Tuple[str, int, int]:
-    """(a sentence, exit code or -1, signal or 0) for a wait status."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "signal %d" % number
-        core = " (core dumped)" if os.WCOREDUMP(status) else ""
-        return told or "killed by %s%s" % (name, core), -1, number
-    code = os.WEXITSTATUS(status)
-    if code == 0 and state in (RETIRING, CLOSED):
-        return "retired", 0, 0
-    return told or exits.get(code, "exited with status %d" % code), code, 0
+def next_look(workers: Workers, options: Options, looked: float) -> Optional[float]:
+    """When pages and /proc have to be looked at again after `looked`; None: nothing here asks for that."""
+    inside = [worker for worker in workers.values() if worker.state in (LOADED, READY)]
+    times = []
+    if options.elastic and inside and len(_staying(workers)) > options.least:
+        # Those that are kept all the same are not looked at more often than that.
+        idle = [worker.seen.active + options.idle_after for worker in inside]
+        times.append(min(at if at > looked else looked + options.idle_after for at in idle))
+    if options.spare and len(_staying(workers)) < options.most:
+        times.append(looked + SPARE_LOOK)
+    runs = any(worker.seen.busy or looked - worker.seen.active < QUIET_LOOK for worker in workers.values())
+    if options.hard_memory and any(worker.loaded for worker in workers.values()):
+        times.append(looked + (HARD_LOOK if runs else QUIET_LOOK))
+    if options.soft_memory and inside:
+        times.append(looked + (SOFT_LOOK if runs else QUIET_LOOK))
+    if options.max_cpu:
+        left = [options.max_cpu - worker.seen.cpu for worker in inside if not worker.going]
+        times += [looked + max(CPU_LOOK, min(left) / options.cores)] if left else []
+    return max(looked + SHORTEST_LOOK, min(times)) if times else None
+
+
+# Parts of a decision
+
+
+def _kill(workers: Workers, options: Options, now: float) -> List[Kill]:
+    found = []
+    for worker in workers.values():
+        late = now >= _limit(worker, options)
+        if worker.state == STARTING and worker.shown and late:
+            found.append(Kill(worker.key, START % options.start_timeout))
+        elif worker.state == LOADED and worker.follows and late:
+            # The one that it should relieve serves on, so that nothing is lost by trying again.
+            found.append(Kill(worker.key, "not every front end could reach it within %g s" % options.start_timeout))
+        elif options.hard_memory and worker.seen.private > options.hard_memory:
+            text = "its private memory, %s, is above hard_memory = %s"
+            found.append(Kill(worker.key, text % (_size(worker.seen.private), _size(options.hard_memory))))
+    return found
+
+
+def _limit(worker: Worker, options: Options) -> float:
+    """When one that is to come up, or to be reached, is late."""
+    return worker.shown + SHOW_WAIT if worker.shown else worker.since + options.start_timeout
+
+
+def _relieved(workers: Workers) -> List[Retire]:
+    """Those whose successor has been reached by every front end."""
+    found = []
+    for heir in workers.values():
+        before = workers.get(heir.follows) if heir.follows and heir.state == READY else None
+        if before is not None and before.state in (LOADED, READY):
+            found.append(Retire(before.key, before.going))
+    return found
+
+
+def _surplus(workers: Workers, options: Options, now: float) -> List[Retire]:
+    """Those that have run nothing for so long that they are not needed, longest first; rather those that must go."""
+    if not options.elastic:
+        return []
+    staying = _staying(workers)
+    heirs = _succeeded(workers)
+    many = len(staying) - _kept(staying, options)
+    idle = [
+        worker
+        for worker in staying
+        if worker.state == READY
+        and not worker.seen.busy
+        and worker.seen.at == now  # what was seen before may not be so any more
+        and now - worker.seen.active >= options.idle_after
+        and worker.key not in heirs
+    ]
+    idle.sort(key=lambda worker: (not worker.going, worker.seen.active))
+    why = "it has run nothing for %g s (idle_after)" % options.idle_after
+    return [Retire(worker.key, worker.going or why) for worker in idle[: max(0, many)]]
+
+
+def _going(workers: Workers, options: Options, now: float) -> List[Going]:
+    found = []
+    for worker in workers.values():
+        if worker.state in (LOADED, READY) and not worker.going:
+            why = worn(worker, options, now)
+            if why:
+                found.append(Going(worker.key, why))
+    return found
+
+
+def _start(workers: Workers, troubles: Troubles, options: Options, wanted: int, room: int, now: float) -> List[Start]:
+    """Workers that are missing."""
+    staying = _staying(workers)
+    target = _target(staying, options)
+    if wanted and options.elastic:
+        # Twice as many at most: what waits now may be over before the first of them is there.
+        coming = sum(1 for worker in staying if worker.state in (GRANTING, STARTING, LOADED))
+        more = min(-(-wanted // options.threads) - coming, max(1, len(staying)))
+        target = max(target, min(options.most, len(staying) + more))
+    numbers = [number for number in _free(staying, options) if _not_before(staying, troubles, options, number) <= now]
+    missing = max(0, min(target - len(staying), room))
+    return [Start(number) for number in numbers[:missing]]
+
+
+def _replacements(workers: Workers, troubles: Troubles, options: Options, room: int, now: float) -> List[Start]:
+    """Successors of those that are to go: few at a time, as each needs memory and a processor beside the others."""
+    heirs = _succeeded(workers)
+    free = min(room, max(1, options.most // 4) - len(heirs))
+    waiting = [
+        worker
+        for worker in _staying(workers)
+        if worker.going and worker.key not in heirs and _trouble(troubles, worker.number).not_before <= now
+    ]
+    waiting.sort(key=lambda worker: worker.key)
+    return [Start(worker.number, worker.key) for worker in waiting[: max(0, free)]]
+
+
+def _staying(workers: Workers) -> List[Worker]:
+    """Those that count: not asked to go, and no successor of one that still counts."""
+    succeeded = _succeeded(workers)
+    return [worker for worker in workers.values() if worker.state != RETIRING and worker.follows not in succeeded]
+
+
+def _succeeded(workers: Workers) -> FrozenSet[int]:
+    """Keys of those that are to go and whose successor is on its way."""
+    return frozenset(
+        heir.follows
+        for heir in workers.values()
+        if heir.follows in workers and heir.state != RETIRING and workers[heir.follows].state != RETIRING
+    )
+
+
+def _kept(staying: Sequence[Worker], options: Options) -> int:
+    """How many are not too many."""
+    busy = sum(worker.seen.busy for worker in staying)
+    return max(options.least, min(options.most, math.ceil(busy / options.threads) + options.spare))
+
+
+def _target(staying: Sequence[Worker], options: Options) -> int:
+    """How many there should be, whatever waits."""
+    return _kept(staying, options) if options.spare else options.least
+
+
+def _free(staying: Sequence[Worker], options: Options) -> List[int]:
+    taken = {worker.number for worker in staying}
+    return [number for number in range(options.most) if number not in taken]
+
+
+def _not_before(staying: Sequence[Worker], troubles: Troubles, options: Options, number: int) -> float:
+    """When this number may have a worker. If none of an elastic group works, its numbers are not tried in turn."""
+    own = _trouble(troubles, number).not_before
+    if len(staying) < options.least or any(worker.loaded for worker in staying):
+        return own
+    return max([own] + [trouble.not_before for trouble in troubles.values()])
+
+
+def _trouble(troubles: Troubles, number: int) -> Trouble:
+    return troubles.get(number, Trouble())
+
+
+def _size(size: int) -> str:
+    return "%.1f MB" % (size / 1048576.0)

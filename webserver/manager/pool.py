@@ -1,6 +1,7 @@
 """The group's workers as processes: fork, orders, reports, reaping. policy.py decides, this does.
 
-Owns each worker's socket. A worker inherits from here: its page, its log pipe as descriptor 2, its end of the socket.
+Owns each worker's socket, and a mapping of its page. A worker inherits from here: its page, its log pipe as descriptor
+2, its end of the socket.
 """
 
 import array
@@ -10,13 +11,17 @@ import socket
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from webserver.manager import policy
+from webserver.manager.causes import cause_of
 from webserver.manager.host import (
     EXIT_GAVE_UP,
     EXIT_LOAD,
     EXIT_ORPHAN,
     EXIT_SYSTEM,
+    FAILED,
     REPORT_SIZE,
     STACK_SIGNAL,
+    WARNING,
+    WORN,
     FrontEnd,
     Host,
     order_frontends,
@@ -26,7 +31,10 @@ from webserver.manager.host import (
     order_stuck,
     read_report,
 )
-from webserver.manager.policy import Place
+from webserver.manager.mapping import Mapping
+from webserver.manager.policy import Options, Trouble, Worker
+from webserver.manager.usage import Scale
+from webserver.wire.page import page_size
 
 Tell = Callable[[Dict[str, Any]], None]
 EXITS = {
@@ -35,61 +43,99 @@ EXITS = {
     EXIT_ORPHAN: "it took its manager for dead",
     EXIT_GAVE_UP: "it could do no more",
 }
-
-
-START = "its application did not load within %g s, which is its start_timeout"
+NEVER = float("inf")
 
 
 class Pool:
-    """Places 0 to processes - 1 and the workers in them."""
+    """The workers that there are, and what has been decided about them."""
 
     def __init__(self, host: Host, record: Dict[str, Any], tell: Tell, inherited: Callable[[], List[int]]) -> None:
         self._host = host
         self._group: str = record["group"]
         self._generation: int = record["generation"]
         self._threads: int = record["threads"]
-        self._start_timeout: float = record["start_timeout"]
         self._tell = tell
         self._inherited = inherited
         self._frontends = [FrontEnd(**frontend) for frontend in record["frontends"]]
-        self._places: Dict[int, Place] = {number: Place(number) for number in range(record["processes"])}
-        self._sockets: Dict[int, socket.socket] = {}
-        self._told: Dict[int, str] = {}
+        self._options = options_of(record)
+        # Where another generation serves, one worker is tried before this one takes over.
+        self._prove: bool = record.get("prove", False)
+        self._scale = Scale(self._options, record.get("family", False), lambda text: host.log(WARNING, text))
+        self._looked = 0.0
+        self._workers: Dict[int, Worker] = {}
+        self._troubles: Dict[int, Trouble] = {}
+        self._keys = 0
+        self._pages: Dict[int, Mapping] = {}  # by key
+        self._sockets: Dict[int, socket.socket] = {}  # by pid
+        self._told: Dict[int, str] = {}  # by pid
         self.draining = False
 
     @property
     def empty(self) -> bool:
         """No worker is left."""
-        return not any(place.pid for place in self._places.values())
+        return not any(worker.pid for worker in self._workers.values())
 
     def sockets(self) -> List[socket.socket]:
         return list(self._sockets.values())
 
-    def next_time(self) -> float:
+    def next_time(self, now: float) -> float:
         """When `tick` has something to do next; infinite if nothing waits for time to pass."""
-        at = policy.next_time(list(self._places.values()), self._start_timeout)
-        return float("inf") if at is None else at
+        look = policy.next_look(self._workers, self._options, self._looked)
+        at = None if self.draining else policy.next_time(self._workers, self._troubles, self._wanted_options(), now)
+        return min(NEVER if look is None else look, NEVER if at is None else at)
 
     def tick(self, now: float) -> None:
-        """Ask for workers that are due; end those that do not come up, once they have shown where they are."""
-        places = list(self._places.values())
-        for place in policy.due(places, now):
-            self._places[place.number] = policy.change(place, policy.GRANTING, now)
-            self._tell({"op": "grant", "number": place.number, "slots": self._threads})
-        for place in policy.overdue(places, self._start_timeout, now):
-            self._told[place.pid] = START % self._start_timeout
-            if place.shown:
-                os.kill(place.pid, signal.SIGKILL)
-            else:
-                self._places[place.number] = place._replace(shown=now)
-                os.kill(place.pid, STACK_SIGNAL)
+        """Look at the workers if that is due, and do what there is to be done."""
+        look = policy.next_look(self._workers, self._options, self._looked)
+        if look is not None and look <= now:
+            self._look(now)
+        self._decide(0, now)
 
-    def granted(self, number: int, worker: int, page: int, log: int, now: float) -> None:
+    def wanted(self, queued: int, now: float) -> None:
+        """So many requests wait in a front end, and no slot is free."""
+        self._decide(queued, now)
+
+    def _wanted_options(self) -> Options:
+        options = self._options
+        return options._replace(least=max(1, options.least)) if self._prove else options
+
+    def _look(self, now: float) -> None:
+        self._looked = now
+        for key, worker in self._workers.items():
+            if worker.loaded:
+                page = self._pages.get(key)
+                seen = self._scale.look(worker.pid, page.memory if page else None, worker.seen, now)
+                self._workers[key] = worker._replace(seen=seen)
+
+    def _decide(self, queued: int, now: float) -> None:
+        decision = policy.decide(self._workers, self._troubles, self._wanted_options(), queued, now)
+        for end in decision.kill:
+            self._kill(self._workers[end.key], end.why)
+        for late in decision.show:
+            worker = self._workers[late.key] = self._workers[late.key]._replace(shown=now)
+            self._told[worker.pid] = late.why
+            os.kill(worker.pid, STACK_SIGNAL)
+        if self.draining:
+            return
+        for mark in decision.going:
+            worker = self._workers[mark.key] = self._workers[mark.key]._replace(going=mark.why)
+            self._tell({"op": "going", "worker": worker.worker, "cause": mark.why})
+        for one in decision.retire:
+            self._retire(self._workers[one.key], one.why, now)
+        for start in decision.start:
+            self._keys += 1
+            self._workers[self._keys] = Worker(self._keys, start.number, since=now, follows=start.follows)
+            self._tell({"op": "grant", "number": start.number, "slots": self._threads})
+
+    def granted(self, number: int, incarnation: int, page: int, log: int, now: float) -> None:
         """Fork the worker. page and log are closed here."""
         try:
-            place = self._places.get(number)
-            if place is None or place.state != policy.GRANTING:
-                self._tell({"op": "gone", **_who(number, worker, 0), **_why("it was no longer wanted", 0, 0, False)})
+            worker = next(
+                (one for one in self._workers.values() if one.state == policy.GRANTING and one.number == number), None
+            )
+            if worker is None:
+                cause = _why("it was no longer wanted", 0, 0, False)
+                self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
                 return
             manager = os.getpid()
             ends: Tuple[socket.socket, ...] = ()
@@ -99,21 +145,30 @@ class Pool:
             except OSError as error:
                 for end in ends:
                     end.close()
-                cause = "it could not be forked: %s" % error.strerror
-                self._places[number] = policy.ended(place, False, now)
-                self._tell({"op": "gone", **_who(number, worker, 0), **_why(cause, -1, 0, False)})
+                self._forget(worker, False, now)
+                cause = _why("it could not be forked: %s" % error.strerror, -1, 0, False)
+                self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
                 return
             ours, theirs = ends
             if pid == 0:
-                self._run(number, worker, page, log, theirs, ours, manager)
+                self._run(number, incarnation, page, log, theirs, ours, manager)
             theirs.close()
             ours.setblocking(False)
             self._sockets[pid] = ours
-            self._places[number] = policy.change(place, policy.STARTING, now, worker=worker, pid=pid)
-            self._tell({"op": "up", **_who(number, worker, pid)})
+            worker = policy.change(worker, policy.STARTING, now)._replace(worker=incarnation, pid=pid)
+            self._workers[worker.key] = worker
+            self._map(worker.key, page)
+            self._tell({"op": "up", **_who(number, incarnation, pid)})
         finally:
             os.close(page)
             os.close(log)
+
+    def _map(self, key: int, page: int) -> None:
+        try:
+            self._pages[key] = Mapping(page, page_size(self._threads))
+        except OSError as error:
+            # It works all the same, and counts as one that never runs anything.
+            self._host.log(WARNING, "a worker's page could not be mapped: %s" % error.strerror)
 
     def _run(
         self, number: int, worker: int, page: int, log: int, control: socket.socket, ours: socket.socket, manager: int
@@ -133,7 +188,10 @@ class Pool:
                 os.close(fd)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             title = "webserver: worker %s %d" % (self._group, number)
-            code = self._host.worker(page, control.fileno(), manager, self._generation, worker, title, self._frontends)
+            code = self._host.worker(
+                page, control.fileno(), manager, self._generation, worker, title, self._frontends,
+                policy.request_limit(self._options, worker),
+            )  # fmt: skip
         finally:
             # Not sys.exit: nothing of the manager's may run here, such as its handlers for the end of the interpreter.
             os._exit(code)
@@ -153,14 +211,31 @@ class Pool:
                 del self._sockets[pid]
                 sock.close()
                 return
-            place = self._place(pid)
-            ready, text = read_report(data)
-            if not ready:
-                self._told[pid] = text
-            elif place is not None and place.state == policy.STARTING:
-                self._told.pop(pid, None)  # it was about to be late
-                self._places[place.number] = policy.change(place, policy.READY, now)
-                self._tell({"op": "ready", "number": place.number, "worker": place.worker})
+            self._reported(pid, data, now)
+
+    def _reported(self, pid: int, data: bytes, now: float) -> None:
+        kind, text = read_report(data)
+        worker = self._by_pid(pid)
+        if kind == FAILED:
+            self._told[pid] = text
+        elif worker is None:
+            return
+        elif kind == WORN:
+            limit = policy.request_limit(self._options, worker.worker)
+            seen = worker.seen._replace(requests=max(worker.seen.requests, limit))
+            self._workers[worker.key] = worker._replace(seen=seen)
+        elif worker.state == policy.STARTING:
+            self._told.pop(pid, None)  # it was about to be late
+            worker = policy.change(worker, policy.LOADED, now)._replace(shown=0.0)
+            self._workers[worker.key] = worker._replace(loaded=now, seen=worker.seen._replace(active=now))
+            self._tell({"op": "ready", "number": worker.number, "worker": worker.worker})
+
+    def serving(self, incarnation: int, now: float) -> None:
+        """Every front end has reached this worker."""
+        for worker in self._by_incarnation(incarnation):
+            if worker.state == policy.LOADED:
+                self._workers[worker.key] = policy.change(worker, policy.READY, now)
+                self._prove = False
 
     def reap(self, now: float) -> None:
         """Collect every child that has ended. Children of preloaded code are collected too, and forgotten."""
@@ -178,20 +253,26 @@ class Pool:
                 sock = self._sockets.pop(pid, None)
                 if sock is not None:
                     sock.close()
-            place = self._place(pid)
-            if place is not None:
-                self._ended(place, status, now)
+            worker = self._by_pid(pid)
+            if worker is not None:
+                self._ended(worker, status, now)
 
-    def _ended(self, place: Place, status: int, now: float) -> None:
-        cause, code, number = policy.cause_of(status, place.state, self._told.pop(place.pid, ""), EXITS)
-        loaded = place.state in (policy.READY, policy.RETIRING)
+    def _ended(self, worker: Worker, status: int, now: float) -> None:
+        asked = worker.state == policy.RETIRING or self.draining
+        cause, code, number = cause_of(status, asked, self._told.pop(worker.pid, ""), EXITS)
+        loaded = bool(worker.loaded)
+        who = _who(worker.number, worker.worker, worker.pid)
+        self._tell({"op": "gone", **who, **_why(cause, code, number, loaded)})
         # Also one that was not asked by us: by SIGTERM, or by its application.
-        orderly = loaded and code == 0
-        self._tell({"op": "gone", **_who(place.number, place.worker, place.pid), **_why(cause, code, number, loaded)})
-        if self.draining:
-            self._places[place.number] = policy.change(place, policy.CLOSED, now, pid=0)
-        else:
-            self._places[place.number] = policy.ended(place, orderly, now)
+        self._forget(worker, loaded and code == 0, now)
+
+    def _forget(self, worker: Worker, orderly: bool, now: float) -> None:
+        trouble = self._troubles.get(worker.number, Trouble())
+        self._troubles[worker.number] = policy.after_end(trouble, worker, orderly, now)
+        del self._workers[worker.key]
+        page = self._pages.pop(worker.key, None)
+        if page is not None:
+            page.close()
 
     def frontends(self, frontends: Sequence[Dict[str, Any]]) -> None:
         """The front ends are now these."""
@@ -200,52 +281,51 @@ class Pool:
         for pid in list(self._sockets):
             self._order(pid, packet)
 
-    def retire(self, worker: int, now: float) -> None:
+    def retire(self, incarnation: int, now: float) -> None:
         """Ask one worker for its orderly end."""
-        for place in list(self._places.values()):
-            if place.worker == worker and place.pid:
-                self._retire(place, now)
+        for worker in self._by_incarnation(incarnation):
+            self._retire(worker, "it was asked to", now)
 
-    def leave(self, worker: int, cause: str, after: float, now: float) -> None:
+    def leave(self, incarnation: int, cause: str, after: float, now: float) -> None:
         """A request in this worker does not end: show where it is, end it if that can be, and let it take no more."""
-        for place in list(self._places.values()):
-            if place.worker == worker and place.pid:
-                self._told[place.pid] = cause
-                self._order(place.pid, order_stuck(after))
-                self._retire(place, now)
+        for worker in self._by_incarnation(incarnation):
+            self._told[worker.pid] = cause
+            self._order(worker.pid, order_stuck(after))
+            self._retire(worker, cause, now)
 
-    def slow(self, worker: int, after: float) -> None:
+    def slow(self, incarnation: int, after: float) -> None:
         """Have a worker show the requests that have run for so long."""
-        for place in self._places.values():
-            if place.worker == worker and place.pid:
-                self._order(place.pid, order_slow(after))
+        for worker in self._by_incarnation(incarnation):
+            self._order(worker.pid, order_slow(after))
 
-    def stack(self, worker: int, fd: int) -> None:
+    def stack(self, incarnation: int, fd: int) -> None:
         """Have a worker write all its stacks to fd, which stays the caller's."""
-        for place in self._places.values():
-            if place.worker == worker and place.pid:
-                self._order(place.pid, order_stack(), fd)
+        for worker in self._by_incarnation(incarnation):
+            self._order(worker.pid, order_stack(), fd)
 
-    def kill(self, worker: int, cause: str) -> None:
+    def kill(self, incarnation: int, cause: str) -> None:
         """End this worker at once."""
-        for place in self._places.values():
-            if place.worker == worker and place.pid:
-                self._told[place.pid] = cause
-                os.kill(place.pid, signal.SIGKILL)
+        for worker in self._by_incarnation(incarnation):
+            self._kill(worker, cause)
+
+    def _kill(self, worker: Worker, cause: str) -> None:
+        self._told[worker.pid] = cause
+        os.kill(worker.pid, signal.SIGKILL)
 
     def drain(self, now: float) -> None:
         """Ask all for their orderly end; nobody follows."""
         self.draining = True
-        for place in list(self._places.values()):
-            if place.pid:
-                self._retire(place, now)
-            elif place.state != policy.CLOSED:
-                self._places[place.number] = policy.change(place, policy.CLOSED, now)
+        for worker in list(self._workers.values()):
+            if worker.pid:
+                self._retire(worker, "its generation ends", now)
+            else:
+                del self._workers[worker.key]
 
-    def _retire(self, place: Place, now: float) -> None:
-        if place.state in (policy.READY, policy.STARTING):
-            self._places[place.number] = policy.change(place, policy.RETIRING, now)
-            self._order(place.pid, order_retire())
+    def _retire(self, worker: Worker, why: str, now: float) -> None:
+        if worker.state in (policy.STARTING, policy.LOADED, policy.READY):
+            self._workers[worker.key] = policy.change(worker, policy.RETIRING, now)._replace(going=why)
+            self._order(worker.pid, order_retire())
+            self._tell({"op": "retiring", "worker": worker.worker, "cause": why})
 
     def _order(self, pid: int, packet: bytes, fd: int = -1) -> None:
         sock = self._sockets.get(pid)
@@ -261,11 +341,22 @@ class Pool:
         except OSError:
             pass  # dead; it will be reaped
 
-    def _place(self, pid: int) -> "Place | None":
-        for place in self._places.values():
-            if place.pid == pid:
-                return place
-        return None
+    def _by_pid(self, pid: int) -> "Worker | None":
+        return next((worker for worker in self._workers.values() if worker.pid == pid), None)
+
+    def _by_incarnation(self, incarnation: int) -> List[Worker]:
+        return [worker for worker in self._workers.values() if worker.worker == incarnation and worker.pid]
+
+
+def options_of(record: Dict[str, Any]) -> Options:
+    """The group's, from the manager's record. Without "pool" the number of workers is fixed, and none is recycled."""
+    return Options(
+        record["processes"],
+        record["processes"],
+        record["threads"],
+        start_timeout=record["start_timeout"],
+        cores=len(os.sched_getaffinity(0)),
+    )._replace(**record.get("pool", {}))
 
 
 def _who(number: int, worker: int, pid: int) -> Dict[str, Any]:

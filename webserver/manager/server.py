@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Dict, List
 
-from webserver.manager import left
+from webserver.manager import left, watch
 from webserver.manager.host import ERROR, WARNING, Host, HostError
 from webserver.manager.plugins import NoPlugin, choose
 from webserver.manager.pool import Pool
@@ -54,6 +54,8 @@ class Manager:
         host.title("webserver: manager %s" % record["group"], "manager")
         if not host.tie(os.getppid()):
             return 1
+        # Before anything is loaded: what changes while it is loaded has changed.
+        self._watch = watch.of(record, lambda file: self._control.send({"op": "outdated", "file": file}))
         settings = [(name, value) for name, value in record["settings"]]
         try:
             plugin = choose(record["plugin"], record["language"])
@@ -85,7 +87,8 @@ class Manager:
 
     def _own_descriptors(self) -> List[int]:
         """What a worker must not keep."""
-        return [self._control.fileno(), self._wake_read, self._wake_write]
+        watched = [self._watch.reader] if self._watch.reader >= 0 else []
+        return [self._control.fileno(), self._wake_read, self._wake_write, *watched]
 
     def _loop(self) -> int:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -102,7 +105,9 @@ class Manager:
             sockets = {sock.fileno(): sock for sock in pool.sockets()}
             for fd in sockets:
                 poll.register(fd, select.POLLIN)
-            wait = max(0.0, min(beat, pool.next_time()) - now)
+            if self._watch.reader >= 0:
+                poll.register(self._watch.reader, select.POLLIN)
+            wait = max(0.0, min(beat, pool.next_time(now), self._watch.next_time()) - now)
             events = poll.poll(wait * 1000 + 1 if wait else 0)
             now = time.monotonic()
             for fd, _ in events:
@@ -111,11 +116,17 @@ class Manager:
                 elif fd == self._wake_read:
                     if signal.SIGTERM in self._signals() and not pool.draining:
                         pool.drain(now)
+                elif fd == self._watch.reader:
+                    self._watch.hear()
                 elif not self._obey(now):
                     # End of file: the supervisor is dead, and so are we. Workers see our end in turn.
                     return 1
             pool.reap(now)
             pool.tick(now)
+            try:
+                self._watch.tick(now)
+            except ControlError:
+                pass  # the supervisor is gone, or does not read
             if now >= beat:
                 beat = now + BEAT_SECONDS
                 try:
@@ -150,6 +161,10 @@ class Manager:
             self._pool.granted(message["number"], message["worker"], fds.pop("page"), fds.pop("log"), now)
         elif op == "frontends":
             self._pool.frontends(message["frontends"])
+        elif op == "wanted":
+            self._pool.wanted(message["queued"], now)
+        elif op == "serving":
+            self._pool.serving(message["worker"], now)
         elif op == "retire":
             self._pool.retire(message["worker"], now)
         elif op == "leave":

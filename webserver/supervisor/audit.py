@@ -15,10 +15,10 @@ from typing import Any
 from webserver.config import Group
 from webserver.config.languages import PACKAGE
 from webserver.config.limits import TEMPORARY
-from webserver.supervisor.generation import Parts
 from webserver.supervisor.group import GroupRole
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.nursery import CONTROL_NUMBER, Ending
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.process import NOWHERE, Child, ProcessRecord
 from webserver.supervisor.records import RESOURCES, manager_process
 from webserver.supervisor.rights import LOCKED, mask

@@ -1,5 +1,7 @@
 """The control socket: webserverctl's requests, one JSON line each, and their answers.
 
+An answer is one JSON line too. Before it, if the request has "progress": true, come lines {"progress": text}.
+
 Who may ask is decided by SO_PEERCRED: root and the user that the server runs as; nobody else gets an answer but a
 refusal. What is asked is done elsewhere (`Handler`); long operations answer when they are done.
 """
@@ -24,38 +26,59 @@ BACKLOG = 16
 STARVED_WAIT = 0.1  # seconds until there may be a descriptor for the next client
 
 Answer = Callable[[dict[str, Any]], None]
-Handler = Callable[[dict[str, Any], Answer], None]
+Tell = Callable[[str], None]  # a line of progress, before the answer
+Handler = Callable[[dict[str, Any], Answer, Tell], None]
 
 
 class Commands:
     """Owns the listening socket and its clients."""
 
-    def __init__(self, loop: Loop, journal: Journal, path: str, handler: Handler) -> None:
-        """Raises OSError. The caller holds the run directory's lock, so a name that is there is stale."""
+    def __init__(self, loop: Loop, journal: Journal, path: str, handler: Handler, named: bool = True) -> None:
+        """Raises OSError. The caller holds the run directory's lock, so a name that is there is stale.
+
+        Without `named` there is no socket yet: the name is that of the program before, until `take_name`.
+        """
         self._loop = loop
         self._journal = journal
         self._handler = handler
         self._clients: set[Client] = set()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._path = path
+        self._listener: socket.socket | None = None
+        if named:
+            self.take_name()
+
+    def take_name(self) -> None:
+        """Listen, and be who is found by the name. Raises OSError."""
+        self.leave_name()
+        temporary = f"{self._path}.{os.getpid()}"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             try:
-                os.unlink(path)
+                os.unlink(temporary)
             except FileNotFoundError:
                 pass
             before = os.umask(0o177)
             try:
-                self._listener.bind(path)
+                listener.bind(temporary)
             finally:
                 os.umask(before)
-            self._listener.listen(BACKLOG)
+            listener.listen(BACKLOG)
+            os.rename(temporary, self._path)  # so that the name is never without a listener
         except BaseException:
-            self._listener.close()
+            listener.close()
             raise
-        loop.watch(self._listener.fileno(), self._accept)
+        self._listener = listener
+        self._loop.watch(listener.fileno(), self._accept)
+
+    def leave_name(self) -> None:
+        """The name is somebody else's: who comes by it will not come here."""
+        if self._listener is not None:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
 
     def close(self) -> None:
-        self._loop.unwatch(self._listener.fileno())
-        self._listener.close()
+        self.leave_name()
         for client in list(self._clients):
             client.close()
 
@@ -65,6 +88,7 @@ class Commands:
             client.write_out()
 
     def _accept(self, readable: bool, writable: bool) -> None:
+        assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
         except OSError as error:
@@ -80,7 +104,7 @@ class Commands:
         self._clients.add(Client(self._loop, sock, self._request, self._clients.discard))
 
     def _listen_again(self) -> None:
-        if self._listener.fileno() >= 0:
+        if self._listener is not None:
             self._loop.watch(self._listener.fileno(), self._accept)
 
     def _request(self, client: Client, line: bytes) -> None:
@@ -96,7 +120,11 @@ class Commands:
         if not isinstance(message, dict) or not isinstance(message.get("op"), str):
             client.answer({"ok": False, "errors": ["not a request"]})
             return
-        self._handler(message, client.answer)
+        self._handler(message, client.answer, client.tell if message.get("progress") is True else _silent)
+
+
+def _silent(text: str) -> None:
+    """Nobody wants to know how far it is."""
 
 
 class Client:
@@ -125,7 +153,13 @@ class Client:
     def answer(self, message: dict[str, Any]) -> None:
         if self._open:
             self._answered = True
-            self._output = json.dumps(message).encode("ascii") + b"\n"
+            self._output += json.dumps(message).encode("ascii") + b"\n"
+            self.write_out()
+
+    def tell(self, text: str) -> None:
+        """A line of progress; one that its reader has no room for is left out."""
+        if self._open and not self._answered and len(self._output) < LINE_LIMIT:
+            self._output += json.dumps({"progress": text}).encode("ascii") + b"\n"
             self.write_out()
 
     def write_out(self) -> None:
@@ -139,6 +173,7 @@ class Client:
             return
         except OSError:
             pass
+        self._loop.watch(self._sock.fileno(), self._turn)
         if self._asked and self._answered:
             self.close()
 

@@ -24,13 +24,16 @@ class Deadlines:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        config = generation.config
-        grace = generation.parts.frontends.config.server.tunnel_grace
-        self._limits = Limits(config.request_timeout, config.slow_request, grace)
+        self._limits = self._in_force()
         self._timer: Timer | None = None
 
-    def look(self, leaving: float | None) -> None:
-        """Look at every worker. `leaving`: when all of them were asked to end, if they were."""
+    def _in_force(self) -> Limits:
+        config, server = self._generation.config, self._generation.parts.frontends.config.server
+        return Limits(config.request_timeout, config.slow_request, server.tunnel_grace)
+
+    def look(self, leaving: float | None, deadline: float | None) -> None:
+        """Look at every worker. `leaving`: when all of them were asked to end, if they were; `deadline`: until when."""
+        self._limits = self._in_force()  # a reload may have changed them
         loop, workers = self._generation.parts.loop, self._generation.workers
         now = loop.now()
         if self._timer is not None:
@@ -38,12 +41,14 @@ class Deadlines:
             self._timer = None
         again = now + look_every(self._limits) if workers else math.inf
         for worker in workers.values():
-            again = min(again, self._look_at(worker, leaving, now))
+            again = min(again, self._look_at(worker, leaving, deadline, now))
         if again < now + WATCH_EVERY:
             self._timer = loop.after(again - now, self._generation.watch)
 
-    def _look_at(self, worker: Worker, leaving: float | None, now: float) -> float:
-        course, why = worker.look(self._limits, leaving, now)
+    def _look_at(self, worker: Worker, leaving: float | None, deadline: float | None, now: float) -> float:
+        if worker.asked is not None:
+            deadline = min(deadline or math.inf, worker.asked + self._generation.config.drain_timeout)
+        course, why = worker.look(self._limits, leaving, deadline, now)
         worker.told = course.told
         limit = self._limits.request
         if course.step is Step.SLOW:

@@ -33,6 +33,9 @@ from webserver.supervisor.records import frontend_process, frontend_record, publ
 from webserver.supervisor.states import State
 from webserver.wire.control import FD_LIMIT, close_all
 
+INCARNATIONS = 1000  # of the program before, for what may still be started of it
+LAST_INCARNATION = 1 << 24  # wire.h
+
 
 @dataclass(eq=False)
 class FrontEnd(Child):
@@ -66,6 +69,7 @@ class FrontEnds:
         self._null = null
         self._incarnation = 0
         self._ending = False
+        self._holds = False  # nobody accepts yet
         self._drained: Callable[[], None] = lambda: None
         self._config_number = 0
         self._config_waiting: list[tuple[int, Callable[[], None]]] = []
@@ -74,6 +78,28 @@ class FrontEnds:
         self.all = [FrontEnd("frontend", str(ordinal), ordinal=ordinal) for ordinal in range(config.server.frontends)]
         self.groups: GroupsSide
         self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def incarnation(self) -> int:
+        """The newest."""
+        return self._incarnation
+
+    def hold(self, incarnation: int) -> None:
+        """Another server program serves until `open`: nobody accepts. Incarnations go on from that one's."""
+        self._holds = True
+        self._incarnation = (incarnation + INCARNATIONS) % LAST_INCARNATION
+
+    def open(self) -> None:
+        """Accept from now on."""
+        self._holds = False
+        self._share_out()
+
+    @property
+    def connections(self) -> int:
+        """That clients have, as far as the front ends have said."""
+        engines = [one.stats.get("engine") for one in self.alive()]
+        counts = [engine.get("connections", 0) for engine in engines if isinstance(engine, dict)]
+        return sum(count for count in counts if isinstance(count, int))
 
     def alive(self) -> list[FrontEnd]:
         """Those that can be spoken to and count for groups: started and not told to go."""
@@ -162,7 +188,7 @@ class FrontEnds:
             frontend.incarnation,
             self._with_guests(),
             [one.to_record() for one in sockets[: FD_LIMIT - 1]],
-            self._listeners.accepted_by(frontend.ordinal, self._accepting()),
+            [] if self._holds else self._listeners.accepted_by(frontend.ordinal, self._accepting()),
             self.groups.records(),
         )
         fds = {one.fd_name: one.sock.fileno() for one in sockets[: FD_LIMIT - 1]}
@@ -195,7 +221,7 @@ class FrontEnds:
             return
         accepting = self._accepting()
         for frontend in self.alive():
-            ids = self._listeners.accepted_by(frontend.ordinal, accepting)
+            ids = [] if self._holds else self._listeners.accepted_by(frontend.ordinal, accepting)
             self._nursery.send(frontend, {"op": "accept", "listeners": ids})
 
     def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:

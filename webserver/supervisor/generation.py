@@ -7,55 +7,26 @@ Decides nothing about when generations come and go; its owner (group.py) is told
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from webserver.config import Group
-from webserver.supervisor.cgroups import Cgroups
+from webserver.config.units import seconds_text
+from webserver.supervisor.crew import Crew
 from webserver.supervisor.deadlines import Deadlines
-from webserver.supervisor.frontends import FrontEnd, FrontEnds
+from webserver.supervisor.frontends import FrontEnd
 from webserver.supervisor.identity import Identity
-from webserver.supervisor.journal import Journal
 from webserver.supervisor.loaded import NOTHING_YET, Loaded
-from webserver.supervisor.logs import Logs
-from webserver.supervisor.loop import Loop
-from webserver.supervisor.nursery import Ending, Nursery
-from webserver.supervisor.pages import SharedPage
-from webserver.supervisor.policy import SHOW_SIGNAL, SHOW_WAIT, START_MARGIN, Allowance, Event
+from webserver.supervisor.nursery import Ending
+from webserver.supervisor.parts import Owner, Parts
+from webserver.supervisor.policy import SHOW_SIGNAL, SHOW_WAIT, START_MARGIN, WANTED_EVERY, Event
 from webserver.supervisor.process import NOWHERE, Child, Room
 from webserver.supervisor.records import generation_record, manager_process, manager_record
-from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import Stage, State, next_stage
 from webserver.supervisor.workers import Worker
 
 ORPHAN_WAIT = 1.0  # seconds for a dead manager's workers to follow it; their death signal does it
-GRANT_RATE = 20.0  # workers in a second that a group may start for long
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What every generation works with."""
-
-    loop: Loop
-    nursery: Nursery
-    journal: Journal
-    logs: Logs
-    frontends: FrontEnds
-    run: RunDirectory
-    frontend_identity: Identity
-    null: int
-    open_files: tuple[int, int]  # limits of groups
-    cgroups: Cgroups
-    next_worker: Callable[[], int]
-
-
-class Owner(Protocol):
-    def generation_serves(self, generation: Generation) -> None: ...
-    def generation_failed(self, generation: Generation, message: str) -> None: ...
-    def generation_ended(self, generation: Generation, ending: Ending | None) -> None: ...
-    def generation_closed(self, generation: Generation) -> None: ...
-    def worker_died(self, worker: Worker, cause: str) -> None: ...
+WAITING = 1 << 20  # requests of which a manager is told at most
 
 
 @dataclass(eq=False)
@@ -66,30 +37,36 @@ class Generation:
     identity: Identity
     group_id: int
     number: int
+    prove: bool = False  # it is to replace another one: on demand or not, a worker shows first that it can
     stage: Stage = Stage.BINDING
     directory: str = ""
     room: Room = NOWHERE
     paths: dict[int, str] = field(default_factory=dict)  # by front-end ordinal
     serving: set[int] = field(default_factory=set)  # ordinals
-    workers: dict[int, Worker] = field(default_factory=dict)  # by incarnation
     failure: str = ""  # what was said last about why it does not start
     loaded: Loaded = NOTHING_YET
     asked_to_leave: bool = False
 
     def __post_init__(self) -> None:
         self.manager = Child("manager", self.config.name)
-        self.requests = 0  # finished by workers that are gone
+        self.crew = Crew(self.parts, self.config, self.number, self.manager)
+        self._wanted = 0.0  # when the manager was last told that requests wait
         self._spoke = False  # the manager has sent anything
         self.hung_again = 0.0  # not to be replaced for a hung manager before this time
         self._leaving: float | None = None  # when its workers were asked to end
+        self._deadline: float | None = None  # when those that have not ended by then are killed
+        self.outdated = ""  # a file that it is made of and that has changed
         self._undrained: set[int] = set()
-        self._log_pipes: dict[int, int] = {}  # by worker incarnation
         self._deadlines = Deadlines(self)
-        self._allowance = Allowance.full(2.0 * self.config.processes + 20, GRANT_RATE, self.parts.loop.now())
 
     @property
     def label(self) -> str:
         return f"group {self.config.name} generation {self.number}"
+
+    @property
+    def workers(self) -> dict[int, Worker]:
+        """By incarnation."""
+        return self.crew.workers
 
     @property
     def live(self) -> bool:
@@ -105,16 +82,17 @@ class Generation:
     def record(self) -> dict[str, Any]:
         return generation_record(self.config, self.group_id, self.number, self.directory, self.identity)
 
-    def announce(self, frontend: FrontEnd) -> None:
-        """Tell a new front end, whose record has this generation in it, of its workers."""
-        for worker in self.workers.values():
-            self._announce(worker, [frontend])
-
     def drain(self, last: bool = False) -> None:
         """Let front ends finish what is here, then the workers. `last`: and what waits, as no generation follows."""
+        if last:
+            self.crew.release()
+        else:
+            self.crew.refuse()
         if self.stage in (Stage.SERVING, Stage.PROBING):
             self.stage = next_stage(self.stage, Stage.DRAINING)
             self._undrained = {one.ordinal for one in self.parts.frontends.alive()}
+            self._deadline = self.parts.loop.now() + self.config.drain_timeout
+            self.parts.loop.after(self.config.drain_timeout, self._drained_too_long)
             self.parts.frontends.send_all({"op": "drain-generation", **self._named(), "last": last})
             self._check_drained()
         elif self.live and self.stage is not Stage.DRAINING:
@@ -128,6 +106,7 @@ class Generation:
             self.stage = next_stage(self.stage, Stage.LEAVING)
             self.asked_to_leave = True
             self._leaving = self.parts.loop.now()
+            self._deadline = self._deadline or self._leaving + self.config.drain_timeout
             if self.manager.state in (State.STARTING, State.RUNNING):
                 self.parts.nursery.door.change(self.manager, State.DRAINING, "asked to")
                 self.parts.nursery.send(self.manager, {"op": "drain"})
@@ -141,7 +120,8 @@ class Generation:
 
     def watch(self) -> None:
         """Look at the workers' pages for requests that do not end, and for workers that do not."""
-        self._deadlines.look(self._leaving)
+        self._deadlines.look(self._leaving, self._deadline)
+        self.owner.generation_moved(self)
 
     # What front ends say
 
@@ -161,9 +141,18 @@ class Generation:
         elif self.live:
             self._tell_frontends()
 
-    def served(self, frontend: FrontEnd) -> None:
+    def served(self, frontend: FrontEnd, incarnation: int) -> None:
         self.serving.add(frontend.ordinal)
+        self.crew.served(frontend, incarnation)
         self.check_serving()
+        self.owner.generation_moved(self)
+
+    def wanted(self, queued: int) -> None:
+        """So many requests wait in a front end. Said again for as long as they do, so that one may be passed over."""
+        now = self.parts.loop.now()
+        if self.manager.state is State.RUNNING and now - self._wanted >= WANTED_EVERY:
+            self._wanted = now
+            self.parts.nursery.send(self.manager, {"op": "wanted", "queued": min(max(1, queued), WAITING)})
 
     def drained(self, frontend: FrontEnd) -> None:
         self._undrained.discard(frontend.ordinal)
@@ -185,9 +174,11 @@ class Generation:
         if self.stage is Stage.BINDING:
             self._check_bound()
         elif self.live:
+            self.crew.frontend_gone(frontend)
             self._tell_frontends()
             self.check_serving()
             self._check_drained()
+            self.owner.generation_moved(self)
 
     # What the manager says
 
@@ -195,73 +186,37 @@ class Generation:
         self._spoke = True
         op = message["op"]
         if op == "grant":
-            self._grant(int(message["number"]), int(message["slots"]))
+            self.crew.grant(int(message["number"]), int(message["slots"]))
+            self.owner.generation_moved(self)
         elif op == "up":
-            worker = self.workers.get(message["worker"])
-            if worker is not None:
-                worker.pid = int(message["pid"])
-                self.parts.logs.name(self._log_pipes[worker.incarnation], worker.pid)
+            self.crew.up(int(message["worker"]), int(message["pid"]))
         elif op == "ready":
             self._ready(int(message["worker"]))
         elif op == "gone":
             self._gone(message)
+        elif op == "going":
+            self.crew.going(int(message["worker"]), str(message["cause"]))
+        elif op == "retiring":
+            self.crew.retiring(int(message["worker"]), str(message["cause"]))
         elif op == "loaded":
             self.loaded = Loaded.claimed(message)
+            self._check_asleep()
         elif op == "failed":
             self.failure = str(message["message"])[:4000]
+        elif op == "outdated":
+            self.outdated = str(message["file"])[:1000]
+            self.owner.generation_outdated(self, self.outdated)
         elif op != "beat":
             raise ValueError(f"unknown op {op!r}")
 
-    def _grant(self, number: int, slots: int) -> None:
-        if not 0 <= number < self.config.processes or slots != self.config.threads:
-            raise ValueError(f"grant of worker {number} with {slots} slots")
-        if len(self.workers) >= 2 * self.config.processes + 1:
-            raise ValueError(f"{len(self.workers)} workers are there already")
-        self._allowance, wait = self._allowance.take(self.parts.loop.now())
-        if wait:
-            self.parts.loop.after(wait, lambda: self._granted(number, slots))
-        else:
-            self._granted(number, slots)
-
-    def _granted(self, number: int, slots: int) -> None:
-        if not self.manager.alive or self.manager.link is None:
-            return
-        parts = self.parts
-        try:
-            page = SharedPage(slots)
-            try:
-                pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
-            except OSError:
-                page.close()
-                raise
-        except OSError as error:
-            parts.journal.error(f"{self.label}: no page or log pipe for worker {number}: {error.strerror}")
-            parts.loop.after(1.0, lambda: self._granted(number, slots))
-            return
-        worker = Worker(number, parts.next_worker(), page, parts.loop.now())
-        self.workers[worker.incarnation] = worker
-        self._log_pipes[worker.incarnation] = pipe
-        # Front ends first: the worker may connect before this function is left.
-        self._announce(worker, parts.frontends.alive())
-        message = {"op": "granted", "number": number, "worker": worker.incarnation}
-        parts.nursery.send(self.manager, message, {"page": page.writable, "log": log})
-        os.close(log)
-        page.forget_writable()
-
-    def _announce(self, worker: Worker, frontends: Iterable[FrontEnd]) -> None:
-        message = {"op": "worker", **self._named(), "worker": worker.incarnation, "slots": worker.page.slots}
-        for frontend in frontends:
-            self.parts.frontends.send(frontend, message, {"page": worker.page.readable})
-
     def _ready(self, incarnation: int) -> None:
-        worker = self.workers.get(incarnation)
-        if worker is None:
+        if not self.crew.ready(incarnation):
             return
-        worker.ready = True
         self.watch()  # with a short request_timeout it is to be looked at soon
         if self.stage is Stage.LOADING:
             self.stage = next_stage(self.stage, Stage.PROBING)
             self.check_serving()
+        self.owner.generation_moved(self)
 
     def _gone(self, message: dict[str, Any]) -> None:
         worker = self.workers.get(message["worker"])
@@ -274,10 +229,13 @@ class Generation:
         if not orderly or worker.why:
             self.owner.worker_died(worker, cause)
         was_ready = worker.ready
-        self._forget_worker(worker, cause, excused=bool(worker.why))  # told to go, and killed since
+        self.crew.forget(worker, cause, excused=bool(worker.why) or worker.asked is not None)
+        self.owner.generation_moved(self)
         if self.stage is Stage.PROBING and not any(one.ready for one in self.workers.values()):
             self.stage = next_stage(self.stage, Stage.LOADING)
-        if self.stage is Stage.LOADING and not was_ready and not orderly:
+        # One of many is tried again, but not while it has to show that the whole generation starts.
+        matters = self.stage is Stage.LOADING or (self.stage in (Stage.PROBING, Stage.SERVING) and self.crew.holding)
+        if matters and not was_ready and not orderly:
             self.failure = self.failure or f"worker {worker.number}: {cause}; the error log has what it said"
             self.owner.generation_failed(self, self.failure)
 
@@ -297,7 +255,7 @@ class Generation:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))
             return
-        record = manager_record(self.config, self.number, self._frontend_list())
+        record = manager_record(self.config, self.number, self._frontend_list(), self.prove)
         process = manager_process(self.config, self.identity, parts.open_files, parts.null, log, self.room)
         first: list[tuple[dict[str, Any], dict[str, int]]] = [({"op": "record", "record": record}, {})]
         parts.nursery.start(self.manager, process, first, self._packet, self._manager_ended)
@@ -320,13 +278,27 @@ class Generation:
     def check_serving(self) -> None:
         alive = self.parts.frontends.alive()
         if self.stage is Stage.PROBING and alive and all(one.ordinal in self.serving for one in alive):
-            self.stage = next_stage(self.stage, Stage.SERVING)
-            if self.manager.state is State.STARTING:
-                self.parts.nursery.door.change(self.manager, State.RUNNING, "its first worker serves")
-            self.owner.generation_serves(self)
+            self._serves("its first worker serves")
+
+    def _check_asleep(self) -> None:
+        """A group whose workers are made on demand serves without one: what comes waits until one is there."""
+        if self.stage is Stage.LOADING and not self.config.processes_min and not self.prove:
+            self._serves("it is loaded, and its workers are started on demand")
+
+    def _serves(self, why: str) -> None:
+        self.stage = next_stage(self.stage, Stage.SERVING)
+        if self.manager.state is State.STARTING:
+            self.parts.nursery.door.change(self.manager, State.RUNNING, why)
+        self.owner.generation_serves(self)
 
     def _check_drained(self) -> None:
         if self.stage is Stage.DRAINING and not self._undrained:
+            self.leave()
+
+    def _drained_too_long(self) -> None:
+        if self.stage is Stage.DRAINING:
+            limit = seconds_text(self.config.drain_timeout)
+            self.parts.journal.error(f"{self.label}: requests are left after drain_timeout = {limit}; they are cut off")
             self.leave()
 
     def _tell_frontends(self) -> None:
@@ -362,7 +334,7 @@ class Generation:
         """A process that was left to us has ended; True if it was a worker of this generation's dead manager."""
         for worker in list(self.workers.values()):
             if self.stage is Stage.CLOSING and worker.pid == pid:
-                self._forget_worker(worker, f"{cause} after its manager had died")
+                self.crew.forget(worker, f"{cause} after its manager had died")
                 if not self.workers:
                     self._close("")
                 return True
@@ -370,17 +342,8 @@ class Generation:
 
     def _forget_orphans(self) -> None:
         for worker in list(self.workers.values()):
-            self._forget_worker(worker, "its manager had died")
+            self.crew.forget(worker, "its manager had died")
         self._close("")
-
-    def _forget_worker(self, worker: Worker, cause: str, excused: bool = True) -> None:
-        message = {"op": "worker-gone", **self._named(), "worker": worker.incarnation, "cause": cause}
-        message["excused"] = excused  # what it was running has not ended it
-        self.parts.frontends.send_all(message)
-        self.requests += worker.page.read().requests
-        del self.workers[worker.incarnation]
-        self._log_pipes.pop(worker.incarnation, None)
-        worker.page.close()
 
     def _close(self, why: str) -> None:
         if self.stage is Stage.CLOSED:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from webserver.config import Group
 from webserver.supervisor.crashes import Crashes
-from webserver.supervisor.generation import Generation, Parts
+from webserver.supervisor.generation import Generation
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loop import Timer
 from webserver.supervisor.nursery import Ending
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import Backoff, GiveUp, Restart, after_end
 from webserver.supervisor.states import Stage, State
+from webserver.supervisor.takeover import Takeover
 from webserver.supervisor.workers import Worker
 
 Answer = Callable[[str], None]  # "" or what went wrong
@@ -44,6 +47,9 @@ class GroupRole:
         self._started = 0.0
         self._retry: Timer | None = None
         self._answer: tuple[Generation, Answer] | None = None  # of start or replace
+        self._takeover: Takeover | None = None
+        self._rolled: Answer | None = None  # of roll
+        self.on_outdated: Callable[[GroupRole, str], None] = lambda role, file: None
         self._waiting: list[tuple[list[Generation], Callable[[], None]]] = []
 
     @property
@@ -73,14 +79,52 @@ class GroupRole:
         self._begin(self.current)
 
     def replace(self, config: Group, identity: Identity | None, answer: Answer) -> None:
-        """Start a generation beside the current one. After `answer("")` it serves: `commit` or `abandon` it."""
+        """Start a generation beside the current one. After `answer("")` it serves: `roll`, `commit` or `abandon` it."""
+        self._hasten()
         self._replacement = (config, identity)
-        self.coming = self._new(config, identity)
+        self.coming = self._new(config, identity, prove=True)
+        self._takeover = Takeover(self._parts.loop, self.current, self.coming, config.restart_extra, self._taken_over)
         self._answer = (self.coming, answer)
         self._begin(self.coming)
 
+    def adjust(self, config: Group) -> None:
+        """Options have changed that no process of the group knows."""
+        self.config = config
+        self._replacement = (config, self._replacement[1])
+        for generation in (self.current, self.coming):
+            if generation is not None:
+                generation.config = config
+
+    def roll(self, answer: Answer) -> None:
+        """Let the coming generation take over worker by worker. After `answer("")` it has all it wants: `commit` it.
+
+        Any other answer: one of its workers did not start, and all is as before.
+        """
+        if self.coming is None or self._takeover is None:
+            self._parts.loop.soon(lambda: answer("it ended as soon as it had started; the error log says why"))
+            return
+        self._rolled = answer
+        self._takeover.accept()
+
+    def cancel(self, why: str) -> None:
+        """Give up a generation that is coming, and tell who waits for it."""
+        answers = [self._answer[1]] if self._answer is not None else []
+        answers += [self._rolled] if self._rolled is not None else []
+        self.abandon(why)
+        for answer in answers:
+            answer(why)
+
+    def progress(self) -> dict[str, Any] | None:
+        """How far a takeover is; None: there is none."""
+        if self._takeover is None or self._takeover.over:
+            return None
+        return self._takeover.progress()
+
     def commit(self, done: Callable[[], None]) -> None:
-        """New work has moved to the coming generation: let the old one go. `done` when it is gone."""
+        """The coming generation is the current one from now on: let the old one go. `done` when it is gone.
+
+        Worker by worker, unless it was let roll before.
+        """
         self.config, self.identity = self._replacement
         if self.coming is None:
             # It has ended since it served; the next start is with the new configuration.
@@ -101,20 +145,35 @@ class GroupRole:
         self.settled = True
         if before is not None:
             self.old.append(before)
-            before.drain()
+            if self._takeover is None or self._takeover.over or self._takeover.before is not before:
+                before.drain()
+        if self._takeover is not None and not self._takeover.over:
+            self._takeover.accept()
+        if self.current.outdated:
+            outdated, generation = self.current.outdated, self.current
+            self._parts.loop.soon(lambda: self.generation_outdated(generation, outdated))
         self._when_gone([before] if before is not None else [], done)
 
     def abandon(self, why: str) -> None:
         """Drop the coming generation; the current one goes on."""
-        self._answer = None
+        self._answer = self._rolled = None
+        if self._takeover is not None and self._takeover.after is self.coming:
+            self._takeover.undo()
+            self._takeover = None
         if self.coming is not None:
             coming, self.coming = self.coming, None
             self.old.append(coming)
-            coming.stop_now(why)
+            if coming.stage in (Stage.PROBING, Stage.SERVING):
+                coming.drain()  # it has requests already
+            else:
+                coming.stop_now(why)
 
     def drain(self, done: Callable[[], None]) -> None:
         """Finish and go for good. `done` when nothing is left of it."""
-        self._answer = None
+        rolled, self._answer, self._rolled = self._rolled, None, None
+        if rolled is not None:
+            self._parts.loop.soon(lambda: rolled("the group ends"))
+        self._hasten()
         door = self._parts.nursery.door
         if self._retry is not None:
             self._retry.cancel()
@@ -137,7 +196,7 @@ class GroupRole:
                 generation.leave()
 
     def stop_now(self, why: str) -> None:
-        self._answer = None
+        self._answer = self._rolled = self._takeover = None
         if self._retry is not None:
             self._retry.cancel()
         if self.state in (State.STARTING, State.RUNNING):
@@ -148,6 +207,13 @@ class GroupRole:
         self.current = self.coming = None
         for generation in list(self.old):
             generation.stop_now(why)
+
+    def wanted(self, queued: int) -> None:
+        """Requests wait and no slot is free: whoever would get them may start more workers."""
+        finishing = [one for one in self.old if one.stage is Stage.DRAINING]
+        generation = self.current or (finishing[-1] if finishing else None)
+        if generation is not None:
+            generation.wanted(queued)
 
     def hinder(self, message: str) -> None:
         """It waits for something that will not be there soon. What it waits for may come all the same."""
@@ -169,14 +235,16 @@ class GroupRole:
                 self._parts.nursery.door.change(self, State.RUNNING, "its first worker serves")
             self._settle("")
         self._tell(generation, "")
+        if generation is self.current:
+            # Those that stayed because the one that was to follow them had died.
+            for one in self.old:
+                if one.stage is Stage.SERVING and (self._takeover is None or not self._takeover.concerns(one)):
+                    one.drain()
 
     def generation_failed(self, generation: Generation, message: str) -> None:
         if generation is self.coming:
             self._parts.journal.error(f"{generation.label} does not start: {message}; it is dropped")
-            answer, self._answer = self._answer, None
-            self.abandon(message)
-            if answer is not None:
-                answer[1](message)
+            self.cancel(message)
         elif generation is self.current and not self.settled:
             self._settle(message)
             self._tell(generation, message)
@@ -185,10 +253,17 @@ class GroupRole:
         cause = ending.cause if ending is not None else "could not be started"
         message = generation.failure or f"its manager {cause}"
         if generation is self.coming:
-            self.coming = None
-            self.old.append(generation)
+            rolled = self._rolled
+            waiting = self._answer
+            self.abandon(message)
+            self._answer = waiting
             self._tell(generation, message)
+            if rolled is not None:
+                rolled(message)
         elif generation is self.current:
+            if self._takeover is not None and self._takeover.after is generation:
+                self._takeover.undo()
+                self._takeover = None
             self.current = None
             self.old.append(generation)
             self._again(ending, message)
@@ -220,9 +295,37 @@ class GroupRole:
                 " again later than the one before it"
             )
 
-    def _new(self, config: Group, identity: Identity | None) -> Generation:
+    def generation_moved(self, generation: Generation) -> None:
+        if self._takeover is not None and self._takeover.concerns(generation):
+            self._takeover.moved()
+
+    def generation_outdated(self, generation: Generation, file: str) -> None:
+        if generation is self.current:
+            generation.outdated = ""
+            self.on_outdated(self, file)
+
+    def _taken_over(self) -> None:
+        takeover = self._takeover
+        if takeover is None:
+            return
+        if takeover.after is self.coming:
+            rolled, self._rolled = self._rolled, None
+            if rolled is not None:
+                rolled("")
+        elif takeover.before in self.old and takeover.before.stage is Stage.SERVING:
+            takeover.before.drain()
+
+    def _hasten(self) -> None:
+        """Bring a takeover that has been committed to its end."""
+        takeover = self._takeover
+        if takeover is not None and takeover.after is self.current and not takeover.over:
+            takeover.hasten()
+            self._taken_over()
+            self._takeover = None
+
+    def _new(self, config: Group, identity: Identity | None, prove: bool = False) -> Generation:
         assert identity is not None, "a group without an identity is refused, not started"
-        return Generation(self._parts, self, config, identity, self.id, self._next_generation())
+        return Generation(self._parts, self, config, identity, self.id, self._next_generation(), prove)
 
     def _begin(self, generation: Generation) -> None:
         try:

@@ -94,6 +94,39 @@ class Listeners:
         self.addresses[listen] = address
         return address
 
+    def adopt(self, listen: Listen, found: list[tuple[dict[str, Any], socket.socket]]) -> Address:
+        """Take the sockets that another server program has for this address, and add what is missing.
+
+        A unix socket's name stays that program's until `own_name`. More of them than front ends are kept, as there may
+        be somebody in their queues: see `accepted_by`. Raises ListenError; then nothing is left.
+        """
+        address = Address(listen)
+        for record, sock in found:
+            address.sockets.append(self._socket(sock, listen, int(record["port"]), int(record["ordinal"])))
+        try:
+            if listen.family != "unix":
+                there = {one.ordinal for one in address.sockets}
+                for ordinal in set(range(self._frontends)) - there:
+                    self._add_tcp(address, address.sockets[0].port, ordinal)
+            else:
+                parent = os.path.dirname(listen.address)
+                address.directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            _close(address)
+            raise ListenError(_explain(listen, error)) from None
+        self.addresses[listen] = address
+        return address
+
+    def own_name(self, listen: Listen, inode: tuple[int, int]) -> None:
+        """An adopted unix socket's name is to be removed at the end."""
+        if listen in self.addresses:
+            self.addresses[listen].inode = inode
+
+    def forget_names(self) -> None:
+        """Unix sockets' names are somebody else's now."""
+        for address in self.addresses.values():
+            address.inode = None
+
     def vacate(self, listen: Listen) -> None:
         """Let nobody new in, so that who waits can be accepted and the sockets be closed without losing anybody.
 
@@ -151,10 +184,13 @@ class Listeners:
                     raise
             port = probe.getsockname()[1] or listen.port
         for ordinal in range(self._frontends):
-            sock = _tcp(listen, reuse_port=True)
-            address.sockets.append(self._socket(sock, listen, port, ordinal))
-            sock.bind((listen.address, port))
-            sock.listen(BACKLOG)
+            self._add_tcp(address, port, ordinal)
+
+    def _add_tcp(self, address: Address, port: int, ordinal: int) -> None:
+        sock = _tcp(address.listen, reuse_port=True)
+        address.sockets.append(self._socket(sock, address.listen, port, ordinal))
+        sock.bind((address.listen.address, port))
+        sock.listen(BACKLOG)
 
     def _holds(self, listen: Listen) -> bool:
         """True if an address of ours has the same port and is a part or the whole of this one."""

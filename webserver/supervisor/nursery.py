@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from webserver.supervisor.confine import STEPS
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.link import Link
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.policy import STOP_WAIT, Event, cause
 from webserver.supervisor.process import Child, ProcessRecord
-from webserver.supervisor.spawn import Refusal, read_report, spawn
+from webserver.supervisor.spawn import Refusal, Steps, read_report, spawn
 from webserver.supervisor.states import ALIVE, Door, State
 from webserver.wire.control import close_all, pair
 
@@ -56,12 +57,13 @@ class Nursery:
         self._loop = loop
         self._journal = journal
         self._running: dict[int, _Running] = {}
+        self._released: set[int] = set()
         self.door = door
         self.on_orphan: OnOrphan = lambda pid, how: None
 
     def start(
         self, child: Child, record: ProcessRecord, first: list[tuple[dict[str, Any], dict[str, int]]],
-        on_packet: OnPacket, on_end: OnEnd,
+        on_packet: OnPacket, on_end: OnEnd, steps: Steps = STEPS,
     ) -> None:  # fmt: skip
         """Start `child` as `record` says and send it the packets of `first`. `on_end` is called once, never from here.
 
@@ -80,7 +82,7 @@ class Nursery:
         with theirs:
             try:
                 descriptors = {**record.descriptors, CONTROL_NUMBER: theirs.fileno()}
-                spawned = spawn(replace(record, descriptors=descriptors))
+                spawned = spawn(replace(record, descriptors=descriptors), steps)
             except OSError as error:
                 ours.close()
                 self._failed(child, f"fork: {error.strerror}", on_end)
@@ -156,6 +158,15 @@ class Nursery:
     def children(self) -> list[Child]:
         return [running.child for running in self._running.values()]
 
+    def release(self, child: Child) -> None:
+        """It is nobody's child any more, though its connection stays: it lives longer than we do."""
+        running = self._running.pop(child.pid)
+        if running.report >= 0:
+            self._loop.unwatch(running.report)
+            os.close(running.report)
+        self._released.add(child.pid)
+        self.door.change(child, State.GONE, "released")
+
     def kill_orphans(self) -> int:
         """Kill what others' deaths have left to us (we are the subreaper); returns how many there are."""
         orphans = self._orphans()
@@ -172,7 +183,7 @@ class Nursery:
                 pids = [int(word) for word in stream.read().split()]
         except (OSError, ValueError):
             return []
-        return [pid for pid in pids if pid not in self._running]
+        return [pid for pid in pids if pid not in self._running and pid not in self._released]
 
     def kill_left_by(self, warden: int) -> None:
         """Kill what a dead warden has left to us: known by its session, or by the environment that it was started with.

@@ -1,4 +1,8 @@
-"""What webserverctl and signals ask for, one operation after another: a reload or restart never meets another."""
+"""What webserverctl and signals ask for, in order: what changes the whole server comes one after another.
+
+A restart is its group's own business: those of several groups go on at the same time, as none of them may hold up
+another, however long its old workers take. A reload or upgrade waits for no restart: it ends those that it overtakes.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,13 @@ from webserver.supervisor.journal import Journal
 from webserver.supervisor.listeners import Listeners
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
-from webserver.supervisor.reload import Reload, Waiting
+from webserver.supervisor.reload import Reload
+from webserver.supervisor.restart import Restart
 
 WAITING_LIMIT = 16
 
 Operation = Callable[[Answer], None]
+Tell = Callable[[str], None]  # a line of progress
 
 
 class Operations:
@@ -37,20 +43,36 @@ class Operations:
         self._queue: deque[tuple[Operation, Answer]] = deque()
         self._busy = False
         self._ending = False
+        self._restarts: dict[str, deque[tuple[Tell, Answer]]] = {}  # by group; the first of each is under way or next
+        self._under_way: set[str] = set()  # groups
+        groups.on_outdated = self._outdated
 
     def reload(self, answer: Answer) -> None:
-        self._add(self._reload, answer)
+        self.exclusive(self._reload, answer)
 
-    def restart(self, name: Any, answer: Answer) -> None:
-        self._add(lambda done: self._restart(name, done), answer)
+    def restart(self, name: Any, answer: Answer, tell: Tell = lambda text: None) -> None:
+        if self._ending:
+            answer(refusal("the server is ending"))
+        elif not isinstance(name, str) or name not in self._groups.roles:
+            known = ", ".join(sorted(self._groups.roles)) or "none"
+            answer(refusal(f"there is no group {name!r}; there are: {known}"))
+        elif len(self._restarts.get(name, ())) >= WAITING_LIMIT:
+            answer(refusal("too many operations are waiting"))
+        else:
+            self._restarts.setdefault(name, deque()).append((tell, answer))
+            self._next_restart(name)
 
     def end(self) -> None:
         """The server ends: what waits is refused."""
         self._ending = True
         while self._queue:
             self._queue.popleft()[1](refusal("the server is ending"))
+        for name, waiting in self._restarts.items():
+            while len(waiting) > (name in self._under_way):
+                waiting.pop()[1](refusal("the server is ending"))
 
-    def _add(self, operation: Operation, answer: Answer) -> None:
+    def exclusive(self, operation: Operation, answer: Answer) -> None:
+        """Something that concerns the whole server: one after another."""
         if self._ending:
             answer(refusal("the server is ending"))
         elif len(self._queue) >= WAITING_LIMIT:
@@ -69,6 +91,8 @@ class Operations:
             self._busy = False
             answer(message)
             self._loop.soon(self._next)
+            for name in list(self._restarts):
+                self._loop.soon(lambda name=name: self._next_restart(name))  # type: ignore[misc]
 
         try:
             operation(done)
@@ -92,26 +116,39 @@ class Operations:
         )  # fmt: skip
         reload.run(self._path)
 
-    def _restart(self, name: Any, done: Answer) -> None:
-        role = self._groups.roles.get(name) if isinstance(name, str) else None
-        if role is None:
-            known = ", ".join(sorted(self._groups.roles)) or "none"
-            done(refusal(f"there is no group {name!r}; there are: {known}"))
+    def _next_restart(self, name: str) -> None:
+        waiting = self._restarts.get(name)
+        if not waiting or self._busy or name in self._under_way:
             return
+        role = self._groups.roles.get(name)
+        if role is None or self._ending:
+            del self._restarts[name]
+            for _, answer in waiting:
+                answer(refusal(f"group {name} is not there any more" if role is None else "the server is ending"))
+            return
+        self._under_way.add(name)
+        tell, answer = waiting[0]
 
-        def finished(left: int) -> None:
-            generation = role.current.number if role.current is not None else 0
-            notes = ["the generation before still finishes its requests"] if left else []
-            self._journal.notice(f"group {role.name} was restarted: generation {generation}")
-            done({"ok": True, "errors": [], "notes": notes, "generation": generation})
+        def done(message: dict[str, Any]) -> None:
+            self._under_way.discard(name)
+            waiting.popleft()
+            if not waiting and self._restarts.get(name) is waiting:
+                del self._restarts[name]
+            answer(message)
+            self._loop.soon(lambda: self._next_restart(name))
 
-        def started(message: str) -> None:
-            if message:
-                done(refusal(f"group {role.name}: {message}; nothing was changed"))
-            else:
-                self._loop.soon(lambda: role.commit(Waiting(self._loop, 1, finished).one))
+        try:
+            Restart(self._loop, self._journal, self._groups, role, tell, done).run()
+        except Exception as error:
+            self._journal.bug(error)
+            done(refusal(f"it failed: {error!r}; the error log has more"))
 
-        self._groups.replace(role.config, started)
+    def _outdated(self, name: str, file: str) -> None:
+        """A file of the application has changed. Its manager says so: at most one restart is kept waiting for that."""
+        if len(self._restarts.get(name, ())) >= 2:
+            return
+        self._journal.notice(f"group {name} is restarted: {file} has changed")
+        self.restart(name, lambda message: None)
 
 
 def refusal(message: str) -> dict[str, Any]:

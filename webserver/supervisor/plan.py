@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from webserver.config import Companion, Config, Group, Listen
 from webserver.config.companion_order import needed
@@ -10,6 +10,9 @@ from webserver.config.kinds import PROGRAMS
 
 # What processes get before exec, or hold for as long as they live.
 FIXED_SERVER = ("frontends", "user", "group", "run", "open_files", "spool")
+
+# What front ends and the supervisor go by, and no process of the group knows.
+LIVE_GROUP = ("queue_length", "queue_timeout", "request_timeout", "drain_timeout", "restart_extra")
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Plan:
     logs: bool
     added: tuple[Group, ...]
     changed: tuple[Group, ...]
+    adjusted: tuple[Group, ...]  # changed, but none of its processes need know
     removed: tuple[str, ...]
     needed: tuple[Companion, ...]  # new, and new or changed groups wait for them
     dismissed: tuple[str, ...]  # companions
@@ -37,6 +41,8 @@ def plan(before: Config, after: Config) -> Plan:
         refused.append(f"[logs] access_format: {before.logs.access_format} -> {after.logs.access_format}")
     old = {group.name: group for group in before.groups}
     new = {group.name: group for group in after.groups}
+    both = [(old[name], group) for name, group in new.items() if name in old and group != old[name]]
+    live = [group for former, group in both if _with_live(former, group) == group]
     groups = [group for name, group in new.items() if group != old.get(name)]
     after_groups = needed(
         {one.name: one.after for one in after.companions}, {name for group in groups for name in group.after}
@@ -48,15 +54,21 @@ def plan(before: Config, after: Config) -> Plan:
         unlisten=tuple(one for one in before.server.listen if one not in after.server.listen),
         logs=before.logs != after.logs,
         added=tuple(group for name, group in new.items() if name not in old),
-        changed=tuple(group for name, group in new.items() if name in old and group != old[name]),
+        changed=tuple(group for _, group in both if group not in live),
+        adjusted=tuple(live),
         removed=tuple(name for name in old if name not in new),
         needed=tuple(one for one in after.companions if one.name in after_groups - known),
         dismissed=tuple(sorted(known - {one.name for one in after.companions})),
     )
 
 
-def exposed(before: Config, after: Config) -> tuple[str, ...]:
-    """Extensions whose files a site's group has run, and that the new configuration would send as they are.
+def _with_live(before: Group, after: Group) -> Group:
+    """`before` with those options of `after` that can be put into force without a restart."""
+    return replace(before, **{name: getattr(after, name) for name in LIVE_GROUP})
+
+
+def exposed(before: Config, after: Config) -> tuple[tuple[str, str], ...]:
+    """(site, problem): extensions whose files its group has run, and that the new configuration would send as they are.
 
     Nobody should find that out from a stranger: it has to be said in the configuration.
     """
@@ -72,7 +84,11 @@ def exposed(before: Config, after: Config) -> tuple[str, ...]:
             ran = route.pattern.startswith(".") and route.targets[0].startswith("group:")
             if ran and route.pattern not in now and route.pattern not in PROGRAMS:
                 found.append(
-                    f'site "{site.name}": without the route {route.pattern} = {route.targets[0]} its files would be'
-                    f" sent as they are; write {route.pattern} = files if they should be, or {route.pattern} = =404"
+                    (
+                        site.name,
+                        f'site "{site.name}": without the route {route.pattern} = {route.targets[0]} its files would'
+                        f" be sent as they are; write {route.pattern} = files if they should be, or"
+                        f" {route.pattern} = =404",
+                    )
                 )
     return tuple(found)

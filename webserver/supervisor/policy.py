@@ -34,6 +34,7 @@ SHOW_MORE = 0.6  # on top, for one that does not say that it has shown them: the
 SHOW_POLL = 0.1  # then its page is looked at so often
 IDLE_WAIT = 0.5  # for it to end in order once nothing runs in it any more
 SLOW_EVERY = 1.0  # between two orders to one worker to show slow requests
+WANTED_EVERY = 0.01  # between two notes to a manager that requests wait
 STOP_WAIT = 0.3  # between asking a process to end now and killing it
 
 
@@ -208,19 +209,16 @@ def look_every(limits: Limits) -> float:
 
 
 REACT_WAIT = 5.0  # seconds in which a worker takes note that it is to end, whatever its application does
-OTHERS_WAIT = 30.0  # in the end, after request_timeout
 
 
-def overstays(reacted: bool, waited: float, limit: float) -> str:
+def overstays(reacted: bool, waited: float, late: bool) -> str:
     """Why a worker is to be killed that was asked to end `waited` seconds ago; "" if it is not.
 
-    `reacted`: its page says that it knows; `limit`: request_timeout, 0 for none.
+    `reacted`: its page says that it knows; `late`: its group's drain_timeout is over.
     """
     if not reacted and waited >= REACT_WAIT:
         return "it did not react when it was asked to end"
-    if limit and waited >= limit + OTHERS_WAIT:
-        return f"it did not end within {limit + OTHERS_WAIT:g} s"
-    return ""
+    return "it did not end within drain_timeout" if late else ""
 
 
 def late(state: State, last_beat: float, now: float) -> bool:
@@ -241,6 +239,7 @@ class Wish(Enum):
     STOP = "stop"
     RELOAD = "reload"
     REOPEN = "reopen"
+    UPGRADE = "upgrade"
 
 
 class Phase(Enum):
@@ -257,6 +256,7 @@ SIGNALS: dict[tuple[Phase, int], Wish] = {
     (Phase.SERVING, signal.SIGINT): Wish.STOP,
     (Phase.SERVING, signal.SIGHUP): Wish.RELOAD,
     (Phase.SERVING, signal.SIGUSR1): Wish.REOPEN,
+    (Phase.SERVING, signal.SIGUSR2): Wish.UPGRADE,
     (Phase.DRAINING, signal.SIGTERM): Wish.STOP,
     (Phase.DRAINING, signal.SIGINT): Wish.STOP,
     (Phase.DRAINING, signal.SIGUSR1): Wish.REOPEN,

@@ -127,7 +127,10 @@ def generation_record(group: Group, number: int, generation: int, directory: str
     }
 
 
-def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]]) -> dict[str, Any]:
+def manager_record(
+    group: Group, generation: int, frontends: list[dict[str, Any]], prove: bool = False
+) -> dict[str, Any]:
+    """`prove`: it is to take over from another generation, so that a worker must show that it can."""
     return {
         "group": group.name,
         "generation": generation,
@@ -142,6 +145,25 @@ def manager_record(group: Group, generation: int, frontends: list[dict[str, Any]
         "directory": group.directory,
         "umask": group.umask,
         "start_timeout": group.start_timeout,
+        "touch": list(group.touch),
+        "watch": group.watch,
+        "prove": prove,
+        "family": find(group.language).program,
+        "pool": pool(group),
+    }
+
+
+def pool(group: Group) -> dict[str, Any]:
+    """How many workers there are and how long they are kept: fields of the manager's Options."""
+    return {
+        "least": group.processes_min,
+        "spare": group.spare,
+        "idle_after": group.idle_after,
+        "max_requests": group.max_requests,
+        "max_age": group.max_age,
+        "max_cpu": group.max_cpu,
+        "soft_memory": group.soft_memory,
+        "hard_memory": group.hard_memory,
     }
 
 

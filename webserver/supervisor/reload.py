@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from webserver.config import ConfigErrors, Listen, load
+from webserver.config import ConfigErrors, Listen, load, where
 from webserver.supervisor.companions import Companions
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
@@ -22,10 +22,10 @@ from webserver.supervisor.listeners import ListenError, Listeners
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop
 from webserver.supervisor.plan import exposed, plan
+from webserver.supervisor.waiting import Waiting
 
 VACATE = 0.1  # seconds for front ends to learn that an address is to be vacated
 HANDSHAKE = 1.0  # seconds for a client to finish a handshake that it has begun
-REPORT_AFTER = 10.0  # seconds that an answer waits for old generations; they have all the time they need
 
 Done = Callable[[list[str], list[str]], None]  # errors (none: it is done), notes
 
@@ -66,13 +66,20 @@ class Reload:
             self._done([f"{path}: {error}"], [])
             return
         self._plan = plan(self._before, self._after)
+        self._path = path
         if self._plan.refused:
-            self._done([f"{text} needs a new start of the server" for text in self._plan.refused], [])
+            self._done([self._refusal(text) for text in self._plan.refused], [])
             return
         if problems := exposed(self._before, self._after):
-            self._done(list(problems), [])
+            self._done([f"{where(path, f'site {site}')}: {text}" for site, text in problems], [])
             return
         self._bind()
+
+    def _refusal(self, text: str) -> str:
+        """`text`: "[section] option: before -> after"."""
+        section, _, rest = text[1:].partition("] ")
+        place = where(self._path, section, rest.partition(":")[0])
+        return f"{place}: {text} needs a new start of the server, or an upgrade"
 
     def _bind(self) -> None:
         for listen in self._plan.listen:
@@ -80,7 +87,7 @@ class Reload:
                 self._listeners.open(listen)
                 self._opened.append(listen)
             except ListenError as error:
-                self._errors.append(str(error))
+                self._errors.append(f"{where(self._path, 'server', 'listen')}: [server]: listen: {error}")
         if self._errors:
             self._undo()
         elif self._plan.logs:
@@ -179,6 +186,8 @@ class Reload:
             self._groups.roles[name].commit(partial(self._group_replaced, waiting))
         for name in self._plan.removed:
             self._groups.remove(name, partial(self._group_gone, waiting, name))
+        for group in self._plan.adjusted:
+            self._groups.roles[group.name].adjust(group)
         changed = {group.name for group in self._plan.changed} | {group.name for group in self._plan.added}
         self._groups.retry_failed(name for name in list(self._groups.roles) if name not in changed)
         self._companions.commit(self._after.companions, self._companions_done)
@@ -230,23 +239,3 @@ class Reload:
 
 def _nothing() -> None:
     """Nobody waits for this."""
-
-
-class Waiting:
-    """Waits for a number of things, but with its answer no longer than REPORT_AFTER."""
-
-    def __init__(self, loop: Loop, number: int, done: Callable[[int], None]) -> None:
-        self._number = number
-        self._done: Callable[[int], None] | None = done
-        self._timer = loop.after(REPORT_AFTER, self._answer)
-
-    def one(self) -> None:
-        self._number -= 1
-        if not self._number:
-            self._answer()
-
-    def _answer(self) -> None:
-        self._timer.cancel()
-        done, self._done = self._done, None
-        if done is not None:
-            done(self._number)

@@ -27,13 +27,23 @@ class RunError(Exception):
 
 
 class RunDirectory:
-    """Owns RUN, with a lock on the pid file for as long as it lives."""
+    """Owns RUN, with a lock on the pid file for as long as it lives.
 
-    def __init__(self, path: str) -> None:
-        """Make it if needed and lock it. Raises RunError."""
+    While one server program follows another both are there: they share the lock, and each has directories of its own
+    below RUN/ipc. The names are those of one of them.
+    """
+
+    def __init__(self, path: str, lock: int = -1) -> None:
+        """Make it if needed and lock it. `lock`: it is there, and this is its lock; `take` follows. Raises RunError."""
         self._unremoved: list[str] = []
         self.path = path
-        self._lock = -1
+        self._lock = lock
+        self._named = lock < 0  # the pid file and the control socket are ours
+        self._made: set[str] = set()
+        if lock >= 0:
+            if not _same_file(lock, os.path.join(path, PID_FILE)):
+                raise RunError(f"run = {path}: the server that is to be followed runs somewhere else")
+            return
         if len(os.fsencode(path + LONGEST_NAME)) > SOCKET_PATH_LIMIT:
             most = SOCKET_PATH_LIMIT - len(LONGEST_NAME)
             raise RunError(f"run = {path}: the path is too long for sockets below it; at most {most} bytes")
@@ -59,6 +69,37 @@ class RunDirectory:
     def control(self) -> str:
         return os.path.join(self.path, CONTROL)
 
+    @property
+    def lock(self) -> int:
+        return self._lock
+
+    @property
+    def mark(self) -> str:
+        """Known to no other server program; while one follows another both use this directory."""
+        return self.path if self._named else f"{self.path} {os.getpid()}"
+
+    @property
+    def pid_file(self) -> str:
+        return os.path.join(self.path, PID_FILE)
+
+    def take(self) -> None:
+        """The names are ours now (again): the pid file says so."""
+        self._named = True
+        _write_pid(self._lock)
+
+    def give_up(self) -> None:
+        """The names are somebody else's now."""
+        self._named = False
+
+    def remove_strangers(self) -> None:
+        """Remove the socket directories of a server program that has ended beside this one."""
+        try:
+            names = set(os.listdir(self.ipc)) - self._made
+        except OSError:
+            return
+        for name in names:
+            self.remove_generation(os.path.join(self.ipc, name))
+
     def make_generation(self, number: int, generation: int, frontend: Identity, group: Identity) -> str:
         """Make the socket directory of a group's generation and return its path. Raises OSError."""
         path = os.path.join(self.ipc, f"{number}.{generation}")
@@ -70,6 +111,7 @@ class RunDirectory:
         except BaseException:
             os.rmdir(path)
             raise
+        self._made.add(os.path.basename(path))
         return path
 
     def remove_generation(self, path: str) -> None:
@@ -83,22 +125,25 @@ class RunDirectory:
             except OSError:
                 continue
             self._unremoved.remove(one)
+            self._made.discard(os.path.basename(one))
 
     def close(self) -> None:
         """Remove what is ours and give the lock back."""
         if self._lock < 0:
             return
-        for name in (CONTROL, PID_FILE):
+        for name in list(self._made):
+            self.remove_generation(os.path.join(self.ipc, name))
+        if self._named:
+            self.remove_strangers()
+            for name in (CONTROL, PID_FILE):
+                try:
+                    os.unlink(os.path.join(self.path, name))
+                except OSError:
+                    pass
             try:
-                os.unlink(os.path.join(self.path, name))
+                os.rmdir(self.ipc)
             except OSError:
                 pass
-        try:
-            for name in os.listdir(self.ipc):
-                _remove_directory(os.path.join(self.ipc, name))
-            os.rmdir(self.ipc)
-        except OSError:
-            pass
         os.close(self._lock)
         self._lock = -1
 
@@ -125,8 +170,7 @@ class RunDirectory:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # The one before may have removed the name between our open and our lock.
                 if _same_file(lock, path):
-                    os.ftruncate(lock, 0)
-                    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+                    _write_pid(lock)
                     return lock
             except BlockingIOError:
                 pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
@@ -136,6 +180,13 @@ class RunDirectory:
                 os.close(lock)
                 raise
             os.close(lock)
+
+
+def _write_pid(lock: int) -> None:
+    # Never empty: who reads it meanwhile finds a number.
+    text = b"%d\n" % os.getpid()
+    os.pwrite(lock, text, 0)
+    os.ftruncate(lock, len(text))
 
 
 def _same_file(number: int, path: str) -> bool:

@@ -18,25 +18,31 @@ import prctl
 from webserver.config import Config
 from webserver.supervisor.audit import Audits
 from webserver.supervisor.cgroups import Cgroups
-from webserver.supervisor.commands import Answer, Commands
+from webserver.supervisor.commands import Answer, Commands, Tell
 from webserver.supervisor.companion import CompanionParts
 from webserver.supervisor.companions import Companions
+from webserver.supervisor.drain import Drain
 from webserver.supervisor.frontends import FrontEnds
-from webserver.supervisor.generation import Parts
 from webserver.supervisor.groups import Groups
+from webserver.supervisor.handover import Inheritance, Program
 from webserver.supervisor.identity import IdentityError, resolve
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.listeners import ListenError, Listeners, backlog_warning
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.loop import Loop, Signals
 from webserver.supervisor.nursery import Nursery
+from webserver.supervisor.open_files import raise_limit
 from webserver.supervisor.operations import Operations, refusal
 from webserver.supervisor.overseer import Overseer
+from webserver.supervisor.parts import Parts
 from webserver.supervisor.policy import STOP_WAIT, Phase, Wish, on_signal
 from webserver.supervisor.rundir import RunDirectory, RunError
 from webserver.supervisor.stacks import Stacks
+from webserver.supervisor.standin import block, stand_in
 from webserver.supervisor.states import Door, State
 from webserver.supervisor.status import status
+from webserver.supervisor.succession import Succession
+from webserver.supervisor.upgrade import Server as Handed
 
 SIGNALS = (
     signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
@@ -53,9 +59,11 @@ class Supervisor:
     """`run` returns the exit status. `on_ready` is called once, when every group has started or failed."""
 
     def __init__(
-        self, config: Config, path: str, on_ready: Callable[[], None], stream: int, error_log_is_ours: bool
-    ) -> None:
-        """`stream`: where the start is told; `error_log_is_ours`: the error log leads to the same place."""
+        self, config: Config, path: str, program: Program, on_ready: Callable[[], None], stream: int,
+        error_log_is_ours: bool, inheritance: Inheritance | None = None,
+    ) -> None:  # fmt: skip
+        """`stream`: where the start is told; `error_log_is_ours`: the error log leads to the same place;
+        `inheritance`: of the server program that this one is to follow."""
         self._config = config
         self._path = path
         self._on_ready = on_ready
@@ -67,8 +75,10 @@ class Supervisor:
         self._started = self._loop.now()
         self._is_ready = False
         self._exit = 0
-        self._stopping: list[Answer] = []
-        self._worker = 0
+        self._stopping: list[tuple[Answer, Tell]] = []
+        self._program = program
+        self._inheritance = inheritance
+        self._worker = inheritance.worker if inheritance is not None else 0
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # as we were started; what groups get
 
     def run(self) -> int:
@@ -79,6 +89,11 @@ class Supervisor:
                 self.journal.plain(f"webserverd: error: {line}")
             return 1
         self._loop.run()
+        follower = self._succession.follower
+        if follower and self._program.foreground and self._inheritance is None:
+            block()
+            self._close()
+            return stand_in(follower, self._run.pid_file)
         self._close()
         return self._exit
 
@@ -86,19 +101,21 @@ class Supervisor:
         server = self._config.server
         try:
             identity = resolve(server.user, server.group, "[server]")
-            self._run = RunDirectory(server.run)
+            self._run = RunDirectory(server.run, self._inheritance.lock if self._inheritance is not None else -1)
         except (IdentityError, RunError) as error:
             raise StartError(str(error)) from None
-        try:
-            self._raise_open_files()
-        except StartError:
+        if problem := raise_limit(self._open_files, server.open_files):
             self._run.close()
-            raise
+            raise StartError(f"{self._path}: {problem}")
         self._listeners = Listeners(server.frontends)
         problems = []
         for listen in server.listen:
             try:
-                self._listeners.open(listen)
+                found = self._inheritance.take(listen) if self._inheritance is not None else []
+                if self._inheritance is not None and found:
+                    self._listeners.adopt(listen, found)
+                else:
+                    self._listeners.open(listen)
             except ListenError as error:
                 problems.append(f"{self._path}: [server]: listen: {error}")
         if problems:
@@ -120,7 +137,7 @@ class Supervisor:
         self._frontends = FrontEnds(
             self._loop, self._nursery, self.journal, self._logs, self._listeners, identity, self._config, self._null
         )
-        self._cgroups = Cgroups(self._loop, self.journal, server.run)
+        self._cgroups = Cgroups(self._loop, self.journal, self._run.mark)
         parts = Parts(
             self._loop, self._nursery, self.journal, self._logs, self._frontends, self._run, identity, self._null,
             self._open_files, self._cgroups, self._next_worker,
@@ -131,8 +148,18 @@ class Supervisor:
             CompanionParts(self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files)
         )
         self._companions.on_change = self._check_ready
+        self._companions.held = self._inheritance is not None
         self._groups.wait_for = self._companions.wait_for
         self._frontends.groups = self._groups
+        self._drain = Drain(self._loop, self.journal, self._frontends, self._stop_now, self._tell_drain)
+        self._succession = Succession(
+            Handed(
+                self._loop, self._nursery, self.journal, self._listeners, self._frontends, self._groups, self._run,
+                self._program, self._open_files, lambda: self._worker,
+            ),
+            self._inheritance,
+            self._followed,
+        )  # fmt: skip
         self._frontends.on_change = self._check_ready
         self._operations = Operations(
             self._loop, self.journal, self._logs, self._listeners, self._frontends, self._groups,
@@ -140,7 +167,10 @@ class Supervisor:
         )  # fmt: skip
         self._stacks = Stacks(self._loop, self._nursery, self._groups.named)
         try:
-            self._commands = Commands(self._loop, self.journal, self._run.control, self._command)
+            named = self._inheritance is None
+            self._commands = Commands(self._loop, self.journal, self._run.control, self._command, named)
+            self._succession.commands = self._commands
+            self._succession.on_before_gone = self._companions.release
         except OSError as error:
             self._listeners.close_all()
             self._run.close()
@@ -154,21 +184,6 @@ class Supervisor:
         self._companions.start(self._config.companions)
         for group in self._config.groups:
             self._groups.start(group, self._group_answered)
-
-    def _raise_open_files(self) -> None:
-        """We hold pages, pipes and sockets for everybody; front ends get exactly what the configuration says."""
-        wanted = self._config.server.open_files
-        soft, hard = self._open_files
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-                return
-            except (OSError, ValueError):
-                raise StartError(
-                    f"{self._path}: [server]: open_files: found {wanted}, but the hard limit of {hard} cannot be raised"
-                ) from None
-        if hard == resource.RLIM_INFINITY or soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def _next_worker(self) -> int:
         self._worker += 1
@@ -198,6 +213,11 @@ class Supervisor:
             and all(role.settled for role in groups)
             and self._companions.settled()
         ):
+            if problem := self._succession.take_over():
+                self.journal.plain(f"webserverd: error: {problem}")
+                self._exit = 1
+                self._stop_now()
+                return
             self._is_ready = True
             for role in self._groups.roles.values():
                 if role.message:
@@ -212,6 +232,10 @@ class Supervisor:
         if number == signal.SIGCHLD:
             self._nursery.reap()
             return
+        if self._succession.follower and self._program.foreground and self._inheritance is None:
+            if self._succession.hand_on(number):
+                self._stop_now()
+            return
         wish = on_signal(self._phase, number)
         if wish is not Wish.NOTHING:
             self.journal.notice(f"{signal.Signals(number).name}: {wish.value}")
@@ -219,15 +243,17 @@ class Supervisor:
 
     def _wish(self, wish: Wish) -> None:
         if wish is Wish.DRAIN:
-            self._drain()
+            self._end()
         elif wish is Wish.STOP:
             self._stop_now()
         elif wish is Wish.RELOAD:
             self._operations.reload(lambda message: None)
         elif wish is Wish.REOPEN:
             self._logs.reopen()
+        elif wish is Wish.UPGRADE:
+            self._operations.exclusive(self._succession.upgrade, lambda message: None)
 
-    def _command(self, message: dict[str, Any], answer: Answer) -> None:
+    def _command(self, message: dict[str, Any], answer: Answer, tell: Tell) -> None:
         op = message["op"]
         if op == "status":
             now = self._loop.now()
@@ -235,7 +261,8 @@ class Supervisor:
                 self._phase.value, self._started, now, self._frontends, self._groups, self._companions, self._logs,
                 self._listeners,
             )  # fmt: skip
-            answer({"ok": True, "errors": [], **found})
+            found["processes"] += self._succession.processes()
+            answer({"ok": True, "errors": [], **found, "draining": self._drain.progress()})
         elif op == "reload":
             self._operations.reload(answer)
         elif op in ("start", "stop", "restart") and message.get("group") in self._companions.roles:
@@ -243,7 +270,10 @@ class Supervisor:
         elif op == "start" or (op == "stop" and "group" in message):
             self._companions.command(op, message.get("group"), answer)
         elif op == "restart":
-            self._operations.restart(message.get("group"), answer)
+            self._operations.restart(message.get("group"), answer, tell)
+        elif op == "upgrade":
+            tell("the new program is started")
+            self._operations.exclusive(self._succession.upgrade, answer)
         elif op == "stack":
             self._stacks.ask(message.get("group"), answer)
         elif op == "audit":
@@ -252,9 +282,9 @@ class Supervisor:
             self._logs.reopen()
             answer({"ok": True, "errors": []})
         elif op == "stop":
-            self._stopping.append(answer)
+            self._stopping.append((answer, tell))
             if self._phase is Phase.SERVING:
-                self._drain()
+                self._end()
         else:
             answer(refusal(f"unknown command {op!r}"))
 
@@ -264,15 +294,34 @@ class Supervisor:
         if generation is None and cause != "exited with status 0":
             self.journal.notice(f"process {pid}, left behind by another, {cause}")
 
-    def _drain(self) -> None:
+    def _end(self) -> None:
+        if self._succession.waits:
+            # The sockets are another program's still, and nothing has come to us.
+            self._stop_now()
+            return
+        self._succession.cancel("the server ends")
+        # The front ends take what is in the queues and close them; ours must not keep them open.
+        self._listeners.vacate_all()
+        self._finish_requests()
+
+    def _followed(self) -> None:
+        """Another program serves now, at the addresses that it has taken."""
+        self._commands.leave_name()
+        self._finish_requests()
+
+    def _finish_requests(self) -> None:
         self._phase = Phase.DRAINING
         self._operations.end()
         self._audits.end()
         self._companions.end()
-        # The front ends take what is in the queues and close them; ours must not keep them open.
-        self._listeners.vacate_all()
+        self._drain.begin()
         self._frontends.drain(self._frontends_gone)
         self._listeners.close_all()
+
+    def _tell_drain(self, connections: int, text: str) -> None:
+        self._succession.tell(connections)
+        for _, tell in self._stopping:
+            tell(text)
 
     def _frontends_gone(self) -> None:
         if self._phase is Phase.DRAINING:
@@ -293,6 +342,8 @@ class Supervisor:
         if self._phase is Phase.STOPPING:
             return
         self._phase = Phase.STOPPING
+        self._drain.end()
+        self._succession.cancel("the server stops now")
         self._operations.end()
         self._frontends.drain(lambda: None)
         self._listeners.close_all()
@@ -333,9 +384,10 @@ class Supervisor:
             self._loop.stop()
 
     def _close(self) -> None:
+        self._succession.close()
         self._cgroups.close()
         self._run.close()
-        for answer in self._stopping:
+        for answer, _ in self._stopping:
             answer({"ok": True, "errors": []})
         self._commands.flush()
         self._commands.close()

@@ -47,7 +47,7 @@ class Stage(Enum):
     BINDING = "binding"  # front ends make their sockets
     LOADING = "loading"  # the manager opens the plugin and forks; no worker is ready
     PROBING = "probing"  # a worker is ready; front ends have not all had its answer
-    SERVING = "serving"
+    SERVING = "serving"  # with workers, or without one where they are made on demand
     DRAINING = "draining"  # front ends place nothing more there and finish what is in flight
     LEAVING = "leaving"  # its workers and then its manager end
     CLOSING = "closing"  # the manager is gone; its workers are waited for
@@ -56,7 +56,7 @@ class Stage(Enum):
 
 STAGES: dict[Stage, frozenset[Stage]] = {
     Stage.BINDING: frozenset({Stage.LOADING, Stage.CLOSING}),
-    Stage.LOADING: frozenset({Stage.PROBING, Stage.LEAVING, Stage.CLOSING}),
+    Stage.LOADING: frozenset({Stage.PROBING, Stage.SERVING, Stage.LEAVING, Stage.CLOSING}),
     Stage.PROBING: frozenset({Stage.SERVING, Stage.LOADING, Stage.DRAINING, Stage.LEAVING, Stage.CLOSING}),
     Stage.SERVING: frozenset({Stage.DRAINING, Stage.LEAVING, Stage.CLOSING}),
     Stage.DRAINING: frozenset({Stage.LEAVING, Stage.CLOSING}),

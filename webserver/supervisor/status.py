@@ -17,6 +17,7 @@ from webserver.supervisor.listeners import Listeners
 from webserver.supervisor.logs import Logs
 from webserver.supervisor.process import Child
 from webserver.supervisor.workers import Worker
+from webserver.wire.page import Page
 
 
 def status(
@@ -89,12 +90,14 @@ def _worker(generation: Generation, worker: Worker, now: float) -> dict[str, Any
         busy=page.busy,
         tunnels=page.tunnels,
         queued=page.queued,
+        going=worker.going or None,
     )
 
 
 def _group(role: GroupRole, frontends: FrontEnds) -> dict[str, Any]:
     generations = role.generations()
-    workers = [worker.page.read() for one in generations for worker in one.workers.values()]
+    crew = [(worker, worker.page.read()) for one in generations for worker in one.workers.values()]
+    workers = [page for _, page in crew]
     return {
         "name": role.name,
         "language": role.config.language,
@@ -103,12 +106,30 @@ def _group(role: GroupRole, frontends: FrontEnds) -> dict[str, Any]:
         "message": role.message,
         "generation": role.current.number if role.current is not None else None,
         "generations": [{"generation": one.number, "stage": one.stage.value} for one in generations],
-        "requests": sum(page.requests for page in workers) + sum(one.requests for one in generations),
+        "takeover": role.progress(),
+        "processes": role.config.processes,
+        "processes_min": role.config.processes_min,
+        "workers": _workers(crew),
+        "requests": sum(page.requests for page in workers) + sum(one.crew.requests for one in generations),
         "busy": sum(page.busy for page in workers),
         "tunnels": sum(page.tunnels for page in workers),
         "slots": sum(len(page.slot) for page in workers),
         "queued": sum(_queued(one, role.name) for one in frontends.alive()),
     }
+
+
+def _workers(crew: list[tuple[Worker, Page]]) -> dict[str, int]:
+    """How many are doing what. One that has been asked to go is leaving, whatever else it does."""
+    found = dict.fromkeys(("starting", "idle", "busy", "leaving"), 0)
+    for worker, page in crew:
+        if worker.asked is not None:
+            what = "leaving"
+        elif not worker.ready:
+            what = "starting"
+        else:
+            what = "busy" if page.busy else "idle"
+        found[what] += 1
+    return found
 
 
 def _queued(frontend: FrontEnd, group: str) -> int:

@@ -1,4 +1,4 @@
-"""A worker's page as Python reads it: the scoreboard for status.
+"""A worker's page as Python reads it: the scoreboard for status, and for who decides how many workers there are.
 
 The offsets are those of struct wire_page and struct wire_slot in wire.h; a test compares them with the header. Every
 word is hostile input: it is shown, never followed. Standard library only.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
-from typing import Tuple, Union
+from typing import NamedTuple, Tuple, Union
 
 VERSION = 2  # WIRE_VERSION
 MAGIC = 0x57534831  # WIRE_MAGIC
@@ -33,8 +32,7 @@ _SLOT = struct.Struct(SLOT_FORMAT)
 Buffer = Union[bytes, bytearray, memoryview, mmap.mmap]
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     running: int  # serial; 0 when idle
     since_ns: int  # CLOCK_MONOTONIC
     phase: int
@@ -45,8 +43,7 @@ class Slot:
     deadline_ns: int = 0  # CLOCK_MONOTONIC; 0: none
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     magic: int
     version: int
     state: int
@@ -97,3 +94,24 @@ def read_page(memory: Buffer, slots: int) -> Page:
         raise ValueError("a page of %d bytes has no room for %d slots" % (len(view), slots))
     found = tuple(Slot(*_SLOT.unpack_from(view, PAGE_HEAD + number * SLOT_SIZE)) for number in range(slots))
     return Page(*(*_PAGE.unpack_from(view, 0), found))
+
+
+class Activity(NamedTuple):
+    """What a worker has run; times in seconds."""
+
+    busy: int  # slots that run a request
+    requests: int  # finished
+    begun: float  # when the latest was begun
+    ran: float  # all of them together
+
+
+def activity(memory: Buffer, slots: int) -> Activity:
+    """A page's sums, without making a record of each slot's."""
+    busy = requests = begun = ran = 0
+    for number in range(slots):
+        running, since, _, _, finished, busy_ns, _, _ = _SLOT.unpack_from(memory, PAGE_HEAD + number * SLOT_SIZE)
+        busy += 1 if running else 0
+        requests += finished
+        begun = max(begun, since)
+        ran += busy_ns
+    return Activity(busy, requests, begun / 1e9, ran / 1e9)

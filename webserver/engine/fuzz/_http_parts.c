@@ -30,10 +30,11 @@ bool channel_turn(struct engine *e)
 	return false;
 }
 
-void tunnels_leave(struct engine *e, const struct generation *gen)
+void tunnels_leave(struct engine *e, const struct generation *gen, const struct worker *w)
 {
 	(void)e;
 	(void)gen;
+	(void)w;
 }
 
 int tunnels_limits(struct engine *e)

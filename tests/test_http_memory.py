@@ -31,7 +31,7 @@ def resident(pid: int) -> int:
 
 # Kilobytes. AddressSanitizer keeps what was freed for a while (quarantine_size_mb=256), and room around each piece.
 GROWTH = 400 * 1024 if "WEBSERVER_TREE" in os.environ else 12 * 1024
-SLOW = 40  # readers; for each, answers.c says, spool_memory and a window of 1 MB may be in memory
+SLOW = 40  # readers; for each, absorb.c says, spool_memory and a window of 1 MB may be in memory
 
 
 def pipeline_unread(server: Server) -> None:

@@ -127,6 +127,19 @@ class RunDirectory:
             self._unremoved.remove(one)
             self._made.discard(os.path.basename(one))
 
+    def remove_socket(self, path: str, incarnation: int) -> None:
+        """Of a front end that has ended without removing it. If that fails it goes with its directory."""
+        try:
+            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            os.unlink(f"f{incarnation}", dir_fd=directory)
+        except OSError:
+            pass  # not there: it had not come so far, or has gone in order
+        finally:
+            os.close(directory)
+
     def close(self) -> None:
         """Remove what is ours and give the lock back."""
         if self._lock < 0:

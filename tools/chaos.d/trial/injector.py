@@ -34,6 +34,7 @@ class Injector:
         """Wait for the end of the plan and of everything that was begun; what does not work afterwards."""
         self._thread.join()
         self._operator.finish()
+        self._acts.close()
         if self._failure is not None:
             raise self._failure
         return self._operator.settle()
@@ -89,7 +90,7 @@ class Injector:
             self.missed.append(f"{planned.kind}: {error}")
             return False
         if hit.undo is None:
-            self._told(Done(planned, began, time.time(), hit.target, hit.group, hit.ports, hit.note))
+            self._told(Done(planned, began, hit.at or time.time(), hit.target, hit.group, hit.ports, hit.note))
             return False
         with self._lock:
             self._running[planned.number] = (planned, began, hit)

@@ -55,7 +55,7 @@ class Judge:
         for outcome in self._ledger.other:
             self._judge(outcome)
         for (group, worker), count in self._deaths.items():
-            if count > GROUPS[group][2]:
+            if count > GROUPS[group].threads:
                 text = f"worker {worker} of group {group} is said to have run {count} requests at once"
                 self.judgement.add("wrong", f"{group}/{worker}", 0.0, text)
         for done in self._history:

@@ -11,11 +11,12 @@ import os
 import re
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+REASONS = ("max_requests", "max_age", "idle_after")
 LOOK = 0.05  # seconds
 LAST_BYTES = 4.0  # seconds without a byte after which a rotated file is at its end
 KEPT = 20_000  # other lines, for showing what was said near something wrong
@@ -24,6 +25,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \[(\w+)\] (.*?): (.*)"
 REQUEST = re.compile(r"request=([0-9a-f]{16})")
 MORE = re.compile(r"\d+ more like this: (.*?) \(requests ([0-9a-f ]+)\)$")
 LOST = re.compile(r"(\d+) lines of this log were dropped|(\d+) lines were dropped|(\d+) lines of the supervisor were")
+ENDS = re.compile(r"worker \d+ of group (\w+) \(process \d+\) (?:is replaced|ends): (.*)")
 QUERY_ID = re.compile(r"[?&]id=([a-z0-9.]+)")
 
 
@@ -68,6 +70,7 @@ class LogReader:
         self.lines: deque[tuple[float, str]] = deque(maxlen=KEPT)
         self.lost = 0  # lines that the server says it has dropped
         self.records_seen = 0
+        self.ends: Counter[tuple[str, str]] = Counter()  # of workers that were told to go: group, and why in a word
 
     def start(self) -> None:
         self._thread.start()
@@ -136,6 +139,8 @@ class LogReader:
         if match is None:
             return
         _, source, text = match.groups()
+        if found := ENDS.fullmatch(text):
+            self.ends[found[1], next((one for one in REASONS if one in found[2]), "")] += 1
         if found := LOST.search(text):
             self.lost += int(next(number for number in found.groups() if number))
         if found := REQUEST.search(source):

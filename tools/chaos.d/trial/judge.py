@@ -17,7 +17,6 @@ from trial.ledger import Ledger, Runs
 from trial.logs import LogReader, Said
 from trial.place import GROUPS
 
-LOGGER_READ = 0.5  # seconds: what a logger that is killed had read and not written is no older, or newer
 ACCESS_DELAY = 1.5  # seconds that a front end keeps records of the access log, and then some
 NEAR = 5.0  # seconds before something wrong of which the faults are shown
 
@@ -151,10 +150,7 @@ class Judge:
         return " | ".join(one.text for one in self._said(outcome)) or "no line in the log is about it"
 
     def _line_is_gone(self, outcome: Outcome) -> str:
-        """Why there may be no line: it was in a logger that was killed, or which request it is about was lost."""
-        for done in self._around(outcome.ended - LOGGER_READ, outcome.ended + LOGGER_READ):
-            if done.kind in ("logger-kill", "logger-segv") and abs(done.began - outcome.ended) <= LOGGER_READ:
-                return f"{done.kind} (its line)"
+        """Why no line is found: which request it is about was in the records of a front end that was killed."""
         if outcome.named or self._records(outcome):
             return ""
         for done in self._around(outcome.ended, outcome.ended + ACCESS_DELAY):

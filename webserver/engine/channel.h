@@ -17,6 +17,7 @@
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
  *   quarantine.c requests that end the workers that run them
  *   pages.c      workers' pages, which are hostile input
+ *   loans.c      pieces of answers where workers have written them
  *   zmqlib.c     the functions of the libzmq that pyzmq loaded
  *
  * Ownership: channel -> groups -> generations -> workers -> slots. An exchange belongs to its request until
@@ -37,6 +38,7 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "loans.h"
 #include "pages.h"
 #include "sendfile.h"
 #include "spool.h"
@@ -247,6 +249,7 @@ struct worker {
 	uint32_t slots, running; /* running: exchanges at its slots */
 	uint32_t gone_slots;
 	struct page page;
+	struct loans *loans;
 	struct list free;
 	struct wire_identity keeper_identity;
 	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
@@ -345,10 +348,19 @@ void frame_take(struct generation *gen, const void *identity, size_t identity_si
 /* ---- answers.c. Each may end the request; the caller has pinned x. False: the frame breaks a rule. */
 bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 bool answer_inform(struct exchange *x, const char *data, size_t size);
+/* A piece for nobody. */
+void answer_unwanted(struct exchange *x, const char *data, size_t size);
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
 int absorb_make(struct channel *c);
-/* Bytes of the body, which lie in message. 0, or -1: the client is gone. */
-int absorb(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
+/* Bytes of an answer's body. */
+struct piece {
+	const char *data;
+	size_t size;
+	zmq_msg_t *message;  /* that data lies in, or */
+	struct loans *loans; /* that it was borrowed of */
+};
+/* 0, or -1: the client is gone. A loan is returned, now or when it has been written. */
+int absorb(struct exchange *x, const struct piece *piece);
 void answer_credit(struct exchange *x, uint64_t queued);
 /* The worker has nothing more for it: the slot is free. x stays, for its client. */
 void answer_over(struct exchange *x);

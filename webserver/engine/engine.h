@@ -30,6 +30,7 @@ struct connection;
 struct request;
 struct group;
 struct file;
+struct loans;
 struct decision;
 struct site;
 struct engine_parts; /* channel's state, static's state ...: each made and freed by its own file */
@@ -208,6 +209,8 @@ int reply_data(struct request *r, const void *data, size_t size);			/* copies */
 int reply_static(struct request *r, const void *data, size_t size, struct file *owner); /* borrows; holds a reference */
 /* message: a zmq_msg_t that is moved from (the caller's becomes empty); data points into it. */
 int reply_message(struct request *r, void *message, const char *data, size_t size);
+/* A loan, which is returned when it has been written, or cannot be. */
+int reply_lent(struct request *r, struct loans *loans, const char *data, size_t size);
 int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size); /* holds a reference */
 /* After the body, and before reply_end: sent if the framing has room for them. */
 int reply_trailers(struct request *r, const struct field *fields, size_t count);

@@ -107,7 +107,9 @@ static void take_body(struct frame *f)
 {
 	bool last = f->head.flags & WIRE_LAST;
 
-	if (f->x->state != EXCHANGE_ABANDONED && !answer_body(f->x, f->message, f->data, f->size))
+	if (f->x->state == EXCHANGE_ABANDONED)
+		answer_unwanted(f->x, f->data, f->size);
+	else if (!answer_body(f->x, f->message, f->data, f->size))
 		refuse(f, "a piece of body out of order or beyond its credit");
 	if (last && f->x->slot != NULL)
 		answer_over(f->x);

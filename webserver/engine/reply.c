@@ -19,6 +19,7 @@
 #include <strings.h>
 
 #include "connection.h"
+#include "loans.h"
 #include "reply.h"
 
 #define CRLF	   "\r\n"
@@ -297,6 +298,16 @@ int reply_message(struct request *r, void *message, const char *data, size_t siz
 	if (chunk_begin(r, size) < 0)
 		return -1;
 	return chunk_end(r, output_message(r->connection, message, data, size));
+}
+
+int reply_lent(struct request *r, struct loans *loans, const char *data, size_t size)
+{
+	size = replying(r) ? body_take(r, size) : 0;
+	if (size == 0 || chunk_begin(r, size) < 0) {
+		loans_return(loans, data);
+		return replying(r) ? 0 : -1;
+	}
+	return chunk_end(r, output_lent(r->connection, loans, data, size));
 }
 
 int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size)

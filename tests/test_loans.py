@@ -10,7 +10,7 @@ import pytest
 from serving import directory, wait_until
 
 from channel.frontend import Frame, Group, bare, credit, lib, request_block
-from webserver.wire.page import LOANS, PIECE
+from webserver.wire.page import LOAN, LOANS
 
 TOTAL = 64 * 65536
 
@@ -151,4 +151,4 @@ def test_small_pieces_go_in_their_messages(group: Group) -> None:
     frames = list(stream(group, slots, "/file"))
     assert whole(frames) == b"a" * 65536 + b"b" * 30000 + b"c" * 5
     assert [len(frame.lent) for frame in frames if frame.lent is not None] == [30000]
-    assert PIECE > 30000
+    assert LOAN > 30000

@@ -109,7 +109,7 @@ static int send_more(struct langplugin_call *call, const char *data, size_t size
 {
 	struct answer *answer = &call->answer;
 
-	if (!loan_gather(call))
+	if (!loan_gather(call, size))
 		return part_send(call, data, size, 0, flags);
 	size_t before = answer->gathered_size;
 	memcpy(answer->gathered + before, data, size);
@@ -135,7 +135,7 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 	}
 	if (answer->gathered_size + size <= GATHER) {
 		if (size >= LENT_FROM)
-			loan_gather(call);
+			loan_gather(call, size);
 		memcpy(answer->gathered + answer->gathered_size, at, size);
 		answer->gathered_size += size;
 		answer->given += size;

@@ -3,7 +3,7 @@
  * a socket, out of it and into the next. Whose turn it is to write there stands in wire.h.
  *
  * It is nothing to wait for. Where no loan is free, or the memory could not be mapped, the bytes go as they always may:
- * in the message. The lowest free loan is taken, so that a client that keeps up is served from the same few pages.
+ * in the message. The lowest that are free are taken, so that a client that keeps up is served from the same few pages.
  */
 #include <string.h>
 #include <sys/mman.h>
@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "worker.h"
+
+_Static_assert(GATHER <= WIRE_LOAN && WIRE_PIECE % WIRE_LOAN == 0, "what is gathered fits in one");
 
 void loans_map(struct worker *worker, int fd)
 {
@@ -33,14 +35,24 @@ static uint32_t *words_of(const struct slot *slot)
 static char *bytes_of(const struct slot *slot, int loan)
 {
 	return slot->worker->loans + WIRE_LOANS_WORDS(slot->worker->slots) +
-	       ((size_t)slot->number * WIRE_LOANS + (size_t)loan) * WIRE_PIECE;
+	       ((size_t)slot->number * WIRE_LOANS + (size_t)loan) * WIRE_LOAN;
 }
 
-static int first_free(const uint32_t *words)
+static int needed(size_t size)
 {
-	for (int i = 0; i < WIRE_LOANS; i++)
-		if (__atomic_load_n(&words[i], __ATOMIC_ACQUIRE) == 0)
-			return i;
+	return (int)((size + WIRE_LOAN - 1) / WIRE_LOAN);
+}
+
+/* The first of so many free ones in a row, or -1. */
+static int find(const uint32_t *words, int count)
+{
+	int run = 0;
+
+	for (int i = 0; i < WIRE_LOANS; i++) {
+		run = __atomic_load_n(&words[i], __ATOMIC_ACQUIRE) == 0 ? run + 1 : 0;
+		if (run == count)
+			return i - count + 1;
+	}
 	return -1;
 }
 
@@ -61,38 +73,59 @@ static void take_back(const struct slot *slot)
 	}
 }
 
-bool loan_gather(struct langplugin_call *call)
+static int search(struct slot *slot, int count)
+{
+	int loan = find(words_of(slot), count);
+
+	if (loan < 0 && slot->loans_seen != slot->frontends_seen) {
+		slot->loans_seen = slot->frontends_seen;
+		take_back(slot);
+		loan = find(words_of(slot), count);
+	}
+	return loan;
+}
+
+bool loan_gather(struct langplugin_call *call, size_t size)
 {
 	struct answer *answer = &call->answer;
 	struct slot *slot = call->slot;
+	size_t total = answer->gathered_size + size;
 
-	if (answer->loan >= 0)
+	if (answer->loan >= 0 && total <= WIRE_LOAN)
 		return true;
 	/* The head takes what is there along: one message for most answers. */
 	if (answer->state != ANSWER_SENT || !slot->worker->loans)
 		return false;
-	int loan = first_free(words_of(slot));
-	if (loan < 0 && slot->loans_seen != slot->frontends_seen) {
-		slot->loans_seen = slot->frontends_seen;
-		take_back(slot);
-		loan = first_free(words_of(slot));
-	}
-	if (loan < 0)
+	int loan = search(slot, needed(total));
+	if (loan < 0) {
+		loan_abandon(call);
 		return false;
+	}
+	char *bytes = bytes_of(slot, loan);
+	if (bytes != answer->gathered)
+		memmove(bytes, answer->gathered, answer->gathered_size);
 	answer->loan = loan;
-	answer->gathered = bytes_of(slot, loan);
-	memcpy(answer->gathered, answer->own, answer->gathered_size);
+	answer->gathered = bytes;
 	return true;
+}
+
+/* The words of the loans that what is gathered lies in. */
+static void mark(struct langplugin_call *call, uint32_t borrower)
+{
+	uint32_t *word = words_of(call->slot) + call->answer.loan;
+
+	for (int left = needed(call->answer.gathered_size); left > 0; left--)
+		__atomic_store_n(word++, borrower, __ATOMIC_RELEASE);
 }
 
 void loan_lend(struct langplugin_call *call)
 {
-	__atomic_store_n(&words_of(call->slot)[call->answer.loan], WIRE_BORROWER(call->from), __ATOMIC_RELEASE);
+	mark(call, WIRE_BORROWER(call->from));
 }
 
 void loan_keep(struct langplugin_call *call)
 {
-	__atomic_store_n(&words_of(call->slot)[call->answer.loan], 0, __ATOMIC_RELAXED);
+	mark(call, 0);
 }
 
 void loan_gone(struct langplugin_call *call)

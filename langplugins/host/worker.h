@@ -112,10 +112,10 @@ struct answer {
 	uint64_t limit; /* credit */
 	char *head;	/* struct wire_response, fields, texts; kept from request to request */
 	size_t head_size, head_room;
-	char *gathered; /* own, or the loan's WIRE_PIECE bytes */
+	char *gathered; /* own, or in a loan */
 	size_t gathered_size;
 	char *own; /* GATHER bytes */
-	int loan;  /* of the slot, that is being filled; -1: none */
+	int loan;  /* of the slot, that gathered begins; -1: none */
 };
 
 /* ---- body.c */
@@ -309,13 +309,14 @@ size_t answer_within_length(struct langplugin_call *call, size_t size); /* of si
 int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);
 /* loan.c */
 void loans_map(struct worker *worker, int fd); /* closes fd */
-/* What is gathered from now on lies in a loan, with room for WIRE_PIECE bytes. False: there is none to be had. */
-bool loan_gather(struct langplugin_call *call);
+/* What is gathered lies in loans from now on, with room for size bytes more. False: it does not. */
+bool loan_gather(struct langplugin_call *call, size_t size);
 /* Around the sending of what is in it: it is the front end's; that has not got it after all; it has. */
 void loan_lend(struct langplugin_call *call);
 void loan_keep(struct langplugin_call *call);
 void loan_gone(struct langplugin_call *call);
-void loan_abandon(struct langplugin_call *call); /* in a child that the application has forked */
+/* What is gathered lies in memory of our own again; needed too by a child that the application has forked. */
+void loan_abandon(struct langplugin_call *call);
 /* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);

@@ -26,7 +26,7 @@ from serving import interpreter as default_interpreter
 
 from channel.wire import ffi, lib
 from webserver.wire import control
-from webserver.wire.page import LOANS, PIECE, loans_size
+from webserver.wire.page import LOAN, LOANS, loans_size
 
 PAGE_HEAD, PAGE_SLOT = 128, 320
 SECONDS = 20 * SLOWNESS
@@ -292,13 +292,15 @@ class Group:
         """A piece in a loan, which is given back unless `keeps`."""
         slot, piece = frame.identity.slot, frame.of("wire_body").data
         assert len(frame.data) == ffi.sizeof("struct wire_body")
-        assert 0 < piece.size <= PIECE
-        number = slot * LOANS + piece.at
-        memory, word = self.loans[frame.identity.worker], number * 4
-        assert os.pread(memory, 4, word) == (self.ordinal << 24 | self.incarnation).to_bytes(4, sys.byteorder)
-        found = os.pread(memory, piece.size, loans_size(self.threads) + (number - self.threads * LOANS) * PIECE)
+        assert 0 < piece.size <= lib.WIRE_PIECE
+        first, count = slot * LOANS + piece.at, (piece.size + LOAN - 1) // LOAN
+        memory = self.loans[frame.identity.worker]
+        borrower = (self.ordinal << 24 | self.incarnation).to_bytes(4, sys.byteorder)
+        assert os.pread(memory, 4 * count, 4 * first) == borrower * count
+        at = loans_size(self.threads) + (first - self.threads * LOANS) * LOAN
+        found = os.pread(memory, piece.size, at)
         if not self.keeps:
-            os.pwrite(memory, bytes(4), word)
+            os.pwrite(memory, bytes(4 * count), 4 * first)
         return found
 
     def quiet(self, seconds: float = 0.2) -> bool:

@@ -142,7 +142,7 @@ int absorb(struct exchange *x, const struct piece *piece)
 	x->answer.received += piece->size;
 	bool taken = piece->size > 0 && !x->answer.discard && pass_on(x, piece, &result);
 	if (!taken && piece->loans != NULL)
-		loans_return(piece->loans, piece->data);
+		loans_return(piece->loans, piece->data, piece->size);
 	x->answer.given += piece->size;
 	return result;
 }

@@ -173,7 +173,7 @@ void answer_unwanted(struct exchange *x, const char *data, size_t size)
 	memcpy(&piece, data, sizeof(piece));
 	const char *lent = piece.head.flags & WIRE_LENT ? bytes_of(x, &piece, data, size) : NULL;
 	if (lent != NULL)
-		loans_return(x->slot->worker->loans, lent);
+		loans_return(x->slot->worker->loans, lent, piece.data.size);
 }
 
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size)

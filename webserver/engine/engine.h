@@ -210,7 +210,7 @@ int reply_static(struct request *r, const void *data, size_t size, struct file *
 /* message: a zmq_msg_t that is moved from (the caller's becomes empty); data points into it. */
 int reply_message(struct request *r, void *message, const char *data, size_t size);
 /* A loan, which is returned when it has been written, or cannot be. */
-int reply_lent(struct request *r, struct loans *loans, const char *data, size_t size);
+int reply_lent(struct request *r, struct loans *loans, const char *data, size_t borrowed);
 int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size); /* holds a reference */
 /* After the body, and before reply_end: sent if the framing has room for them. */
 int reply_trailers(struct request *r, const struct field *fields, size_t count);

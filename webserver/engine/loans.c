@@ -23,13 +23,13 @@
 #define F_SEAL_SHRINK 2
 #endif
 
-_Static_assert(WIRE_LOANS <= 8, "a slot's loans are the bits of a byte");
+_Static_assert(WIRE_LOANS == 32, "a slot's loans are the bits of a word");
 
 struct loans {
 	char *map;
 	size_t size;
 	uint32_t slots, uses; /* uses: pieces that are here, and the worker */
-	uint8_t here[];	      /* by slot: a bit for each loan */
+	uint32_t here[];      /* by slot: a bit for each loan */
 };
 
 struct loans *loans_map(int fd, uint32_t slots, char *message, size_t message_size)
@@ -48,7 +48,7 @@ struct loans *loans_map(int fd, uint32_t slots, char *message, size_t message_si
 		snprintf(message, message_size, "the loans have %lld bytes and not %zu", (long long)st.st_size, size);
 	else if ((seals = fcntl(fd, F_GET_SEALS)) < 0 || !(seals & F_SEAL_SHRINK))
 		snprintf(message, message_size, "the loans are not sealed against shrinking");
-	else if ((loans = calloc(1, sizeof(*loans) + slots)) == NULL)
+	else if ((loans = calloc(1, sizeof(*loans) + slots * sizeof(loans->here[0]))) == NULL)
 		snprintf(message, message_size, "no memory");
 	else if ((map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
 		snprintf(message, message_size, "mmap: %s", strerror(errno));
@@ -69,22 +69,31 @@ static void unuse(struct loans *loans)
 	free(loans);
 }
 
+/* The bits of the loans that size bytes from the beginning of one lie in. */
+static uint32_t bits_of(uint32_t loan, size_t size)
+{
+	return (uint32_t)((1ull << (size + WIRE_LOAN - 1) / WIRE_LOAN) - 1) << loan;
+}
+
 const char *loans_borrow(struct loans *loans, uint32_t slot, uint32_t loan, size_t size)
 {
 	if (loans == NULL || slot >= loans->slots || loan >= WIRE_LOANS || size == 0 || size > WIRE_PIECE ||
-		loans->here[slot] & 1u << loan)
+		(size_t)loan * WIRE_LOAN + size > (size_t)WIRE_LOANS * WIRE_LOAN ||
+		loans->here[slot] & bits_of(loan, size))
 		return NULL;
-	loans->here[slot] |= (uint8_t)(1u << loan);
+	loans->here[slot] |= bits_of(loan, size);
 	loans->uses++;
-	return loans->map + WIRE_LOANS_WORDS(loans->slots) + ((size_t)slot * WIRE_LOANS + loan) * WIRE_PIECE;
+	return loans->map + WIRE_LOANS_WORDS(loans->slots) + ((size_t)slot * WIRE_LOANS + loan) * WIRE_LOAN;
 }
 
-void loans_return(struct loans *loans, const char *bytes)
+void loans_return(struct loans *loans, const char *bytes, size_t size)
 {
-	size_t number = (size_t)(bytes - loans->map - WIRE_LOANS_WORDS(loans->slots)) / WIRE_PIECE;
+	size_t number = (size_t)(bytes - loans->map - WIRE_LOANS_WORDS(loans->slots)) / WIRE_LOAN;
+	uint32_t *word = (uint32_t *)(void *)loans->map + number;
 
-	loans->here[number / WIRE_LOANS] &= (uint8_t)~(1u << number % WIRE_LOANS);
-	__atomic_store_n((uint32_t *)(void *)loans->map + number, 0, __ATOMIC_RELEASE);
+	loans->here[number / WIRE_LOANS] &= ~bits_of(number % WIRE_LOANS, size);
+	for (size_t left = (size + WIRE_LOAN - 1) / WIRE_LOAN; left > 0; left--)
+		__atomic_store_n(word++, 0, __ATOMIC_RELEASE);
 	unuse(loans);
 }
 

@@ -41,6 +41,7 @@ struct segment {
 		struct {
 			struct loans *of;
 			const char *bytes;
+			uint32_t size;
 		} lent;
 		struct {
 			struct file *file;
@@ -93,7 +94,7 @@ static void segment_drop_first(struct connection *c)
 		c->engine->zmq->msg_close(&s->message);
 		break;
 	case SEGMENT_LENT:
-		loans_return(s->lent.of, s->lent.bytes);
+		loans_return(s->lent.of, s->lent.bytes, s->lent.size);
 		break;
 	case SEGMENT_FILE:
 		file_unref(s->file.file);
@@ -214,15 +215,16 @@ int output_message(struct connection *c, void *message, const char *data, size_t
 	return 0;
 }
 
-int output_lent(struct connection *c, struct loans *loans, const char *data, size_t size)
+int output_lent(struct connection *c, struct loans *loans, const char *data, size_t borrowed, size_t size)
 {
 	struct segment *s = segment_add(c, SEGMENT_LENT);
 	if (s == NULL) {
-		loans_return(loans, data);
+		loans_return(loans, data, borrowed);
 		return -1;
 	}
 	s->lent.of = loans;
 	s->lent.bytes = s->data = data;
+	s->lent.size = (uint32_t)borrowed;
 	s->size = size;
 	c->out.queued += size;
 	return 0;

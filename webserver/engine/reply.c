@@ -300,14 +300,14 @@ int reply_message(struct request *r, void *message, const char *data, size_t siz
 	return chunk_end(r, output_message(r->connection, message, data, size));
 }
 
-int reply_lent(struct request *r, struct loans *loans, const char *data, size_t size)
+int reply_lent(struct request *r, struct loans *loans, const char *data, size_t borrowed)
 {
-	size = replying(r) ? body_take(r, size) : 0;
+	size_t size = replying(r) ? body_take(r, borrowed) : 0;
 	if (size == 0 || chunk_begin(r, size) < 0) {
-		loans_return(loans, data);
+		loans_return(loans, data, borrowed);
 		return replying(r) ? 0 : -1;
 	}
-	return chunk_end(r, output_lent(r->connection, loans, data, size));
+	return chunk_end(r, output_lent(r->connection, loans, data, borrowed, size));
 }
 
 int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size)

@@ -16,8 +16,8 @@ FRONTENDS = 32  # WIRE_FRONTENDS
 SLOTS = 256  # WIRE_SLOTS
 PAGE_HEAD = 128  # sizeof(struct wire_page)
 SLOT_SIZE = 64 + 8 * FRONTENDS  # sizeof(struct wire_slot)
-LOANS = 8  # WIRE_LOANS
-PIECE = 262144  # WIRE_PIECE
+LOANS = 32  # WIRE_LOANS
+LOAN = 65536  # WIRE_LOAN
 
 STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
 PHASES = ("idle", "running", "reading", "writing", "tunnel")  # enum wire_phase
@@ -92,7 +92,7 @@ def page_size(slots: int) -> int:
 def loans_size(slots: int) -> int:
     """WIRE_LOANS_SIZE: bytes of the memory that a worker with so many slots lends pieces of answers in."""
     words = (slots * LOANS * 4 + 4095) & ~4095
-    return words + slots * LOANS * PIECE
+    return words + slots * LOANS * LOAN
 
 
 def read_page(memory: Buffer, slots: int) -> Page:

@@ -28,7 +28,8 @@
 #define WIRE_RESPONSE_WINDOW 1048576
 #define WIRE_MESSAGE	     1048576
 #define WIRE_FIELDS	     1000
-#define WIRE_LOANS	     8
+#define WIRE_LOANS	     32
+#define WIRE_LOAN	     65536
 
 /*
  * A serial names one placing of one request at one slot. Upper 24 bits: the front end's incarnation; lower 40: a
@@ -66,7 +67,7 @@ enum wire_flags {
 	WIRE_UPGRADE = 32,   /* REQUEST: the client asks to upgrade, and sends no body; RESPONSE 101: see below */
 	WIRE_TRAILERS = 64,  /* REQUEST: TE: trailers was sent; RESPONSE: has a Trailer field, if it can be sent */
 	WIRE_SHUT = 128,     /* BODY of a tunnel, from the worker: its last bytes, but it goes on to read */
-	WIRE_LENT = 256	     /* BODY from a worker: its bytes are in its slot's loan number data.at, see below */
+	WIRE_LENT = 256	     /* BODY from a worker: its bytes begin in its slot's loan number data.at, see below */
 };
 
 /*
@@ -231,17 +232,17 @@ struct wire_page {
 
 /*
  * A worker's loans: a second memfd from the supervisor, sealed as the page is, that worker and front ends map for
- * writing. Each slot has WIRE_LOANS of WIRE_PIECE bytes. The worker writes a piece of an answer into one, puts the front
- * end's name into its word, and sends a BODY with WIRE_LENT and nothing behind its head. The front end writes the bytes
- * from where they are, then 0 into the word: the loan may be used again. It reads no word. What a front end had that is
- * gone comes back by itself.
+ * writing. Each slot has WIRE_LOANS of WIRE_LOAN bytes. The worker writes a piece of an answer into one, or into as many
+ * that follow each other as it needs, puts the front end's name into their words, and sends a BODY with WIRE_LENT and
+ * nothing behind its head. The front end writes the bytes from where they are, then 0 into the words: the loans may be
+ * used again. It reads no word. What a front end had that is gone comes back by itself.
  *
  * At the beginning of the file: WIRE_LOANS words for each slot. 0: not lent; else WIRE_BORROWER of the front end.
  */
 /* wire: end */
 
 #define WIRE_LOANS_WORDS(slots) (((size_t)(slots) * WIRE_LOANS * sizeof(uint32_t) + 4095) & ~(size_t)4095)
-#define WIRE_LOANS_SIZE(slots)	(WIRE_LOANS_WORDS(slots) + (size_t)(slots) * WIRE_LOANS * WIRE_PIECE)
+#define WIRE_LOANS_SIZE(slots)	(WIRE_LOANS_WORDS(slots) + (size_t)(slots) * WIRE_LOANS * WIRE_LOAN)
 #define WIRE_BORROWER(name)	((uint32_t)(name).ordinal << 24 | (name).incarnation) /* an incarnation is never 0 */
 #define WIRE_PAGE_SIZE(slots) (sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
 

@@ -370,7 +370,7 @@ static uint32_t *loan_word(const struct lender *from, size_t number)
 
 static char *loan_bytes(const struct lender *from, size_t number)
 {
-	return from->map + WIRE_LOANS_WORDS(SLOTS) + number * WIRE_PIECE;
+	return from->map + WIRE_LOANS_WORDS(SLOTS) + number * WIRE_LOAN;
 }
 
 /* What has come back is nobody's: a frame that is wrong may lend it once more, to anybody. */

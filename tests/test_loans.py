@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from channel.frontend import Frame, Group, bare, credit, lib, request_block
 from serving import directory, wait_until
 
-from channel.frontend import Frame, Group, bare, credit, lib, request_block
 from webserver.wire.page import LOAN, LOANS
 
 TOTAL = 64 * 65536

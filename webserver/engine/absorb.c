@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 
 #define SLOW_NS 100000000ull /* 1 MB in it: 80 Mbit/s */

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 #include "http.h"
 #include "quarantine.h"
@@ -185,9 +186,8 @@ bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_
 
 	memcpy(&piece, data, sizeof(piece));
 	bool last = piece.head.flags & WIRE_LAST;
-	if (piece.offset != x->answer.received ||
-		piece.data.size > x->answer.limit || piece.offset > x->answer.limit - piece.data.size ||
-		!end_ok(x, &piece))
+	if (piece.offset != x->answer.received || piece.data.size > x->answer.limit ||
+		piece.offset > x->answer.limit - piece.data.size || !end_ok(x, &piece))
 		return false;
 	if (piece.field_count > 0 &&
 		(!last || x->tunnel ||

@@ -8,7 +8,7 @@
  *   slots.c      a slot's states, hello, probe, leaving; what is placed at it
  *   place.c      which slot; sending; looking after what does not start; recall
  *   frames.c     what workers say: checked against the engine's own record before anything is done
- *   answers.c    answer heads and bodies on their way to the client; credit for the worker
+ *   answers.c    answer heads and bodies on their way to the client; credit for the worker (answers.h)
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
  *   bodies.c     request bodies: gathered, or streamed within the worker's credit
  *   block.c      a request as one flat block
@@ -344,26 +344,6 @@ uint32_t place_limit(const struct channel *c, const struct group *g);
 /* ---- frames.c */
 bool frames_read(struct generation *gen, unsigned most); /* true: there may be more */
 void frame_take(struct generation *gen, const void *identity, size_t identity_size, zmq_msg_t *message, bool more);
-
-/* ---- answers.c. Each may end the request; the caller has pinned x. False: the frame breaks a rule. */
-bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
-bool answer_inform(struct exchange *x, const char *data, size_t size);
-/* A piece for nobody. */
-void answer_unwanted(struct exchange *x, const char *data, size_t size);
-bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
-int absorb_make(struct channel *c);
-/* Bytes of an answer's body. */
-struct piece {
-	const char *data;
-	size_t size;
-	zmq_msg_t *message;  /* that data lies in, or */
-	struct loans *loans; /* that it was borrowed of */
-};
-/* 0, or -1: the client is gone. A loan is returned, now or when it has been written. */
-int absorb(struct exchange *x, const struct piece *piece);
-void answer_credit(struct exchange *x, uint64_t queued);
-/* The worker has nothing more for it: the slot is free. x stays, for its client. */
-void answer_over(struct exchange *x);
 
 /* ---- bodies.c */
 static inline char *body_bytes(const struct exchange *x)

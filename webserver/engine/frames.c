@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 
 struct frame {

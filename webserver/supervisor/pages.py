@@ -13,7 +13,6 @@ import os
 
 from webserver.wire.page import Page, loans_size, page_size, read_page
 
-
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 

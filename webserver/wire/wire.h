@@ -232,19 +232,19 @@ struct wire_page {
 
 /*
  * A worker's loans: a second memfd from the supervisor, sealed as the page is, that worker and front ends map for
- * writing. Each slot has WIRE_LOANS of WIRE_LOAN bytes. The worker writes a piece of an answer into one, or into as many
- * that follow each other as it needs, puts the front end's name into their words, and sends a BODY with WIRE_LENT and
- * nothing behind its head. The front end writes the bytes from where they are, then 0 into the words: the loans may be
- * used again. It reads no word. What a front end had that is gone comes back by itself.
+ * writing. Each slot has WIRE_LOANS of WIRE_LOAN bytes. The worker writes a piece of an answer into one, or into as
+ * many that follow each other as it needs, puts the front end's name into their words, and sends a BODY with WIRE_LENT
+ * and nothing behind its head. The front end writes the bytes from where they are, then 0 into the words: the loans may
+ * be used again. It reads no word. What a front end had that is gone comes back by itself.
  *
  * At the beginning of the file: WIRE_LOANS words for each slot. 0: not lent; else WIRE_BORROWER of the front end.
  */
 /* wire: end */
 
-#define WIRE_LOANS_WORDS(slots) (((size_t)(slots) * WIRE_LOANS * sizeof(uint32_t) + 4095) & ~(size_t)4095)
-#define WIRE_LOANS_SIZE(slots)	(WIRE_LOANS_WORDS(slots) + (size_t)(slots) * WIRE_LOANS * WIRE_LOAN)
+#define WIRE_LOANS_WORDS(slots) (((size_t)(slots)*WIRE_LOANS * sizeof(uint32_t) + 4095) & ~(size_t)4095)
+#define WIRE_LOANS_SIZE(slots)	(WIRE_LOANS_WORDS(slots) + (size_t)(slots)*WIRE_LOANS * WIRE_LOAN)
 #define WIRE_BORROWER(name)	((uint32_t)(name).ordinal << 24 | (name).incarnation) /* an incarnation is never 0 */
-#define WIRE_PAGE_SIZE(slots) (sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
+#define WIRE_PAGE_SIZE(slots)	(sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
 
 _Static_assert(sizeof(struct wire_head) == 24, "wire_head");
 _Static_assert(sizeof(struct wire_field) == 16, "wire_field");

@@ -9,6 +9,7 @@
  * sources: webserver/engine/http1.c webserver/engine/head.c webserver/wire/chunked.c
  * sources: webserver/engine/trailers.c webserver/engine/tunnel.c
  * sources: webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c
+ * sources: webserver/engine/framing.c
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c
  * sources: webserver/engine/group.c webserver/engine/queue.c webserver/engine/slots.c webserver/engine/place.c
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
@@ -201,8 +202,8 @@ static void do_worker(void)
 		return;
 	if (l->worker[place] == 0) {
 		l->worker[place] = ++workers;
-		must(engine_worker(world.e, GROUP, l->number, l->worker[place], SLOTS - (what >> 7),
-			     dup(world.page_fd), dup(l->lender[place].fd)) == ENGINE_OK);
+		must(engine_worker(world.e, GROUP, l->number, l->worker[place], SLOTS - (what >> 7), dup(world.page_fd),
+			     dup(l->lender[place].fd)) == ENGINE_OK);
 	} else {
 		engine_worker_gone(world.e, GROUP, l->number, l->worker[place], what & 64 ? "died" : "");
 		l->worker[place] = 0;

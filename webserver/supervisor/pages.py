@@ -1,8 +1,8 @@
 """What workers share with front ends: made here, sealed against resizing.
 
-The page is written by the worker alone. The worker's descriptor is the one that was created; front ends get one that was
-opened again for reading. The file's mode lets nobody but us do that, or a front end could open it for writing through
-/proc. The loans are for both to write.
+The page is written by the worker alone. The worker's descriptor is the one that was created; front ends get one that
+was opened again for reading. The file's mode lets nobody but us do that, or a front end could open it for writing
+through /proc. The loans are for both to write.
 """
 
 from __future__ import annotations

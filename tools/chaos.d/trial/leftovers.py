@@ -12,7 +12,7 @@ from trial.place import GROUPS, Place
 
 SETTLE = 40.0  # seconds for what was begun to end, and for back-offs to be over
 # A front end keeps files of sites open; a worker its ledger, and what its language opens on the way.
-MORE = {"frontend": 8, "worker": 4, "manager": 1, "supervisor": 0, "logger": 0}
+MORE = {"frontend": 8, "worker": 4, "manager": 1, "supervisor": 0, "logger": 0, "companion": 0}
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,15 @@ def look(place: Place) -> State:
 
 
 def _memfds(pid: int) -> int:
-    count = 0
+    """Pieces, however many descriptors lead to each."""
+    pieces = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
-            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:")
+            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:"):
+                pieces.add(os.stat(f"/proc/{pid}/fd/{name}").st_ino)
         except FileNotFoundError:
             continue
-    return count
+    return len(pieces)
 
 
 def _zombies(pid: int) -> int:

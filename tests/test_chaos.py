@@ -99,7 +99,7 @@ def judged(
 ) -> list[str]:
     """The kinds of what is found when a client saw `one` and the application wrote `runs`."""
     (directory / "python.1").write_text(runs)
-    ledger, logs = Ledger(), LogReader(directory / "e", directory / "a")
+    ledger, logs = Ledger(), LogReader(directory / "e", directory / "a", directory / "c")
     ledger.add(one)
     logs.said = {"1": [Said("1", "front end 0 12 site=all", text, AT) for text in said]}
     if record:
@@ -151,7 +151,7 @@ def test_what_explains_a_cut(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_refusals_names_each(tmp_path: Path) -> None:
-    reader = LogReader(tmp_path / "e", tmp_path / "a")
+    reader = LogReader(tmp_path / "e", tmp_path / "a", tmp_path / "c")
     head = "2026-11-22 23:40:13.123 [error] front end 0 1234"
     reader._error(f"{head} site=all request=00000000000000a1: {KILLED}")
     reader._error(f"{head}: 2 more like this: {KILLED} (requests 00000000000000a2 00000000000000a3)")

@@ -101,7 +101,7 @@ class Output:
         return written
 
     def _find_end(self) -> None:
-        """Whether a write of the logger before, which has died in it, has reached the file. Others may write there too."""
+        """Whether a write of the logger before, which has died in it, has reached the file. Others may write there."""
         size, self.ring.writing = self.ring.writing, None
         data = bytes(self.ring.first())
         if size is None or not data:
@@ -118,7 +118,9 @@ class Output:
             os.close(file)
         at = there.find(data[: data.find(b"\n") + 1 or len(data)])
         if at >= 0:
-            self.ring.advance(len(os.path.commonprefix([data, there[at:]])))
+            pairs = zip(data, there[at:], strict=False)
+            same = next((number for number, (one, other) in enumerate(pairs) if one != other), None)
+            self.ring.advance(min(len(data), len(there) - at) if same is None else same)
 
     def reopen(self, now: float) -> None:
         """Go on in the file that has the name now. Raises OpenError; then the old one is kept."""

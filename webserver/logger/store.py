@@ -39,7 +39,7 @@ class Ring:
         self._words = words
         self._memory = memory
         head, tail = words[_HEAD], words[_TAIL]
-        self.spoilt = head > tail and tail != 0 or tail - head > MEMORY_LIMIT or words[_WRITING] > 1 << 62
+        self.spoilt = (head > tail and tail != 0) or tail - head > MEMORY_LIMIT or words[_WRITING] > 1 << 62
         if self.spoilt:
             for number in (_TAIL, _HEAD, _DROPPED, _WRITING):
                 words[number] = 0
@@ -102,7 +102,7 @@ class Ring:
 
 class Store:
     def __init__(self, descriptor: int = -1) -> None:
-        """`descriptor`: of the memory, SIZE bytes that were zeros at first; without it nothing outlives this process."""
+        """`descriptor`: SIZE bytes of memory that were zeros at first; without it nothing outlives this process."""
         self._map = mmap.mmap(descriptor, SIZE)
         memory = memoryview(self._map)
         self._words = memory[:_PAGE].cast("Q")

@@ -5,7 +5,6 @@ An act chooses among what is there at that moment; if nothing is, it says so and
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -15,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from trial import killer, slow
 from trial.disks import limit_descriptors, lowest_free

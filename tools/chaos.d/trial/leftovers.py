@@ -47,7 +47,10 @@ def look(place: Place) -> State:
         processes=dict(sorted(Counter(f"{one.kind} {one.name}".strip() for one in processes).items())),
         descriptors=descriptors,
         zombies=_zombies(place.pid) + _zombies(place.started),
-        shared={"/dev/shm": len(os.listdir("/dev/shm")), "beside pages": _memfds(place.pid) - len(place.pids("worker"))},
+        shared={
+            "/dev/shm": len(os.listdir("/dev/shm")),
+            "beside pages": _memfds(place.pid) - len(place.pids("worker")),
+        },
         run=dict(sorted(run.items())),
         spool=place.spool.used(),
     )

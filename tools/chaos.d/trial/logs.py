@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 REASONS = ("max_requests", "max_age", "idle_after")
 LOOK = 0.05  # seconds
@@ -59,7 +59,10 @@ class _File:
 
 
 class LogReader:
-    def __init__(self, error_log: Path, access_log: Path) -> None:
+    def __init__(self, error_log: Path, access_log: Path, copy: Path) -> None:
+        """`copy`: where all lines of the error log are kept, whatever is rotated."""
+        self._copy_path = copy
+        self._copy: TextIO | None = None
         self._paths = {"error": error_log, "access": access_log}
         self._files: list[_File] = []
         self._end = threading.Event()
@@ -73,6 +76,7 @@ class LogReader:
         self.ends: Counter[tuple[str, str]] = Counter()  # of workers that were told to go: group, and why in a word
 
     def start(self) -> None:
+        self._copy = open(self._copy_path, "w", encoding="utf-8")  # noqa: SIM115  # closed in _run
         self._thread.start()
 
     def finish(self) -> None:
@@ -95,6 +99,8 @@ class LogReader:
         finally:
             for file in self._files:
                 file.stream.close()
+            if self._copy is not None:
+                self._copy.close()
 
     def _look(self) -> None:
         current = {}
@@ -135,6 +141,8 @@ class LogReader:
     def _error(self, line: str) -> None:
         now = time.time()
         self.lines.append((now, line))
+        if self._copy is not None:
+            self._copy.write(f"{now:.3f} {line}\n")
         match = LINE.fullmatch(line)
         if match is None:
             return

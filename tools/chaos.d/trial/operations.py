@@ -13,7 +13,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from trial.faults import Done, Planned
 from trial.place import FILES, GROUPS, Place, put

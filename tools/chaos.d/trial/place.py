@@ -97,7 +97,9 @@ GROUPS = {
     "perl": Hosted("application = app/app.psgi\n  ", 3, 1, "max_requests = 400", "max_requests"),
     "ruby": Hosted("application = app/config.ru\n  ", 2, 3, "max_age = 20s", "max_age"),
     "php": Hosted("", 4, 1, "processes_min = 2\n  spare = 1\n  idle_after = 1s", "idle_after"),
-    "seldom": Hosted("application = app/app.wsgi\n  ", 1, 2, "processes_min = 0\n  idle_after = 1s", "idle_after", "python"),
+    "seldom": Hosted(
+        "application = app/app.wsgi\n  ", 1, 2, "processes_min = 0\n  idle_after = 1s", "idle_after", "python"
+    ),
 }
 FILES = {"python": "app/app.wsgi", "perl": "app/app.psgi", "ruby": "app/config.ru"}  # that can be deployed broken
 

@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 
 CALLS = {"log": "write,openat", "files": "pwrite64,pread64,sendfile,openat,fallocate"}
 DELAYS = {"log": 0.25, "files": 0.02}  # seconds for each call
@@ -79,7 +80,7 @@ def _traced(pid: int) -> bool:
         return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in file)
 
 
-def _wait_for(condition, tracer: subprocess.Popen[bytes], seconds: float) -> bool:  # type: ignore[no-untyped-def]
+def _wait_for(condition: Callable[[], bool], tracer: subprocess.Popen[bytes], seconds: float) -> bool:
     for _ in range(int(seconds / 0.01)):
         if condition():
             return True

@@ -52,7 +52,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     place.start()
     injector = Injector(place, plan)
     ledger = Ledger()
-    logs = LogReader(place.error_log, place.access_log)
+    logs = LogReader(place.error_log, place.access_log, place.directory / "said")
     load = Load(place.port, seed, ledger, injector.died_with)
     logs.start()
     load.start()
@@ -75,6 +75,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     history = injector.history()
     judge = Judge(ledger, read_runs(place.ledger), logs, history)
     found = judge.run()
+    (place.directory / "faults").write_text("".join(f"{done.began:.3f} {done.text(origin)}\n" for done in history))
     for text in broken:
         found.add("operation", "-", 0.0, text)
     for text in left:

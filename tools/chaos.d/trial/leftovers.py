@@ -13,6 +13,7 @@ from trial.place import GROUPS, Place
 SETTLE = 40.0  # seconds for what was begun to end, and for back-offs to be over
 # A front end keeps files of sites open; a worker its ledger, and what its language opens on the way.
 MORE = {"frontend": 8, "worker": 4, "manager": 1, "supervisor": 0, "logger": 0, "companion": 0}
+EACH_WORKER = ("page", "loans")  # shared memory of each worker
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class State:
     processes: dict[str, int]  # how many, by kind and name
     descriptors: dict[str, int]  # the most of any, by kind and group
     zombies: int
-    shared: dict[str, int]  # pieces of shared memory: of /dev/shm, and memfds of the supervisor
+    shared: dict[str, int]  # pieces of shared memory: in /dev/shm, and those that the supervisor made
     run: dict[str, int]  # files by form of their name
     spool: int  # bytes
 
@@ -47,25 +48,26 @@ def look(place: Place) -> State:
         processes=dict(sorted(Counter(f"{one.kind} {one.name}".strip() for one in processes).items())),
         descriptors=descriptors,
         zombies=_zombies(place.pid) + _zombies(place.started),
-        shared={
-            "/dev/shm": len(os.listdir("/dev/shm")),
-            "beside pages": _memfds(place.pid) - len(place.pids("worker")),
-        },
+        shared=_shared(place),
         run=dict(sorted(run.items())),
         spool=place.spool.used(),
     )
 
 
-def _memfds(pid: int) -> int:
-    """Pieces, however many descriptors lead to each."""
+def _shared(place: Place) -> dict[str, int]:
+    """Pieces by name, however many descriptors lead to each; of those that each worker has, how many are too many."""
     pieces = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
+    for name in os.listdir(f"/proc/{place.pid}/fd"):
+        path = f"/proc/{place.pid}/fd/{name}"
         try:
-            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:"):
-                pieces.add(os.stat(f"/proc/{pid}/fd/{name}").st_ino)
+            if (target := os.readlink(path)).startswith("/memfd:"):
+                pieces.add((target.removeprefix("/memfd:").split(" ")[0], os.stat(path).st_ino))
         except FileNotFoundError:
             continue
-    return len(pieces)
+    counts = Counter(name for name, _ in pieces)
+    workers = len(place.pids("worker"))
+    found = {name: count - workers * (name in EACH_WORKER) for name, count in counts.items()}
+    return {"/dev/shm": len(os.listdir("/dev/shm")), **{name: count for name, count in found.items() if count}}
 
 
 def _zombies(pid: int) -> int:

@@ -128,7 +128,8 @@ class Judge:
             return
         cause, match = named
         group = match.groupdict().get("group") or outcome.ask.language
-        done = self._fault(cause.kinds, group if cause.kills else "", outcome)
+        # A slow reader sees the end of its answer long after it was decided; a logger that is held up says so later.
+        done = self._fault(cause.kinds, group if cause.kills else "", outcome.sent, min(outcome.ended, line.at))
         if done is None:
             self._found("unexplained", outcome, f"{what}: no such fault was done then: {line.text}")
             return
@@ -172,11 +173,11 @@ class Judge:
         first = max(0, bisect_left(self._begins, begin - 60.0))
         return [done for done in self._history[first:last] if done.ended >= begin - NEAR]
 
-    def _fault(self, kinds: frozenset[str], group: str, outcome: Outcome) -> Done | None:
-        for done in reversed(self._around(outcome.sent, outcome.ended)):
+    def _fault(self, kinds: frozenset[str], group: str, sent: float, at: float) -> Done | None:
+        for done in reversed(self._around(sent, at)):
             if done.kind not in kinds or (group and done.group != group):
                 continue
-            if done.began - 0.1 <= outcome.ended <= done.ended + causes.EFFECT:
+            if done.began - 0.1 <= at <= done.ended + causes.EFFECT:
                 return done
         return None
 

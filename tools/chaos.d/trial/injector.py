@@ -14,6 +14,9 @@ from trial.operations import Operator
 from trial.place import Place
 
 
+AGAIN, AGAIN_AFTER = 5, 0.1  # times, seconds
+
+
 class Injector:
     def __init__(self, place: Place, plan: list[Planned]) -> None:
         self._plan = plan
@@ -85,7 +88,7 @@ class Injector:
         """True if it lasts."""
         began = time.time()
         try:
-            hit = self._acts.act(planned)
+            hit = self._act(planned)
         except Missed as error:
             self.missed.append(f"{planned.kind}: {error}")
             return False
@@ -95,6 +98,15 @@ class Injector:
         with self._lock:
             self._running[planned.number] = (planned, began, hit)
         return True
+
+    def _act(self, planned: Planned) -> Hit:
+        """What is to be hit may be on its way back from the fault before."""
+        for _ in range(AGAIN):
+            try:
+                return self._acts.act(planned)
+            except Missed:
+                time.sleep(AGAIN_AFTER)
+        return self._acts.act(planned)
 
     def _undo(self, planned: Planned) -> None:
         _, began, hit = self._running[planned.number]

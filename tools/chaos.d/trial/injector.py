@@ -13,7 +13,6 @@ from trial.operations import KINDS as OPERATIONS
 from trial.operations import Operator
 from trial.place import Place
 
-
 AGAIN, AGAIN_AFTER = 5, 0.1  # times, seconds
 
 

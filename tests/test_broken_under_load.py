@@ -131,9 +131,9 @@ LANGUAGES = {
         Broken("x = 1\nrequire 'nothing_of_this_name'\n", r"app\.ru:2"),
     )),
     "php": Language("app.php", "<?php echo 'good';\n", (
-        Broken("<?php\necho 'x\n", r"app\.php"),
+        Broken("<?php\necho 'x\n", r"app\.php:\d"),
         Broken("<?php\nfunction f( {\n", r"app\.php.*line 2|app\.php:2"),
-    ), "preload = app.php"),
+    ), "preload = app.php\n    [[[ini]]]\n    opcache.validate_timestamps = 0"),
     "lua": Language("app.lua", "return function(env) return 200, {}, 'good' end\n", (
         Broken("local x = 1\nreturn function(env\n", r"app\.lua:[23]"),
         Broken("local x = 1\n\nerror('at load')\n", r"app\.lua:3"),

@@ -56,7 +56,7 @@ def test_what_is_the_same_goes_on(place: Place) -> None:
     said.chmod(0o666)
     place.start(
         locked(place, "kept", "show=notify", "term=0.2", "tree=yes", ready="notify", stop_timeout="20s"),
-        locked(place, "many", "{instance}", instances=2).replace("many.lock", "many{instance}.lock"),
+        locked(place, "many", "number={instance}", instances=2).replace("many.lock", "many{instance}.lock"),
         locked(place, "talks", f"say={said}"),
         locked(place, "done", ready="finished").replace("done.lock", "done.lock, lasts=0.05"),
         locked(place, "stopped"),
@@ -107,7 +107,7 @@ def test_what_is_the_same_goes_on(place: Place) -> None:
 def test_who_is_not_the_same_is_ended_first(place: Place) -> None:
     """Changed, removed, new, with other rules, one instance less; while the old program has a request to finish."""
     ended = locked(place, "changed", "term=0.3")
-    fewer = locked(place, "fewer", "{instance}", instances=2).replace("fewer.lock", "fewer{instance}.lock")
+    fewer = locked(place, "fewer", "number={instance}", instances=2).replace("fewer.lock", "fewer{instance}.lock")
     place.start(
         ended, locked(place, "going", "term=0.3"), locked(place, "rules", stop_timeout="5s"), fewer,
         locked(place, "needs", after="changed,"), groups=GROUPS, site=PLAIN,
@@ -144,7 +144,7 @@ def test_who_is_not_the_same_is_ended_first(place: Place) -> None:
     assert not alive(before["going"][0][0])
     assert "end going" in order
     assert [one["name"] for one in place.server.status()["companions"]] == [
-        "changed", "first", "fewer", "needs", "new", "rules",
+        "changed", "fewer", "first", "needs", "new", "rules",
     ]  # fmt: skip
     wait_until(lambda: place.role("changed")["ready"], "it does not come back")
 
@@ -159,11 +159,10 @@ def test_an_upgrade_that_fails_changes_nothing(place: Place) -> None:
     broken = place.server.file("bad.wsgi", "def application(:\n")
     users = "".join(f"  {line}\n" for line in group_lines())
     # A program that works, with a group that does not any more; and one whose group waits for what does not start.
-    bad = f"  [[bad]]\n  language = python\n  application = {broken}\n{users}"
+    bad = f"  [[bad]]\n  language = python\n  application = {broken}\n"
     good = place.server.file("good.wsgi", "def application(e, s):\n    s('200 OK', [])\n    return []\n")
-    place.server.config_file.write_text(
-        text.replace("[companions]", bad.replace(str(broken), str(good)) + "[companions]")
-    )
+    working = f"{bad}{users}".replace(str(broken), str(good))
+    place.server.config_file.write_text(text.replace("[companions]", working + "[companions]"))
     place.server.ctl("reload")
     changed = locked(place, "kept", "show=notify", ready="notify", umask="077")
     extra = locked(place, "extra", "show=notify", ready="notify")
@@ -217,10 +216,11 @@ def gaps(place: Place, name: str) -> list[str]:
 
 def test_timers_run_once(place: Place) -> None:
     """Their grid goes on, what is due between two programs is run, and a run that is under way is nobody's second."""
+    go = place.path / "go"
     place.start(
         locked(place, "tick", "lasts=0.02", every="1s"),
-        locked(place, "long", "lasts=2.5", every="1h"),
-        locked(place, "other", "lasts=1.5", every="1h"),
+        locked(place, "long", f"go={go}", "lasts=0", every="1h"),
+        locked(place, "other", f"go={go}", "lasts=0", every="1h"),
         locked(place, "daily", "lasts=0.1", at="03:15"),
         locked(place, "off", "lasts=0.1", every="1s"),
         groups=GROUPS,
@@ -236,13 +236,13 @@ def test_timers_run_once(place: Place) -> None:
     run = place.entry("long")["pid"]
     off = place.notes.count("start off")
     text = place.server.config_file.read_text()
-    other = locked(place, "other", "lasts=1.5", every="1h")
+    other = locked(place, "other", f"go={go}", "lasts=0", every="1h")
     for number in range(3):
         place.server.config_file.write_text(text.replace(other, other + f"  umask = 02{number}\n"))
         upgrade(place)
-        if number == 0:
-            assert place.entry("long")["pid"] == run
+        assert place.entry("long")["pid"] == run
     assert due == {name: place.role(name)["next_run"] for name in ("long", "daily")}
+    go.touch()
     place.noted("end long")
     assert place.notes.count("start long") == 1
     assert place.notes.count("start other") == 1, "a run that was asked to end is not run again"
@@ -287,7 +287,7 @@ def test_what_has_changed_hands_is_looked_after(place: Place) -> None:
 def test_the_program_before_dies_while_it_finishes(place: Place) -> None:
     """What it had still ends with it, and only then is started; what it had given away knows nothing of it."""
     place.server.allow("companion changed", "502")
-    changed = locked(place, "changed", "term=ignore", "tree=yes")
+    changed = locked(place, "changed", "term=ignore", "tree=yes", stop_timeout="0.5s")
     place.start(locked(place, "kept"), changed, groups=GROUPS, site=PLAIN)
     place.noted("ready changed")
     kept, old = pids(place, "kept"), pids(place, "changed")

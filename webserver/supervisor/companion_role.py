@@ -43,6 +43,7 @@ class CompanionRole:
         self.leaving: list[Instance] = []  # more than are wanted now; they finish
         self.skipped = 0  # runs that were left out, as the one before went on
         self.handing = False  # to the program that follows
+        self.taking = False  # from the program before: some of its instances are what they were there
         self._timetable: Timetable | None = None
         self._begun_at: Begun | None = None  # of the timetable before
         self._rolling: deque[Instance] = deque()  # to be restarted after the first of them, which is under way
@@ -211,6 +212,7 @@ class CompanionRole:
             if not left:
                 self.handing = False
                 done()
+                self._on_change()
 
         for instance in self.all:
             instance.hand_over(one)
@@ -226,6 +228,7 @@ class CompanionRole:
         `same`: as it should be; else the configuration has changed since it was asked for.
         """
         assert self.identity is not None, "what cannot be started is not asked for"
+        self.taking = True
         number = int(record["number"])
         if number < len(self.instances):
             take(self.instances[number], record, fds)

@@ -324,7 +324,8 @@ class Companions:
         for name in pending:
             role = self.roles[name]
             if name in elsewhere:
-                role.wait(elsewhere[name])
+                if not role.taking:
+                    role.wait(elsewhere[name])
             elif name in able and name not in leaving:
                 role.begin()
             else:

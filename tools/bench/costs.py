@@ -12,6 +12,7 @@ reload    A site in each of N files of sites-enabled/, with a directory of its o
           turn with it, what the server itself takes from an order to its answer.
 
 Median, worst and best of --times are printed; nothing is asserted. Everything happens below one temporary directory.
+As root, `chrt -f 1 tools/bench/costs.py` measures beside other work as if there were none; keep --times small then.
 """
 
 from __future__ import annotations

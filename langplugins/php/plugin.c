@@ -80,6 +80,18 @@ static bool compile_script(const char *path)
 	return done;
 }
 
+/* The first mistake in a script, or that it could not be compiled for some other reason. */
+static int say_why(const char *path, char *message, size_t message_size)
+{
+	char text[1024];
+	const char *file = PG(last_error_file) ? ZSTR_VAL(PG(last_error_file)) : "";
+
+	if (!PG(last_error_message) || !PG(last_error_lineno) || strcmp(file, path) != 0)
+		return say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)", path);
+	snprintf(text, sizeof(text), "%s:%d: %s", path, PG(last_error_lineno), ZSTR_VAL(PG(last_error_message)));
+	return say(message, message_size, "php: preload: %s", text);
+}
+
 static int plugin_preload(void *state, char *message, size_t message_size)
 {
 	struct plugin *plugin = state;
@@ -103,8 +115,7 @@ static int plugin_preload(void *state, char *message, size_t message_size)
 		}
 		zend_end_try();
 		if (!done)
-			result = say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)",
-				path);
+			result = say_why(path, message, message_size);
 	}
 	php_request_shutdown(NULL);
 	SG(request_info).no_headers = 0;

@@ -7,17 +7,18 @@ counted. When the supervisor asks it to, or is dead, it reads every pipe to its 
 
 from __future__ import annotations
 
+import binascii
 import os
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from webserver.logger.lines import Entry, Splitter, formatted
+from webserver.logger.lines import Entry, formatted
 from webserver.logger.output import BATCH, OpenError, Output, open_log
+from webserver.logger.pipe import Pipe
 from webserver.logger.store import Ring, Store
 from webserver.wire.control import (
     STARVED_WAIT,
@@ -33,31 +34,8 @@ BEAT_SECONDS = 5.0
 NAME_WAIT = 1.0  # seconds to wait for the process id behind a pipe before its lines are written without
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
 UNREAD_WAIT = 1.0  # seconds for a pipe to be handed over that the logger before had read from when it died
+REST_LIMIT = 16 * 1024  # bytes of a line without an end that are told to the next logger
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
-
-
-@dataclass(eq=False)
-class Pipe:
-    id: int
-    fd: int
-    kind: str  # error, access
-    source: str
-    pid: int = 0
-    splitter: Splitter = field(default_factory=Splitter)
-    carry: bytes = b""  # of an access line
-    unread_until: float = 0.0  # not read before, unless its process is named
-
-    @property
-    def rest(self) -> bytes:
-        """A line that has no end yet."""
-        return self.carry if self.kind == "access" else self.splitter.rest
-
-    @rest.setter
-    def rest(self, data: bytes) -> None:
-        if self.kind == "access":
-            self.carry = data
-        else:
-            self.splitter.rest = data
 
 
 class Logger:
@@ -164,7 +142,10 @@ class Logger:
     def _order(self, message: dict[str, Any], fds: dict[str, int]) -> None:
         op = message["op"]
         if op == "pipe":
-            self._add_pipe(int(message["id"]), message["label"], fds.pop("pipe"))
+            rest = binascii.a2b_base64(message.get("rest", ""))
+            self._add_pipe(int(message["id"]), message["label"], fds.pop("pipe"), rest)
+        elif op == "part":
+            self._part(int(message["id"]))
         elif op == "name":
             for pipe in self._pipes.values():
                 if pipe.id == message["id"]:
@@ -204,10 +185,28 @@ class Logger:
         self._take(pipe or Pipe(number, -1, "error", "unknown"), data)
         self._store.end(len(data), self._rests)
 
-    def _add_pipe(self, number: int, label: dict[str, Any], fd: int) -> None:
+    def _part(self, number: int) -> None:
+        """Another logger is to go on with a pipe. A long beginning of a line is written here: nobody else has it."""
+        pipe = next((pipe for pipe in self._pipes.values() if pipe.id == number), None)
+        if pipe is None:
+            return  # it has come to its end, which is told
+        rest = pipe.splitter.part(REST_LIMIT)
+        self._entries(pipe.splitter.end(), pipe.source, pipe.pid)
+        if pipe in self._unnamed:
+            self._unnamed.remove(pipe)
+        else:
+            self._selector.unregister(pipe.fd)
+        self._rests.pop(pipe.id, None)
+        os.close(pipe.fd)
+        del self._pipes[pipe.fd]
+        self._tell({"op": "parted", "id": number, "rest": binascii.b2a_base64(rest, newline=False).decode()})
+
+    def _add_pipe(self, number: int, label: dict[str, Any], fd: int, rest: bytes) -> None:
         os.set_blocking(fd, False)
         pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
         pipe.rest = self._rests.get(number, b"")
+        if rest:
+            self._take(pipe, rest)
         self._pipes[fd] = pipe
         if label.get("waits") and not pipe.pid and not self._draining:
             # Its process may write before its manager has told the process id. What it writes keeps in the pipe.

@@ -296,8 +296,11 @@ bool descriptor_is_spare(const struct engine *e, int fd)
 {
 	struct rlimit files;
 
-	return getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < INT_MAX &&
-	       fd >= (int)files.rlim_cur - e->spare;
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= INT_MAX)
+		return false;
+	/* Lowered by far, it would leave none for clients. */
+	int limit = (int)files.rlim_cur, spare = e->spare < limit / 2 ? e->spare : limit / 2;
+	return fd >= limit - spare;
 }
 
 engine *engine_new(const struct engine_options *options, char *message, size_t message_size)

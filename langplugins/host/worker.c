@@ -323,6 +323,7 @@ static int serve(struct worker *worker)
 	/* Whoever gives up before this is seen by the slots before they sleep. */
 	atomic_store(&worker->serving, true);
 	frames_serve();
+	question_serve();
 	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {

@@ -25,7 +25,7 @@ void posts_take_slot(struct slot *s)
 {
 	struct worker *w = s->worker;
 	struct engine *e = w->generation->engine;
-	uint32_t posted = loans_posted(w->loans, s->number, e->options.ordinal);
+	uint32_t posted = w->generation->broken ? 0 : loans_posted(w->loans, s->number, e->options.ordinal);
 
 	for (; posted != 0; posted &= posted - 1) {
 		size_t size = loans_copy(w->loans, s->number, (uint32_t)__builtin_ctz(posted), e->channel->posted);
@@ -82,7 +82,7 @@ bool posts_sleep(struct engine *e)
 	}
 	for (struct list *n = busy->next; n != busy && !any; n = n->next) {
 		struct slot *s = list_entry(n, struct slot, busy);
-		any = loans_any(s->worker->loans, s->number, e->options.ordinal);
+		any = !s->worker->generation->broken && loans_any(s->worker->loans, s->number, e->options.ordinal);
 	}
 	return any;
 }

@@ -14,6 +14,8 @@ enum stacks_why {
 
 /* By the keeper; does not wait. fd becomes ours; -1: none. */
 void stacks_show(struct worker *worker, enum stacks_why why, uint64_t limit_ns, int fd);
+/* The language ends: nobody asks it any more. */
+void stacks_end(void);
 
 /* ---- frames.c */
 /* In the manager: from here on HOST_STACK_SIGNAL has whatever hangs write where it is. */

@@ -282,11 +282,11 @@ def test_a_page_that_lies(server: Server) -> None:
 
 
 def test_loans_that_lie(server: Server) -> None:
-    """What a worker posts is a frame like any other, however often it changes; it harms its own group, which begins anew."""
+    """What a worker posts is a frame like any other, however often it changes. Its own group may wait for answers in vain."""
     server.allow(r"\bevil\b")
     server.file("app.wsgi", SCRIBBLE_LOANS)
     server.file("public/index.html", "static")
-    server.write(CONFIG.format(language="python\n  application = app.wsgi"), "frontends = 2")
+    server.write(CONFIG.format(language="python\n  application = app.wsgi\n  request_timeout = 2s"), "frontends = 2")
     one = contextlib.contextmanager(watched)(server)
     with one, Load(server, [f"/evil/{number}" for number in range(5)], clients=4) as load:
         load.progress(20)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from webserver.config import Logs as LogsConfig
+from webserver.supervisor.crashes import Crashes, sentence
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.loop import Loop
@@ -52,6 +53,7 @@ class Logs:
         self._next = 1
         self._waiting: Answer | None = None
         self._draining = False
+        self._crashes = Crashes()
         self.child = Child("logger", "")
         self.on_end: Callable[[], None] = lambda: None  # after drain
 
@@ -151,6 +153,9 @@ class Logs:
         if isinstance(decision, Restart) and waiting is None:
             self._journal.error(f"the logger {ending.cause}; started again in {decision.at - now:.1f} s")
             child.backoff = decision.backoff
+            self._crashes, count = self._crashes.after(now)
+            if count:
+                self._journal.error(sentence(count, "loggers", ending.cause))
             self._nursery.door.change(child, State.BACKOFF, ending.cause)
             self._loop.after(decision.at - now, self._again)
             return

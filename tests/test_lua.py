@@ -163,6 +163,57 @@ def test_preloaded_modules_and_files_are_shared(server: Server) -> None:
     assert worker == str(server.pids("worker", "lua")[0]).encode()
 
 
+PID = "local function pid() local f <close> = io.open('/proc/self/stat') return f:read('n') end "
+HOOKS = (
+    PID
+    + """
+local opened, seen = "in " .. pid(), {}
+webserver.after_fork(function() opened = "in " .. pid() end, function() seen[#seen + 1] = "second" end)
+return function()
+  webserver.after_fork(function() seen[2] = "at once" end)
+  return 200, {}, ("%d %s %s"):format(pid(), opened, table.concat(seen, " "))
+end
+"""
+)
+
+
+@pytest.mark.parametrize("preload", ["", "preload = work/app.lua"])
+def test_hooks_after_the_fork(server: Server, preload: str) -> None:
+    """What the application has opened while it was preloaded is opened again in each worker."""
+    start(server, HOOKS, preload)
+    (pid,) = server.pids("worker", "lua")
+    assert server.get("/").text == f"{pid} in {pid} second at once"
+    server.file("work/app.lua", "webserver.after_fork(function() error('no database', 0) end) return function() end")
+    server.allow("no database", "did not load", "traceback")
+    result = server.ctl("restart", "lua", check=False)
+    assert (result.returncode, "no database" in result.stderr) == (1, True)
+    server.file("work/app.lua", "webserver.after_fork(3) return function() end")
+    server.allow("expected functions")
+    result = server.ctl("restart", "lua", check=False)
+    assert "app.lua:1: after_fork: expected functions, got a number" in result.stderr
+    assert server.get("/").status == 200
+
+
+def test_workers_have_random_numbers_of_their_own(server: Server) -> None:
+    code = PID + "return function() return 200, {}, pid() .. ' ' .. math.random(0) end"
+    server.write(
+        CONFIG.format(application="application = work/app.lua", route="/", more="preload = work/app.lua").replace(
+            "processes = 1", "processes = 3"
+        )
+    )
+    server.file("work/app.lua", code)
+    server.start()
+    drawn: dict[str, str] = {}  # by process, the first number of each
+
+    def all_seen() -> bool:
+        pid, number = server.get("/").text.split()
+        drawn.setdefault(pid, number)
+        return len(drawn) == 3
+
+    wait_until(all_seen, "not all workers answer")
+    assert len(set(drawn.values())) == 3
+
+
 def test_everything_is_closed_in_its_turn(server: Server) -> None:
     """Variables of a coroutine, then what was returned to be closed; also when the client has gone, and after an error."""
     server.allow("error", "traceback")

@@ -12,6 +12,8 @@ local serve = {}
 local scripts = {} -- by path: what the file was like, and its application
 local group -- the application that the group names; nil: the requested file's
 local preload = {}
+local hooks = {} -- what the application wants called in each new worker
+local loaded -- this is a worker, and the hooks have been called
 local requests = 0 -- how many there have been, this one included
 
 -- The function that a file returns, or `run` of the table that it returns, or its global `application`. Globals that a
@@ -52,6 +54,36 @@ end
 local function script_or_error(path)
   local application, status = script(path)
   return application or error(path .. (status == 403 and ": Permission denied" or ": No such file"), 0)
+end
+
+-- The application's way to say what must not be shared: connections, for one.
+webserver = {
+  -- Functions that are called in each new worker, in their order, once the application is there. Where no fork is to come
+  -- any more they are called at once.
+  after_fork = function(...)
+    for _, hook in ipairs({ ... }) do
+      if type(hook) ~= "function" then
+        error(("after_fork: expected functions, got a %s"):format(type(hook)), 2)
+      end
+      if loaded then
+        hook()
+      else
+        hooks[#hooks + 1] = hook
+      end
+    end
+  end,
+}
+
+-- Lua has drawn its seed in the manager, and its own way to draw another one is the time.
+local function seed()
+  local file <close> = io.open("/dev/urandom", "rb")
+  local bytes = file and file:setvbuf("no") and file:read(16)
+  if bytes and #bytes == 16 then
+    math.randomseed(string.unpack("i8i8", bytes))
+  else
+    local stat <close> = io.open("/proc/self/stat")
+    math.randomseed(os.time(), stat and stat:read("n") or 0)
+  end
 end
 
 -- Modules in a directory come before all others.
@@ -100,7 +132,12 @@ end
 
 -- In a worker. A file that was preloaded is not run again.
 function serve.load()
+  seed()
   group = serve.application and script_or_error(serve.application)
+  for _, hook in ipairs(hooks) do
+    hook()
+  end
+  loaded = true
 end
 
 local function send(piece)

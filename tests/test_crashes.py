@@ -149,9 +149,7 @@ class Language:
         return f"crash.{self.name}"
 
     def line_of(self, way: str) -> str:
-        (number,) = [
-            at for at, text in enumerate(self.text.splitlines(), 1) if re.search(rf"(#|--) {way}$", text)
-        ]
+        (number,) = [at for at, text in enumerate(self.text.splitlines(), 1) if re.search(rf"(#|--) {way}$", text)]
         return self.place.format(line=number)
 
 

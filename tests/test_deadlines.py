@@ -48,8 +48,14 @@ LANGUAGES = {
         Language("asgi", "python", "stuck_asgi.py", r'stuck_asgi\.py", line {line}\b', more="interface = asgi"),
         Language("perl", "perl", "stuck.psgi", r"stuck\.psgi:{line}\b", "longer than its request_timeout at "),
         Language("ruby", "ruby", "stuck.ru", r"stuck\.ru:{line}\b", "RequestTimeout"),
-        Language("php", "php", "stuck.php", r"stuck\.php:{line}\b", "PHP Fatal error: +The request has run for",
-                 last="[[[ini]]]\nffi.enable = 1"),
+        Language(
+            "php",
+            "php",
+            "stuck.php",
+            r"stuck\.php:{line}\b",
+            "PHP Fatal error: +The request has run for",
+            last="[[[ini]]]\nffi.enable = 1",
+        ),
         Language("lua", "lua", "stuck.lua", r"stuck\.lua:{line}\b", "the request has run for longer than"),
     )
 }
@@ -64,7 +70,7 @@ def line_of(language: Language, way: str) -> str:
 
 def deaf(server: Server) -> None:
     """The module with which Lua ignores a signal."""
-    words = "gcc -shared -fPIC -fvisibility=hidden".split()
+    words = ["gcc", "-shared", "-fPIC", "-fvisibility=hidden"]
     flags = subprocess.run(["pkg-config", "--cflags", "lua5.4"], capture_output=True, text=True, check=True).stdout
     target = server.directory / "work/deaf.so"
     subprocess.run([*words, *flags.split(), SOURCES / "deaf.c", "-o", target], check=True)

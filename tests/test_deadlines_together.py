@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from exec_groups import configuration, group, lay_out, programs
-from serving import SLOWNESS, Answer, Server, alive, directory, wait_until
+from serving import Answer, Server, alive, directory, wait_until
 from test_deadlines import LANGUAGES, ROOM, SOURCES, TIMEOUT, asked, deaf, line_of, logged
 
 
@@ -143,7 +143,7 @@ def test_a_program_that_hangs_as_a_whole(upstream: Server) -> None:
     wait_until(lambda: not alive(program), "it lives on", (1 + ROOM) * 4)
     assert time.monotonic() - over < 1.0 + ROOM
     assert [answer.status for answer in answers] == [504, 504]
-    told = r"\(process {}\) has answered none of the last 2 requests within request_timeout".format(program)
+    told = rf"\(process {program}\) has answered none of the last 2 requests within request_timeout"
     logged(upstream, rf"group one {worker}: exec: .*{told}")
     cause = r"was killed by SIGKILL, as it had answered none of the last 2 requests within request_timeout"
     logged(upstream, rf"worker 0 of group one \(process {worker}\): its program .* {cause}")

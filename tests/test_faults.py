@@ -299,7 +299,9 @@ def test_a_process_dies_in_a_reload(server: Server, victim: str) -> None:
     scratch = prepare(server)
     server.start()
     before = server.pids("worker", "app")
-    more = f"[[more]]\nlanguage = python\napplication = app.wsgi\nprocesses = 1\n[[[environment]]]\nSCRATCH = {scratch}\n"
+    more = (
+        f"[[more]]\nlanguage = python\napplication = app.wsgi\nprocesses = 1\n[[[environment]]]\nSCRATCH = {scratch}\n"
+    )
     server.write(CONFIG.format(scratch=scratch, more=more).replace("/app = ", "/more = group:more\n/app = "))
     open_gate(server, "slowly")
     loads = len(noted(server, "loads"))

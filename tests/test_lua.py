@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import Server, wait_until
@@ -195,7 +196,8 @@ def test_hooks_after_the_fork(server: Server, preload: str) -> None:
 
 
 def test_workers_have_random_numbers_of_their_own(server: Server) -> None:
-    code = PID + "return function() return 200, {}, pid() .. ' ' .. math.random(0) end"
+    busy = "local begun = os.clock() while os.clock() < begun + 0.02 do end"  # so that all of them are needed
+    code = PID + f"return function() {busy} return 200, {{}}, pid() .. ' ' .. math.random(0) end"
     server.write(
         CONFIG.format(application="application = work/app.lua", route="/", more="preload = work/app.lua").replace(
             "processes = 1", "processes = 3"
@@ -206,11 +208,13 @@ def test_workers_have_random_numbers_of_their_own(server: Server) -> None:
     drawn: dict[str, str] = {}  # by process, the first number of each
 
     def all_seen() -> bool:
-        pid, number = server.get("/").text.split()
-        drawn.setdefault(pid, number)
+        for answer in pool.map(server.get, ["/"] * 12):
+            pid, number = answer.text.split()
+            drawn.setdefault(pid, number)
         return len(drawn) == 3
 
-    wait_until(all_seen, "not all workers answer")
+    with ThreadPoolExecutor(6) as pool:
+        wait_until(all_seen, "not all workers answer")
     assert len(set(drawn.values())) == 3
 
 

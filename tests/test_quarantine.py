@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -182,7 +183,7 @@ def test_a_crash_loop_is_told_once(deadly: Server) -> None:
             lambda number=number: deadly.log().count("): killed by SIGKILL") >= number, "the workers do not end", 40
         )
         ends.append(time.monotonic())
-    for number, (one, next_) in enumerate(zip(ends[1:-1], ends[2:], strict=True), 2):
+    for number, (one, next_) in enumerate(itertools.pairwise(ends), 2):
         assert next_ - one > 0.8 * FIRST_DELAY * 2 ** (number - 1), (number, ends)
     said = re.findall(r"group g: (\d+) workers have ended unasked one after another, the last: killed", deadly.log())
     assert said == [str(LOOP)]
@@ -190,7 +191,11 @@ def test_a_crash_loop_is_told_once(deadly: Server) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "group", "what"),
-    [("manager", "g", "group g: 5 of its managers"), ("front end", None, "5 front ends"), ("logger", None, "5 loggers")],
+    [
+        ("manager", "g", "group g: 5 of its managers"),
+        ("front end", None, "5 front ends"),
+        ("logger", None, "5 loggers"),
+    ],
 )
 def test_other_processes_that_end_again_and_again(deadly: Server, kind: str, group: str | None, what: str) -> None:
     deadly.file("app.wsgi", WSGI)
@@ -232,7 +237,7 @@ def test_a_loop_is_told_of_for_as_long_as_it_lasts() -> None:
         delay = min(LONGEST_DELAY, delay * 2)
         now += delay
     assert len(said) >= 9
-    assert all(WITHIN <= later - one <= WITHIN + LONGEST_DELAY for one, later in zip(said, said[1:], strict=False))
+    assert all(WITHIN <= later - one <= WITHIN + LONGEST_DELAY for one, later in itertools.pairwise(said))
     for _ in range(LOOP - 1):
         now += CALM
         crashes, count = crashes.after(now)

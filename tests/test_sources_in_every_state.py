@@ -85,7 +85,7 @@ class Asker:
         while True:
             head, _, body = data.partition(b"\r\n\r\n")
             length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            if self._keeps and _ and (length and len(body) >= int(length[0][15:]) or data.endswith(b"0\r\n\r\n")):
+            if self._keeps and _ and ((length and len(body) >= int(length[0][15:])) or data.endswith(b"0\r\n\r\n")):
                 return data
             piece = sock.recv(65536)
             if not piece:

@@ -16,11 +16,53 @@ local hooks = {} -- what the application wants called in each new worker
 local loaded -- this is a worker, and the hooks have been called
 local requests = 0 -- how many there have been, this one included
 
+-- `watch`: the manager is told of each file that `require` finds, and that loadfile and dofile read. A request's own file is
+-- not among them, since it is read again by itself. What would not fit into the pipe with the manager not reading is left out:
+-- nobody waits for it.
+local load_file = loadfile
+local NAMES = 16384 -- bytes of names that one process tells
+local function watch(descriptor, directory)
+  local pipe, told, room = io.open("/proc/self/fd/" .. descriptor, "w"), {}, NAMES
+  if not pipe then
+    return
+  end
+  pipe:setvbuf("no")
+  local function tell(path)
+    if type(path) ~= "string" then
+      return
+    end
+    if directory and path:sub(1, 1) ~= "/" then
+      path = directory .. "/" .. path:gsub("^%./", "")
+    end
+    if not told[path] and #path < room then
+      told[path], room = true, room - #path - 1
+      pipe:write(path .. "\0")
+    end
+  end
+  for i = 2, #package.searchers do
+    local search = package.searchers[i]
+    package.searchers[i] = function(name)
+      local loader, path = search(name)
+      if type(loader) == "function" then
+        tell(path)
+      end
+      return loader, path
+    end
+  end
+  for _, name in ipairs({ "loadfile", "dofile" }) do
+    local plain = _G[name]
+    _G[name] = function(path, ...)
+      tell(path)
+      return plain(path, ...)
+    end
+  end
+end
+
 -- The function that a file returns, or `run` of the table that it returns, or its global `application`. Globals that a
 -- file sets are its own; it sees all others.
 local function run(path)
   local globals = setmetatable({}, { __index = _G })
-  local chunk, problem = loadfile(path, "bt", globals)
+  local chunk, problem = load_file(path, "bt", globals)
   if not chunk then
     error(problem, 0)
   end
@@ -111,6 +153,9 @@ function serve.open(settings)
     end
   end
   look_in(given.directory)
+  if given.watch then
+    watch(given.watch, given.directory)
+  end
   if given.application and given.application ~= "" then
     serve.application = given.application
     arg[0] = given.application

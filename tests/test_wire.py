@@ -37,4 +37,5 @@ def test_page_layout_is_the_header_s() -> None:
         page.VERSION,
         page.SLOTS,
     )
+    assert (lib.WIRE_LOANS, lib.WIRE_LOAN) == (page.LOANS, page.LOAN)
     assert (lib.WIRE_TUNNEL, page.PHASES[lib.WIRE_TUNNEL]) == (page.TUNNEL, "tunnel")

@@ -14,26 +14,27 @@ int answer_open(struct answer *answer)
 	memset(answer, 0, sizeof(*answer));
 	answer->head_room = 4096;
 	answer->head = malloc(answer->head_room);
-	answer->gathered = malloc(GATHER);
-	return answer->head && answer->gathered ? 0 : -1;
+	answer->own = malloc(GATHER);
+	return answer->head && answer->own ? 0 : -1;
 }
 
 void answer_close(struct answer *answer)
 {
 	free(answer->head);
-	free(answer->gathered);
-	answer->head = answer->gathered = NULL;
+	free(answer->own);
+	answer->head = answer->gathered = answer->own = NULL;
 }
 
 void answer_begin(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
-	char *head = answer->head, *gathered = answer->gathered;
+	char *head = answer->head, *own = answer->own;
 	size_t room = answer->head_room;
 
 	memset(answer, 0, sizeof(*answer));
 	answer->head = head;
-	answer->gathered = gathered;
+	answer->gathered = answer->own = own;
+	answer->loan = -1;
 	answer->head_room = room;
 	answer->length = -1;
 	answer->limit = call->block.response_window;
@@ -103,6 +104,22 @@ size_t answer_within_length(struct langplugin_call *call, size_t size)
 	return (size_t)((uint64_t)answer->length - answer->given);
 }
 
+/* size bytes behind what is gathered, as one message; or none of them has been taken. */
+static int send_more(struct langplugin_call *call, const char *data, size_t size, int flags)
+{
+	struct answer *answer = &call->answer;
+
+	if (!loan_gather(call, size))
+		return part_send(call, data, size, 0, flags);
+	size_t before = answer->gathered_size;
+	memcpy(answer->gathered + before, data, size);
+	answer->gathered_size += size;
+	int result = part_send(call, NULL, 0, 0, flags);
+	if (result != LP_OK)
+		answer->gathered_size = before;
+	return result;
+}
+
 int answer_write(struct langplugin_call *call, const void *data, size_t size, int flags)
 {
 	struct answer *answer = &call->answer;
@@ -117,6 +134,8 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		return LP_OK;
 	}
 	if (answer->gathered_size + size <= GATHER) {
+		if (size >= LENT_FROM)
+			loan_gather(call, size);
 		memcpy(answer->gathered + answer->gathered_size, at, size);
 		answer->gathered_size += size;
 		answer->given += size;
@@ -128,7 +147,7 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 			return LP_AGAIN;
 		if ((result = part_wait(call, answer->gathered_size + size, flags)) != LP_OK)
 			return result;
-		result = part_send(call, at, size, 0, flags);
+		result = send_more(call, at, size, flags);
 		if (result == LP_OK)
 			answer->given += size;
 		return result;
@@ -139,7 +158,7 @@ int answer_write(struct langplugin_call *call, const void *data, size_t size, in
 		if (part > size)
 			part = size;
 		if ((result = part_wait(call, answer->gathered_size + part, flags)) != LP_OK ||
-			(result = part_send(call, at, part, 0, flags)) != LP_OK) {
+			(result = send_more(call, at, part, flags)) != LP_OK) {
 			if (result == LP_AGAIN)
 				answer->given -= size;
 			return result;

@@ -63,6 +63,7 @@ struct host_report {
 struct host_options {
 	uint32_t size;	     /* sizeof(struct host_options) */
 	int32_t page;	     /* memfd of WIRE_PAGE_SIZE(threads) bytes or more */
+	int32_t loans;	     /* memfd of WIRE_LOANS_SIZE(threads) bytes or more */
 	int32_t control;     /* SOCK_SEQPACKET to the manager */
 	int32_t manager;     /* its pid */
 	uint32_t generation; /* of the group */

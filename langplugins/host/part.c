@@ -42,7 +42,7 @@ int part_send_with(
 {
 	struct answer *answer = &call->answer;
 	size_t body = answer->gathered_size + (tail ? tail->size : size);
-	bool head = answer->state == ANSWER_HELD;
+	bool head = answer->state == ANSWER_HELD, lent = answer->loan >= 0 && answer->gathered_size > 0;
 	if (head && announce(call) != LP_OK)
 		return LP_FAILED;
 	size_t before = head ? answer->head_size : sizeof(struct wire_body);
@@ -60,17 +60,23 @@ int part_send_with(
 						  (call->trailers.names ? WIRE_TRAILERS : 0));
 		response->body = (struct wire_span){(uint32_t)before, (uint32_t)body};
 	} else {
-		piece = (struct wire_body){.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + body)}};
+		piece = (struct wire_body){.head = {.kind = WIRE_BODY, .size = (uint32_t)(before + (lent ? 0 : body))}};
 		piece.head.serial = call->head.serial;
 		piece.head.request = call->head.request;
 		piece.head.slot = (uint16_t)call->slot->number;
-		piece.head.flags = (uint16_t)end;
+		piece.head.flags = (uint16_t)(end | (lent ? WIRE_LENT : 0));
 		piece.offset = answer->sent;
-		piece.data = (struct wire_span){(uint32_t)before, (uint32_t)body};
+		piece.data = (struct wire_span){(uint32_t)(lent ? answer->loan : (int)before), (uint32_t)body};
 	}
-	int result = part_message(call, parts, tail ? 2 : 3, tail, flags);
+	if (lent)
+		loan_lend(call);
+	int result = part_message(call, parts, lent ? 1 : tail ? 2 : 3, tail, flags);
+	if (result != LP_OK && lent)
+		loan_keep(call);
 	if (result != LP_OK)
 		return result;
+	if (lent)
+		loan_gone(call);
 	answer->sent += body;
 	answer->gathered_size = 0;
 	answer->state = end & WIRE_LAST ? ANSWER_ENDED : ANSWER_SENT;

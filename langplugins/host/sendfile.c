@@ -174,6 +174,12 @@ int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64
 		answer->given += size;
 		return LP_OK;
 	}
+	/* Its bytes go behind others' in a message, not in a loan. */
+	if (answer->loan >= 0) {
+		if ((result = answer_flush(call, GOES_ON)) != LP_OK)
+			return result;
+		loan_gone(call);
+	}
 	while (size > 0) {
 		if (answer->gathered_size + size <= GATHER)
 			return gather(call, fd, offset, size);

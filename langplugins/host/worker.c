@@ -98,7 +98,9 @@ static void in_child(void)
 	for (unsigned i = 0; i < worker->slots; i++) {
 		link_abandon(&worker->slot[i].link);
 		takeover_abandon(&worker->slot[i].call);
+		loan_abandon(&worker->slot[i].call);
 	}
+	worker->loans = NULL;
 	async_abandon(worker);
 	link_abandon(&worker->keeper.link);
 	close(worker->control);
@@ -368,6 +370,7 @@ int host_worker(struct host *host, const struct host_options *options)
 	worker.keeper.wake = worker.async.set = worker.async.wake = -1;
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
+	loans_map(&worker, options->loans);
 	if (host->plugin->after_fork && host->plugin->after_fork(host->state, message, sizeof(message))) {
 		worker_report(&worker, HOST_FAILED, message);
 		return HOST_EXIT_LOAD;

@@ -10,7 +10,8 @@
  *   keeper.c  the thread that answers whatever application code does
  *   stacks.c  where requests are, when they run for too long or somebody asks; frames.c their frames in C; crash.c
  *             where a process was that crashes
- *   answer.c  a call's answer; part.c the messages it leaves in; sendfile.c its body from a file; head.c its head
+ *   answer.c  a call's answer; part.c the messages it leaves in; loan.c or the memory; sendfile.c its body from a file;
+ *             head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies
  *   tunnel.c  what a 101 changes; takeover.c connections that an application has
  *   byhand.c  what it writes there; written.c the heads among that
@@ -35,6 +36,7 @@
 #define QUEUE_ROOM  256 /* requests that have come and not begun; front ends place WIRE_PLACED at most */
 #define RECALL_ROOM 256
 #define GATHER	    65536   /* answer bytes that are gathered before they are sent */
+#define LENT_FROM   16384   /* a write of so many is worth a loan */
 #define GOES_ON	    0x10000 /* among enum langplugin_flags: a part has been taken, interrupt() comes too late */
 
 struct host {
@@ -111,8 +113,10 @@ struct answer {
 	uint64_t limit; /* credit */
 	char *head;	/* struct wire_response, fields, texts; kept from request to request */
 	size_t head_size, head_room;
-	char *gathered; /* GATHER bytes */
+	char *gathered; /* own, or in a loan */
 	size_t gathered_size;
+	char *own; /* GATHER bytes */
+	int loan;  /* of the slot, that gathered begins; -1: none */
 };
 
 /* ---- body.c */
@@ -166,7 +170,7 @@ struct slot {
 	struct queue queue;
 	struct recall recall;
 	struct wire_slot *page;
-	unsigned frontends_seen;
+	unsigned frontends_seen, loans_seen; /* loans_seen: with which loans were last looked for that are nobody's */
 	bool leaving;
 	unsigned unlooked; /* requests run since the socket was looked at */
 	bool wants_body;   /* it reads its body: the next piece is enough, the rest waits in the socket */
@@ -205,6 +209,7 @@ struct worker {
 	uint64_t incarnation;
 	int control;
 	struct wire_page *page;
+	char *loans; /* WIRE_LOANS_SIZE(slots) bytes; NULL: none */
 	unsigned slots;
 	struct slot *slot;
 	struct keeper keeper;
@@ -303,6 +308,16 @@ int answer_ready(struct langplugin_call *call);				/* LP_OK: body bytes may be g
 size_t answer_within_length(struct langplugin_call *call, size_t size); /* of size bytes, those that may be given */
 /* What is gathered and size bytes of a file as one message. May wait. torn: as link_send_file. */
 int answer_send_piece(struct langplugin_call *call, int fd, int64_t offset, size_t size, bool *torn);
+/* loan.c */
+void loans_map(struct worker *worker, int fd); /* closes fd */
+/* What is gathered lies in loans from now on, with room for size bytes more. False: it does not. */
+bool loan_gather(struct langplugin_call *call, size_t size);
+/* Around the sending of what is in it: it is the front end's; that has not got it after all; it has. */
+void loan_lend(struct langplugin_call *call);
+void loan_keep(struct langplugin_call *call);
+void loan_gone(struct langplugin_call *call);
+/* What is gathered lies in memory of our own again; needed too by a child that the application has forked. */
+void loan_abandon(struct langplugin_call *call);
 /* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);

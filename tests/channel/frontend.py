@@ -26,6 +26,7 @@ from serving import interpreter as default_interpreter
 
 from channel.wire import ffi, lib
 from webserver.wire import control
+from webserver.wire.page import LOAN, LOANS, loans_size
 
 PAGE_HEAD, PAGE_SLOT = 128, 320
 SECONDS = 20 * SLOWNESS
@@ -41,6 +42,7 @@ class Frame:
     serial: int
     flags: int
     data: bytes
+    lent: bytes | None = None  # a piece that lay in a loan
 
     def of(self, name: str) -> Any:
         """The frame as this struct of wire.h."""
@@ -51,6 +53,8 @@ class Frame:
 
     @property
     def body(self) -> bytes:
+        if self.lent is not None:
+            return self.lent
         span = self.of("wire_response").body if self.kind == lib.WIRE_RESPONSE else self.of("wire_body").data
         return self.data[span.at : span.at + span.size]
 
@@ -193,10 +197,14 @@ class Group:
             "directory": str(directory),
             "umask": 0o022,
             "start_timeout": SECONDS,
+            "touch": [],
+            "watch": False,
         }
         self.control.send({"op": "record", "record": record})
         self.told: list[dict[str, Any]] = []
         self.pages: dict[int, int] = {}
+        self.loans: dict[int, int] = {}
+        self.keeps = False  # pieces that were lent
         self.next_worker = 1
         self.serial = 0
         self.pids: dict[int, int] = {}
@@ -220,10 +228,12 @@ class Group:
     def _grant(self, message: dict[str, Any]) -> None:
         page = os.memfd_create("page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(page, PAGE_HEAD + self.threads * PAGE_SLOT)
+        loans = os.memfd_create("loans", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(loans, loans_size(self.threads))
         worker = self.next_worker
         self.next_worker += 1
-        self.pages[worker] = page
-        fds = {"page": page, "log": self.log_write}
+        self.pages[worker], self.loans[worker] = page, loans
+        fds = {"page": page, "loans": loans, "log": self.log_write}
         self.control.send({"op": "granted", "number": message["number"], "worker": worker}, fds)
 
     def hear(self, op: str, seconds: float = SECONDS) -> dict[str, Any]:
@@ -273,7 +283,25 @@ class Group:
         head = ffi.new("struct wire_head *")
         ffi.memmove(head, data, ffi.sizeof("struct wire_head"))
         assert head.size == len(data)
-        return Frame(who, head.kind, head.serial, head.flags, data)
+        frame = Frame(who, head.kind, head.serial, head.flags, data)
+        if head.kind == lib.WIRE_BODY and head.flags & lib.WIRE_LENT:
+            frame.lent = self._borrow(frame)
+        return frame
+
+    def _borrow(self, frame: Frame) -> bytes:
+        """A piece in a loan, which is given back unless `keeps`."""
+        slot, piece = frame.identity.slot, frame.of("wire_body").data
+        assert len(frame.data) == ffi.sizeof("struct wire_body")
+        assert 0 < piece.size <= lib.WIRE_PIECE
+        first, count = slot * LOANS + piece.at, (piece.size + LOAN - 1) // LOAN
+        memory = self.loans[frame.identity.worker]
+        borrower = (self.ordinal << 24 | self.incarnation).to_bytes(4, sys.byteorder)
+        assert os.pread(memory, 4 * count, 4 * first) == borrower * count
+        at = loans_size(self.threads) + (first - self.threads * LOANS) * LOAN
+        found = os.pread(memory, piece.size, at)
+        if not self.keeps:
+            os.pwrite(memory, bytes(4 * count), 4 * first)
+        return found
 
     def quiet(self, seconds: float = 0.2) -> bool:
         """True if no frame comes in this time."""
@@ -318,8 +346,8 @@ class Group:
             self.process.wait()
         finally:
             self.control.close()
-            for page in self.pages.values():
-                os.close(page)
+            for number in (*self.pages.values(), *self.loans.values()):
+                os.close(number)
             os.close(self.log_read)
             os.close(self.log_write)
             self.socket.close(0)

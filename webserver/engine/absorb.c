@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 
 #define SLOW_NS 100000000ull /* 1 MB in it: 80 Mbit/s */
@@ -107,34 +108,43 @@ int absorb_make(struct channel *c)
 	return c->pressed != NULL ? 0 : -1;
 }
 
-int absorb(struct exchange *x, zmq_msg_t *message, const char *data, size_t size)
+/* To the output or the file. False: the piece is still its owner's. */
+static bool pass_on(struct exchange *x, const struct piece *piece, int *result)
 {
 	struct request *r = x->request;
 	uint64_t most = exchange_engine(x)->limits.spool_memory;
-	int result = 0;
+	size_t size = piece->size;
 
-	x->answer.received += size;
-	if (size == 0 || x->answer.discard) {
-		x->answer.given += size;
-		return 0;
-	}
 	uint64_t queued = reply_queued(r);
 	if (queued + size > most) {
-		if (reply_flush(r) < 0)
-			return -1;
+		if ((*result = reply_flush(r)) < 0)
+			return false;
 		queued = reply_queued(r);
 	}
 	/* In a tunnel it is the worker that waits: what was said an hour ago is of no use. */
 	bool over = !x->tunnel && queued + size > most;
 	if (over && !x->answer.slow)
 		press(x, queued);
-	if (over && x->answer.slow && give_file(x, data, size, queued, &result))
-		;
-	else if (size <= SMALL_BODY)
-		result = reply_data(r, data, size);
-	else
-		result = reply_message(r, message, data, size);
-	x->answer.given += size;
+	if (over && x->answer.slow && give_file(x, piece->data, size, queued, result))
+		return false;
+	if (size <= SMALL_BODY) {
+		*result = reply_data(r, piece->data, size);
+		return false;
+	}
+	*result = piece->loans != NULL ? reply_lent(r, piece->loans, piece->data, size)
+				       : reply_message(r, piece->message, piece->data, size);
+	return true;
+}
+
+int absorb(struct exchange *x, const struct piece *piece)
+{
+	int result = 0;
+
+	x->answer.received += piece->size;
+	bool taken = piece->size > 0 && !x->answer.discard && pass_on(x, piece, &result);
+	if (!taken && piece->loans != NULL)
+		loans_return(piece->loans, piece->data, piece->size);
+	x->answer.given += piece->size;
 	return result;
 }
 

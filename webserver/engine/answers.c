@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 #include "http.h"
 #include "quarantine.h"
@@ -123,7 +124,7 @@ bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, s
 	int result = reply_begin(
 		r, response.status, reason, c->fields, (size_t)count, x->answer.length, tunnel ? REPLY_TUNNEL : 0);
 	if (result == 0)
-		result = absorb(x, message, data + response.body.at, response.body.size);
+		result = absorb(x, &(struct piece){data + response.body.at, response.body.size, message, NULL});
 	conclude(x, result, last);
 	return true;
 }
@@ -156,27 +157,50 @@ static bool end_ok(const struct exchange *x, const struct wire_body *piece)
 	return !x->answer.shut || (piece->data.size == 0 && !shut);
 }
 
+/* A piece's bytes, where they lie; NULL: the frame is not right. */
+static const char *bytes_of(const struct exchange *x, const struct wire_body *piece, const char *data, size_t size)
+{
+	if (!(piece->head.flags & WIRE_LENT))
+		return wire_span_ok(piece->data, size) ? data + piece->data.at : NULL;
+	return size == sizeof(*piece) && piece->field_count == 0
+		       ? loans_borrow(x->slot->worker->loans, x->slot->number, piece->data.at, piece->data.size)
+		       : NULL;
+}
+
+void answer_unwanted(struct exchange *x, const char *data, size_t size)
+{
+	struct wire_body piece;
+
+	memcpy(&piece, data, sizeof(piece));
+	const char *lent = piece.head.flags & WIRE_LENT ? bytes_of(x, &piece, data, size) : NULL;
+	if (lent != NULL)
+		loans_return(x->slot->worker->loans, lent, piece.data.size);
+}
+
 bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size)
 {
 	struct channel *c = exchange_engine(x)->channel;
 	struct wire_body piece;
+	const char *bytes;
 	int count = 0;
 
 	memcpy(&piece, data, sizeof(piece));
 	bool last = piece.head.flags & WIRE_LAST;
-	if (!wire_span_ok(piece.data, size) || piece.offset != x->answer.received ||
-		piece.data.size > x->answer.limit || piece.offset > x->answer.limit - piece.data.size ||
-		!end_ok(x, &piece))
+	if (piece.offset != x->answer.received || piece.data.size > x->answer.limit ||
+		piece.offset > x->answer.limit - piece.data.size || !end_ok(x, &piece))
 		return false;
 	if (piece.field_count > 0 &&
 		(!last || x->tunnel ||
 			(count = take_fields(c, data, size, piece.fields, piece.field_count, ONLY_TRAILERS)) < 0))
 		return false;
+	if ((bytes = bytes_of(x, &piece, data, size)) == NULL)
+		return false;
+	struct loans *loans = piece.head.flags & WIRE_LENT ? x->slot->worker->loans : NULL;
 	if (x->tunnel)
 		tunnel_moved(x);
 	if (last)
 		answer_over(x);
-	int result = absorb(x, message, data + piece.data.at, piece.data.size);
+	int result = absorb(x, &(struct piece){bytes, piece.data.size, message, loans});
 	if (result == 0 && count > 0)
 		result = reply_trailers(x->request, c->fields, (size_t)count);
 	if (result == 0 && piece.head.flags & WIRE_SHUT) {

@@ -207,7 +207,8 @@ int engine_generation(engine *e, uint32_t group, uint32_t generation, void *zmq_
 int engine_generation_drain(engine *e, uint32_t group, uint32_t generation);
 int engine_generation_close(engine *e, uint32_t group, uint32_t generation);
 /* Takes the descriptor. */
-int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd);
+int engine_worker(
+	engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd, int loans_fd);
 /* It finishes what it has. Its tunnels end after tunnel_grace; its slots say themselves when they take no more. */
 int engine_worker_leaves(engine *e, uint32_t group, uint32_t generation, uint64_t worker);
 /* Before engine_worker_gone: what it was running has not ended it. */

@@ -8,7 +8,7 @@
  *   slots.c      a slot's states, hello, probe, leaving; what is placed at it
  *   place.c      which slot; sending; looking after what does not start; recall
  *   frames.c     what workers say: checked against the engine's own record before anything is done
- *   answers.c    answer heads and bodies on their way to the client; credit for the worker
+ *   answers.c    answer heads and bodies on their way to the client; credit for the worker (answers.h)
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
  *   bodies.c     request bodies: gathered, or streamed within the worker's credit
  *   block.c      a request as one flat block
@@ -17,6 +17,7 @@
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
  *   quarantine.c requests that end the workers that run them
  *   pages.c      workers' pages, which are hostile input
+ *   loans.c      pieces of answers where workers have written them
  *   zmqlib.c     the functions of the libzmq that pyzmq loaded
  *
  * Ownership: channel -> groups -> generations -> workers -> slots. An exchange belongs to its request until
@@ -37,6 +38,7 @@
 #define WEBSERVER_ENGINE_CHANNEL_H
 
 #include "engine.h"
+#include "loans.h"
 #include "pages.h"
 #include "sendfile.h"
 #include "spool.h"
@@ -247,6 +249,7 @@ struct worker {
 	uint32_t slots, running; /* running: exchanges at its slots */
 	uint32_t gone_slots;
 	struct page page;
+	struct loans *loans;
 	struct list free;
 	struct wire_identity keeper_identity;
 	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
@@ -342,17 +345,6 @@ uint32_t place_limit(const struct channel *c, const struct group *g);
 /* ---- frames.c */
 bool frames_read(struct generation *gen, unsigned most); /* true: there may be more */
 void frame_take(struct generation *gen, const void *identity, size_t identity_size, zmq_msg_t *message, bool more);
-
-/* ---- answers.c. Each may end the request; the caller has pinned x. False: the frame breaks a rule. */
-bool answer_response(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
-bool answer_inform(struct exchange *x, const char *data, size_t size);
-bool answer_body(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
-int absorb_make(struct channel *c);
-/* Bytes of the body, which lie in message. 0, or -1: the client is gone. */
-int absorb(struct exchange *x, zmq_msg_t *message, const char *data, size_t size);
-void answer_credit(struct exchange *x, uint64_t queued);
-/* The worker has nothing more for it: the slot is free. x stays, for its client. */
-void answer_over(struct exchange *x);
 
 /* ---- bodies.c */
 static inline char *body_bytes(const struct exchange *x)

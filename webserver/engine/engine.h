@@ -4,7 +4,8 @@
  *   loop.c timers.c pace.c   one turn; deadlines; the scheduler      struct engine, struct timer_queue
  *   listener.c connection.c  accept; read, parse, write, end         struct connection
  *   http1.c head.c target.c fields.c  llhttp's callbacks; the checks llhttp leaves to its user; paths; known names
- *   reply.c output.c         the answer's head and framing; bytes on their way to the client
+ *   reply.c framing.c        the answer's head and end; its body, framed
+ *   output.c                 bytes on their way to the client
  *   request.c green.c errors.c        the request's life; answers by Python; the engine's own answers
  *   route.c decisions.c      the decision table                      struct decision, struct site
  *   static.c files.c paths.c sources.c roots.c mime.c                struct file, struct root
@@ -30,6 +31,7 @@ struct connection;
 struct request;
 struct group;
 struct file;
+struct loans;
 struct decision;
 struct site;
 struct engine_parts; /* channel's state, static's state ...: each made and freed by its own file */
@@ -191,7 +193,7 @@ void request_want(struct request *r, uint64_t room);
    dead and the backend will hear nothing of it. A chunked body is cut off with 413 when it passes the limit. */
 bool request_take(struct request *r, const struct backend *backend, void *data) __attribute__((warn_unused_result));
 
-/* ---- reply.c, output.c. Return 0, or -1: the client is gone and the request will be released; stop.
+/* ---- reply.c, framing.c. Return 0, or -1: the client is gone and the request will be released; stop.
    reply_begin, _inform, _data, _static, _message and _file only queue and never end the request. reply_end,
    reply_flush, reply_abort and answer_* may: then backend->release has been called when they return, and r must not be
    touched. */
@@ -208,6 +210,8 @@ int reply_data(struct request *r, const void *data, size_t size);			/* copies */
 int reply_static(struct request *r, const void *data, size_t size, struct file *owner); /* borrows; holds a reference */
 /* message: a zmq_msg_t that is moved from (the caller's becomes empty); data points into it. */
 int reply_message(struct request *r, void *message, const char *data, size_t size);
+/* A loan, which is returned when it has been written, or cannot be. */
+int reply_lent(struct request *r, struct loans *loans, const char *data, size_t borrowed);
 int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size); /* holds a reference */
 /* After the body, and before reply_end: sent if the framing has room for them. */
 int reply_trailers(struct request *r, const struct field *fields, size_t count);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 
 struct frame {
@@ -107,7 +108,9 @@ static void take_body(struct frame *f)
 {
 	bool last = f->head.flags & WIRE_LAST;
 
-	if (f->x->state != EXCHANGE_ABANDONED && !answer_body(f->x, f->message, f->data, f->size))
+	if (f->x->state == EXCHANGE_ABANDONED)
+		answer_unwanted(f->x, f->data, f->size);
+	else if (!answer_body(f->x, f->message, f->data, f->size))
 		refuse(f, "a piece of body out of order or beyond its credit");
 	if (last && f->x->slot != NULL)
 		answer_over(f->x);

@@ -225,7 +225,8 @@ int engine_generation_close(engine *e, uint32_t group, uint32_t generation)
 	return ENGINE_OK;
 }
 
-int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd)
+int engine_worker(
+	engine *e, uint32_t group, uint32_t generation, uint64_t worker, uint32_t slots, int page_fd, int loans_fd)
 {
 	struct group *g = group_find(e, group);
 	struct generation *gen = g ? generation_find(g, generation) : NULL;
@@ -234,23 +235,30 @@ int engine_worker(engine *e, uint32_t group, uint32_t generation, uint64_t worke
 
 	if (gen == NULL || slots == 0 || slots > gen->slots_per_worker || worker_find(gen, worker) != NULL) {
 		close(page_fd);
+		close(loans_fd);
 		return ENGINE_INVALID;
 	}
 	engine_clock(e);
-	if (page_map(&page, page_fd, slots, message, sizeof(message)) < 0) {
+	struct loans *loans = loans_map(loans_fd, slots, message, sizeof(message));
+	if (loans == NULL || page_map(&page, page_fd, slots, message, sizeof(message)) < 0) {
 		log_entry(e, LOG_LEVEL_ERROR, NULL, "group \"%s\", generation %u, worker %llu: %s", g->name, generation,
 			(unsigned long long)worker, message);
+		if (loans == NULL)
+			close(page_fd);
+		loans_forget(loans);
 		return ENGINE_INVALID;
 	}
 	struct worker *w = calloc(1, sizeof(*w) + slots * sizeof(w->slot[0]));
 	if (w == NULL) {
 		page_unmap(&page);
+		loans_forget(loans);
 		return ENGINE_SYSTEM;
 	}
 	w->generation = gen;
 	w->number = worker;
 	w->slots = slots;
 	w->page = page;
+	w->loans = loans;
 	w->keeper_identity = (struct wire_identity){
 		.role = WIRE_ROLE_KEEPER,
 		.version = WIRE_VERSION,
@@ -293,6 +301,7 @@ void worker_free(struct worker *w)
 	list_remove(&w->node);
 	list_remove(&w->ending);
 	page_unmap(&w->page);
+	loans_forget(w->loans);
 	free(w);
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answers.h"
 #include "channel.h"
 #include "loop.h"
 #include "quarantine.h"

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "connection.h"
+#include "loans.h"
 #include "zmqlib.h"
 
 #define GATHER 16
@@ -22,7 +23,7 @@
    be 64 MB for a gigabyte of it. */
 #define SMALL 40
 
-enum segment_kind { SEGMENT_COPY, SEGMENT_BORROWED, SEGMENT_MESSAGE, SEGMENT_FILE };
+enum segment_kind { SEGMENT_COPY, SEGMENT_BORROWED, SEGMENT_MESSAGE, SEGMENT_LENT, SEGMENT_FILE };
 
 struct segment {
 	struct segment *next;
@@ -37,6 +38,11 @@ struct segment {
 		} copy;
 		struct file *owner;
 		zmq_msg_t message;
+		struct {
+			struct loans *of;
+			const char *bytes;
+			uint32_t size;
+		} lent;
 		struct {
 			struct file *file;
 			off_t offset;
@@ -86,6 +92,9 @@ static void segment_drop_first(struct connection *c)
 		break;
 	case SEGMENT_MESSAGE:
 		c->engine->zmq->msg_close(&s->message);
+		break;
+	case SEGMENT_LENT:
+		loans_return(s->lent.of, s->lent.bytes, s->lent.size);
 		break;
 	case SEGMENT_FILE:
 		file_unref(s->file.file);
@@ -201,6 +210,21 @@ int output_message(struct connection *c, void *message, const char *data, size_t
 	c->engine->zmq->msg_init(&s->message);
 	c->engine->zmq->msg_move(&s->message, message);
 	s->data = data;
+	s->size = size;
+	c->out.queued += size;
+	return 0;
+}
+
+int output_lent(struct connection *c, struct loans *loans, const char *data, size_t borrowed, size_t size)
+{
+	struct segment *s = segment_add(c, SEGMENT_LENT);
+	if (s == NULL) {
+		loans_return(loans, data, borrowed);
+		return -1;
+	}
+	s->lent.of = loans;
+	s->lent.bytes = s->data = data;
+	s->lent.size = (uint32_t)borrowed;
 	s->size = size;
 	c->out.queued += size;
 	return 0;

@@ -1,6 +1,7 @@
 /*
  * Bytes on their way to one client: a chain of segments. Memory of ours, memory of somebody else with a reference to
- * its owner, a ZeroMQ message that was moved in, or a range of a file. Only output.c looks inside.
+ * its owner, a ZeroMQ message that was moved in, a piece that a worker has lent, or a range of a file. Only output.c
+ * looks inside.
  */
 #ifndef WEBSERVER_ENGINE_OUTPUT_H
 #define WEBSERVER_ENGINE_OUTPUT_H
@@ -11,6 +12,7 @@
 struct connection;
 struct engine;
 struct file;
+struct loans;
 struct segment;
 
 struct output {
@@ -31,6 +33,9 @@ void output_commit(struct connection *c, size_t size);
 int output_copy(struct connection *c, const void *data, size_t size);
 int output_borrow(struct connection *c, const void *data, size_t size, struct file *owner);
 int output_message(struct connection *c, void *message, const char *data, size_t size);
+/* The first size of so many bytes that were borrowed, and are returned once these are written or dropped; at once if
+   they cannot be taken. */
+int output_lent(struct connection *c, struct loans *loans, const char *data, size_t borrowed, size_t size);
 int output_file(struct connection *c, struct file *file, uint64_t offset, uint64_t size);
 
 enum output_result { OUTPUT_DONE = 0, OUTPUT_MORE = 1, OUTPUT_FAILED = -1 };

@@ -19,10 +19,10 @@
 #include <strings.h>
 
 #include "connection.h"
+#include "loans.h"
 #include "reply.h"
 
-#define CRLF	   "\r\n"
-#define CHUNK_HEAD 18 /* 16 hex digits and CRLF */
+#define CRLF "\r\n"
 /* Bytes of interim answers that may wait for a client; what comes beyond them is dropped. */
 #define INTERIM_QUEUED 65536
 
@@ -49,20 +49,6 @@ static char *put_number(char *at, uint64_t number)
 	while (n > 0)
 		*at++ = digits[--n];
 	return at;
-}
-
-static char *put_chunk_head(char *at, uint64_t size)
-{
-	static const char hex[] = "0123456789abcdef";
-	unsigned shift = 60;
-	while (shift > 0 && (size >> shift) == 0)
-		shift -= 4;
-	for (;; shift -= 4) {
-		*at++ = hex[(size >> shift) & 15];
-		if (shift == 0)
-			break;
-	}
-	return put(at, CRLF, 2);
 }
 
 static char *put_status_line(char *at, int status, struct engine_text reason)
@@ -101,7 +87,7 @@ static struct engine_text phrase(int status, struct engine_text reason)
 	return (struct engine_text){registered, strlen(registered)};
 }
 
-static int no_memory(struct request *r)
+int reply_no_memory(struct request *r)
 {
 	log_entry(request_engine(r), LOG_LEVEL_ERROR, r, "no memory for an answer; the connection is cut");
 	connection_fail(r->connection);
@@ -123,7 +109,7 @@ int reply_inform(struct request *r, int status, const struct field *fields, size
 	struct engine_text reason = phrase(status, TEXT(""));
 	char *start = output_reserve(c, 9 + 10 + 1 + reason.size + 2 + fields_size(fields, count) + 2);
 	if (start == NULL)
-		return no_memory(r);
+		return reply_no_memory(r);
 	char *at = put_fields(put_status_line(start, status, reason), fields, count);
 	at = put(at, CRLF, 2);
 	output_commit(c, (size_t)(at - start));
@@ -191,7 +177,7 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 	size_t bound = 9 + 20 + 1 + reason.size + 2 + 10 + server_size + 39 + 40 + 26 + 2 + fields_size(fields, count);
 	char *start = output_reserve(c, bound);
 	if (start == NULL)
-		return no_memory(r);
+		return reply_no_memory(r);
 	char *at = put_status_line(start, status, reason);
 	if (server_size > 0) {
 		at = put(at, "Server: ", 8);
@@ -223,103 +209,15 @@ int reply_begin(struct request *r, int status, struct engine_text reason, const 
 	return 0;
 }
 
-/* How many of size more body bytes may be sent; counts them. The rest is cut off, with one line in the log. */
-static size_t body_take(struct request *r, size_t size)
-{
-	uint64_t had = r->reply_body;
-	r->reply_body += size;
-	if (r->framing == FRAMING_NONE)
-		return 0;
-	if (r->framing != FRAMING_LENGTH || r->reply_body <= r->reply_length)
-		return size;
-	if (had <= r->reply_length)
-		log_entry(request_engine(r), LOG_LEVEL_WARNING, r,
-			"the answer has more bytes than its Content-Length of %llu; the rest is cut off",
-			(unsigned long long)r->reply_length);
-	return had < r->reply_length ? (size_t)(r->reply_length - had) : 0;
-}
-
-static bool replying(const struct request *r)
-{
-	return r->state == REQUEST_REPLYING && !r->connection->broken;
-}
-
-/* The chunk's head, if chunks there are. */
-static int chunk_begin(struct request *r, uint64_t size)
-{
-	if (r->framing != FRAMING_CHUNKED)
-		return 0;
-	char *start = output_reserve(r->connection, CHUNK_HEAD);
-	if (start == NULL)
-		return no_memory(r);
-	output_commit(r->connection, (size_t)(put_chunk_head(start, size) - start));
-	return 0;
-}
-
-static int chunk_end(struct request *r, int result)
-{
-	if (result == 0 && r->framing == FRAMING_CHUNKED)
-		result = output_copy(r->connection, CRLF, 2);
-	return result < 0 ? no_memory(r) : 0;
-}
-
-int reply_data(struct request *r, const void *data, size_t size)
-{
-	if (!replying(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_copy(r->connection, data, size));
-}
-
-int reply_static(struct request *r, const void *data, size_t size, struct file *owner)
-{
-	if (!replying(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_borrow(r->connection, data, size, owner));
-}
-
-int reply_message(struct request *r, void *message, const char *data, size_t size)
-{
-	if (!replying(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_message(r->connection, message, data, size));
-}
-
-int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size)
-{
-	if (!replying(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_file(r->connection, file, offset, size));
-}
-
 int reply_trailers(struct request *r, const struct field *fields, size_t count)
 {
-	if (!replying(r))
+	if (!reply_goes_on(r))
 		return -1;
 	if (r->framing != FRAMING_CHUNKED || !r->te_trailers || count == 0)
 		return 0;
 	char *start = output_reserve(r->connection, 3 + fields_size(fields, count) + 2);
 	if (start == NULL)
-		return no_memory(r);
+		return reply_no_memory(r);
 	char *at = put(put_fields(put(start, last_chunk, 3), fields, count), CRLF, 2);
 	output_commit(r->connection, (size_t)(at - start));
 	r->trailers_sent = true;
@@ -356,7 +254,7 @@ int reply_end(struct request *r)
 	}
 	if (r->framing == FRAMING_CHUNKED && !r->trailers_sent &&
 		output_copy(c, last_chunk, sizeof(last_chunk) - 1) < 0) {
-		no_memory(r);
+		reply_no_memory(r);
 		return -1;
 	}
 	r->state = REQUEST_ENDING;

@@ -172,10 +172,10 @@ class FrontEnd:
         self._tell({"op": "bound", **_named(message), "path": path})
 
     def _order_worker(self, message: dict[str, Any], fds: Fds) -> None:
-        page = fds.pop("page")
+        page, loans = fds.pop("page"), fds.pop("loans")
         group = self._routing.groups.of(message["group"])
         result = lib.engine_worker(
-            self._engine.native, group, message["generation"], message["worker"], message["slots"], page
+            self._engine.native, group, message["generation"], message["worker"], message["slots"], page, loans
         )
         if result != 0:
             sys.stderr.write(f"worker {message['worker']} of group {message['group']}: engine_worker said {result}\n")

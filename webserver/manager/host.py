@@ -64,6 +64,7 @@ class _Options(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32),
         ("page", ctypes.c_int32),
+        ("loans", ctypes.c_int32),
         ("control", ctypes.c_int32),
         ("manager", ctypes.c_int32),
         ("generation", ctypes.c_uint32),
@@ -153,6 +154,7 @@ class Host:
     def worker(
         self,
         page: int,
+        loans: int,
         control: int,
         manager: int,
         generation: int,
@@ -167,7 +169,7 @@ class Host:
         """
         options = _Options()
         options.size = ctypes.sizeof(_Options)
-        options.page, options.control, options.manager = page, control, manager
+        options.page, options.loans, options.control, options.manager = page, loans, control, manager
         options.generation, options.worker, options.tell_after = generation, worker, tell_after
         options.title, options.name = _bytes(title), b"worker"
         array = _array(frontends)

@@ -1,7 +1,7 @@
 """The group's workers as processes: fork, orders, reports, reaping. policy.py decides, this does.
 
-Owns each worker's socket, and a mapping of its page. A worker inherits from here: its page, its log pipe as descriptor
-2, its end of the socket.
+Owns each worker's socket, and a mapping of its page. A worker inherits from here: its page, its loans, its log pipe as
+descriptor 2, its end of the socket.
 """
 
 import array
@@ -127,41 +127,37 @@ class Pool:
             self._workers[self._keys] = Worker(self._keys, start.number, since=now, follows=start.follows)
             self._tell({"op": "grant", "number": start.number, "slots": self._threads})
 
-    def granted(self, number: int, incarnation: int, page: int, log: int, now: float) -> None:
-        """Fork the worker. page and log are closed here."""
+    def granted(self, number: int, incarnation: int, fds: Dict[str, int], now: float) -> None:
+        """Fork the worker. Its page, loans and log stay the caller's."""
+        worker = next(
+            (one for one in self._workers.values() if one.state == policy.GRANTING and one.number == number), None
+        )
+        if worker is None:
+            cause = _why("it was no longer wanted", 0, 0, False)
+            self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
+            return
+        manager = os.getpid()
+        ends: Tuple[socket.socket, ...] = ()
         try:
-            worker = next(
-                (one for one in self._workers.values() if one.state == policy.GRANTING and one.number == number), None
-            )
-            if worker is None:
-                cause = _why("it was no longer wanted", 0, 0, False)
-                self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
-                return
-            manager = os.getpid()
-            ends: Tuple[socket.socket, ...] = ()
-            try:
-                ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                pid = self._host.fork()
-            except OSError as error:
-                for end in ends:
-                    end.close()
-                self._forget(worker, False, now)
-                cause = _why("it could not be forked: %s" % error.strerror, -1, 0, False)
-                self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
-                return
-            ours, theirs = ends
-            if pid == 0:
-                self._run(number, incarnation, page, log, theirs, ours, manager)
-            theirs.close()
-            ours.setblocking(False)
-            self._sockets[pid] = ours
-            worker = policy.change(worker, policy.STARTING, now)._replace(worker=incarnation, pid=pid)
-            self._workers[worker.key] = worker
-            self._map(worker.key, page)
-            self._tell({"op": "up", **_who(number, incarnation, pid)})
-        finally:
-            os.close(page)
-            os.close(log)
+            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pid = self._host.fork()
+        except OSError as error:
+            for end in ends:
+                end.close()
+            self._forget(worker, False, now)
+            cause = _why("it could not be forked: %s" % error.strerror, -1, 0, False)
+            self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
+            return
+        ours, theirs = ends
+        if pid == 0:
+            self._run(number, incarnation, fds, theirs, ours, manager)
+        theirs.close()
+        ours.setblocking(False)
+        self._sockets[pid] = ours
+        worker = policy.change(worker, policy.STARTING, now)._replace(worker=incarnation, pid=pid)
+        self._workers[worker.key] = worker
+        self._map(worker.key, fds["page"])
+        self._tell({"op": "up", **_who(number, incarnation, pid)})
 
     def _map(self, key: int, page: int) -> None:
         try:
@@ -171,16 +167,22 @@ class Pool:
             self._host.log(WARNING, "a worker's page could not be mapped: %s" % error.strerror)
 
     def _run(
-        self, number: int, worker: int, page: int, log: int, control: socket.socket, ours: socket.socket, manager: int
+        self,
+        number: int,
+        worker: int,
+        fds: Dict[str, int],
+        control: socket.socket,
+        ours: socket.socket,
+        manager: int,
     ) -> None:
         """In the child: become the worker. Never returns."""
         code = EXIT_SYSTEM
         try:
             signal.set_wakeup_fd(-1)
             # What an application prints belongs to its worker as much as what it reports.
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.close(log)
+            os.dup2(fds["log"], 1)
+            os.dup2(fds["log"], 2)
+            os.close(fds["log"])
             ours.close()
             for sock in self._sockets.values():
                 sock.close()
@@ -189,7 +191,7 @@ class Pool:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             title = "webserver: worker %s %d" % (self._group, number)
             code = self._host.worker(
-                page, control.fileno(), manager, self._generation, worker, title, self._frontends,
+                fds["page"], fds["loans"], control.fileno(), manager, self._generation, worker, title, self._frontends,
                 policy.request_limit(self._options, worker),
             )  # fmt: skip
         finally:

@@ -158,7 +158,7 @@ class Manager:
         message, fds = received
         op = message["op"]
         if op == "granted":
-            self._pool.granted(message["number"], message["worker"], fds.pop("page"), fds.pop("log"), now)
+            self._pool.granted(message["number"], message["worker"], fds, now)
         elif op == "frontends":
             self._pool.frontends(message["frontends"])
         elif op == "wanted":

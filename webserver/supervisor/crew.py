@@ -132,7 +132,7 @@ class Crew:
         # Front ends first: the worker may connect before this function is left.
         self._announce(worker, parts.frontends.alive())
         message = {"op": "granted", "number": number, "worker": worker.incarnation}
-        parts.nursery.send(self._manager, message, {"page": page.writable, "log": log})
+        parts.nursery.send(self._manager, message, {"page": page.writable, "loans": page.loans, "log": log})
         os.close(log)
         page.forget_writable()
 
@@ -144,7 +144,7 @@ class Crew:
     def _announce(self, worker: Worker, frontends: Iterable[FrontEnd]) -> None:
         message = {"op": "worker", **self._named, "worker": worker.incarnation, "slots": worker.page.slots}
         for frontend in frontends:
-            self._parts.frontends.send(frontend, message, {"page": worker.page.readable})
+            self._parts.frontends.send(frontend, message, {"page": worker.page.readable, "loans": worker.page.loans})
 
     # An end
 

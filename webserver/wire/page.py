@@ -10,12 +10,14 @@ import mmap
 import struct
 from typing import NamedTuple, Tuple, Union
 
-VERSION = 2  # WIRE_VERSION
+VERSION = 3  # WIRE_VERSION
 MAGIC = 0x57534831  # WIRE_MAGIC
 FRONTENDS = 32  # WIRE_FRONTENDS
 SLOTS = 256  # WIRE_SLOTS
 PAGE_HEAD = 128  # sizeof(struct wire_page)
 SLOT_SIZE = 64 + 8 * FRONTENDS  # sizeof(struct wire_slot)
+LOANS = 32  # WIRE_LOANS
+LOAN = 65536  # WIRE_LOAN
 
 STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
 PHASES = ("idle", "running", "reading", "writing", "tunnel")  # enum wire_phase
@@ -85,6 +87,12 @@ def page_size(slots: int) -> int:
     if not 1 <= slots <= SLOTS:
         raise ValueError("a worker has 1 to %d slots, not %d" % (SLOTS, slots))
     return PAGE_HEAD + slots * SLOT_SIZE
+
+
+def loans_size(slots: int) -> int:
+    """WIRE_LOANS_SIZE: bytes of the memory that a worker with so many slots lends pieces of answers in."""
+    words = (slots * LOANS * 4 + 4095) & ~4095
+    return words + slots * LOANS * LOAN
 
 
 def read_page(memory: Buffer, slots: int) -> Page:

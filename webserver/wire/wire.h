@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 /* wire: begin */
-#define WIRE_VERSION	     2
+#define WIRE_VERSION	     3
 #define WIRE_MAGIC	     0x57534831
 #define WIRE_FRONTENDS	     32
 #define WIRE_SLOTS	     256
@@ -28,6 +28,8 @@
 #define WIRE_RESPONSE_WINDOW 1048576
 #define WIRE_MESSAGE	     1048576
 #define WIRE_FIELDS	     1000
+#define WIRE_LOANS	     32
+#define WIRE_LOAN	     65536
 
 /*
  * A serial names one placing of one request at one slot. Upper 24 bits: the front end's incarnation; lower 40: a
@@ -64,7 +66,8 @@ enum wire_flags {
 	WIRE_HEAD = 16,	     /* REQUEST: method HEAD, the answer's body bytes are not wanted */
 	WIRE_UPGRADE = 32,   /* REQUEST: the client asks to upgrade, and sends no body; RESPONSE 101: see below */
 	WIRE_TRAILERS = 64,  /* REQUEST: TE: trailers was sent; RESPONSE: has a Trailer field, if it can be sent */
-	WIRE_SHUT = 128	     /* BODY of a tunnel, from the worker: its last bytes, but it goes on to read */
+	WIRE_SHUT = 128,     /* BODY of a tunnel, from the worker: its last bytes, but it goes on to read */
+	WIRE_LENT = 256	     /* BODY from a worker: its bytes begin in its slot's loan number data.at, see below */
 };
 
 /*
@@ -226,9 +229,22 @@ struct wire_page {
 	uint64_t reserved[10];
 	struct wire_slot slot[]; /* at byte 128 */
 };
+
+/*
+ * A worker's loans: a second memfd from the supervisor, sealed as the page is, that worker and front ends map for
+ * writing. Each slot has WIRE_LOANS of WIRE_LOAN bytes. The worker writes a piece of an answer into one, or into as
+ * many that follow each other as it needs, puts the front end's name into their words, and sends a BODY with WIRE_LENT
+ * and nothing behind its head. The front end writes the bytes from where they are, then 0 into the words: the loans may
+ * be used again. It reads no word. What a front end had that is gone comes back by itself.
+ *
+ * At the beginning of the file: WIRE_LOANS words for each slot. 0: not lent; else WIRE_BORROWER of the front end.
+ */
 /* wire: end */
 
-#define WIRE_PAGE_SIZE(slots) (sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
+#define WIRE_LOANS_WORDS(slots) (((size_t)(slots)*WIRE_LOANS * sizeof(uint32_t) + 4095) & ~(size_t)4095)
+#define WIRE_LOANS_SIZE(slots)	(WIRE_LOANS_WORDS(slots) + (size_t)(slots)*WIRE_LOANS * WIRE_LOAN)
+#define WIRE_BORROWER(name)	((uint32_t)(name).ordinal << 24 | (name).incarnation) /* an incarnation is never 0 */
+#define WIRE_PAGE_SIZE(slots)	(sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
 
 _Static_assert(sizeof(struct wire_head) == 24, "wire_head");
 _Static_assert(sizeof(struct wire_field) == 16, "wire_field");

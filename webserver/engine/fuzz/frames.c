@@ -9,10 +9,11 @@
  * sources: webserver/engine/http1.c webserver/engine/head.c webserver/wire/chunked.c
  * sources: webserver/engine/trailers.c webserver/engine/tunnel.c
  * sources: webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c
+ * sources: webserver/engine/framing.c
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c
  * sources: webserver/engine/group.c webserver/engine/queue.c webserver/engine/slots.c webserver/engine/place.c
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
- * sources: webserver/engine/absorb.c
+ * sources: webserver/engine/absorb.c webserver/engine/loans.c
  * sources: webserver/engine/block.c webserver/engine/spool.c webserver/engine/endings.c webserver/engine/exchange.c
  * sources: webserver/engine/generation.c webserver/engine/pages.c webserver/engine/sendfile.c webserver/engine/dates.c
  * sources: webserver/engine/quarantine.c
@@ -52,9 +53,17 @@ static struct {
 	size_t size;
 } input;
 
+/* One worker's loans, and that of the next in its place. */
+struct lender {
+	char *map;
+	int fd;
+	size_t written[SLOTS * WIRE_LOANS]; /* bytes of each that say whose they are */
+};
+
 static struct live {
 	uint32_t number; /* 0: none */
 	uint64_t worker[WORKERS];
+	struct lender lender[WORKERS];
 	struct fake_socket socket;
 	int fd;
 } live[GENERATIONS];
@@ -193,8 +202,8 @@ static void do_worker(void)
 		return;
 	if (l->worker[place] == 0) {
 		l->worker[place] = ++workers;
-		must(engine_worker(world.e, GROUP, l->number, l->worker[place], SLOTS - (what >> 7),
-			     dup(world.page_fd)) == ENGINE_OK);
+		must(engine_worker(world.e, GROUP, l->number, l->worker[place], SLOTS - (what >> 7), dup(world.page_fd),
+			     dup(l->lender[place].fd)) == ENGINE_OK);
 	} else {
 		engine_worker_gone(world.e, GROUP, l->number, l->worker[place], what & 64 ? "died" : "");
 		l->worker[place] = 0;
@@ -353,7 +362,57 @@ static void draft_response(struct draft *d, struct placement *p, struct wire_hea
 	memcpy(d->data, &r, sizeof(r));
 }
 
-static void draft_body(struct draft *d, struct placement *p, struct wire_head head)
+/* ---- loans */
+
+static uint32_t *loan_word(const struct lender *from, size_t number)
+{
+	return (uint32_t *)(void *)from->map + number;
+}
+
+static char *loan_bytes(const struct lender *from, size_t number)
+{
+	return from->map + WIRE_LOANS_WORDS(SLOTS) + number * WIRE_LOAN;
+}
+
+/* What has come back is nobody's: a frame that is wrong may lend it once more, to anybody. */
+static void loans_wipe(void)
+{
+	for (unsigned i = 0; i < GENERATIONS * WORKERS; i++) {
+		struct lender *from = &live[i / WORKERS].lender[i % WORKERS];
+		for (size_t k = 0; k < SLOTS * WIRE_LOANS; k++)
+			if (from->written[k] > 0 && *loan_word(from, k) == 0) {
+				memset(loan_bytes(from, k), 'z', from->written[k]);
+				from->written[k] = 0;
+			}
+	}
+}
+
+/* The draft's bytes behind its head, in a loan instead. */
+static void lend(struct draft *d, const struct placement *p, struct wire_body *b)
+{
+	struct live *l = live[0].number == p->at.generation ? &live[0] : &live[1];
+	unsigned place = 0;
+
+	while (place < WORKERS && l->worker[place] != p->at.worker)
+		place++;
+	if (place == WORKERS || d->size == sizeof(*b) || p->at.slot >= SLOTS)
+		return;
+	struct lender *from = &l->lender[place];
+	for (unsigned i = 0; i < WIRE_LOANS; i++) {
+		size_t number = (size_t)p->at.slot * WIRE_LOANS + i;
+		if (*loan_word(from, number) != 0)
+			continue;
+		from->written[number] = d->size - sizeof(*b);
+		memcpy(loan_bytes(from, number), d->data + sizeof(*b), from->written[number]);
+		*loan_word(from, number) = 1;
+		d->size = sizeof(*b);
+		b->head.flags |= WIRE_LENT;
+		b->data.at = i;
+		return;
+	}
+}
+
+static void draft_body(struct draft *d, struct placement *p, struct wire_head head, bool wrong)
 {
 	struct wire_body b = {.offset = p->given, .data = {.at = sizeof(b)}};
 	unsigned what = byte();
@@ -365,6 +424,8 @@ static void draft_body(struct draft *d, struct placement *p, struct wire_head he
 	b.head = head;
 	if ((what & 0x18) == 0x18)
 		put_trailer(d, &b, what & 64);
+	else if ((what & 0xc0) == 0x80 && !wrong)
+		lend(d, p, &b);
 	if ((what & 0x28) == 0x28)
 		b.head.flags |= WIRE_SHUT;
 	b.head.size = (uint32_t)d->size;
@@ -400,12 +461,13 @@ static void do_frame(bool wrong)
 		.kind = kinds[what % 16], .serial = p->serial, .request = p->request, .slot = p->at.slot};
 	static struct draft d;
 
+	loans_wipe();
 	head.flags = (what & 16 ? WIRE_LAST : 0) | (what & 32 ? WIRE_GIVEN_BACK : WIRE_STARTED);
 	d.size = 0;
 	if (head.kind == WIRE_RESPONSE || head.kind == WIRE_INFORM) {
 		draft_response(&d, p, head);
 	} else if (head.kind == WIRE_BODY) {
-		draft_body(&d, p, head);
+		draft_body(&d, p, head, wrong);
 	} else if (head.kind == WIRE_CREDIT) {
 		draft_credit(&d, p, head);
 	} else {
@@ -626,6 +688,16 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	world.page = mmap(NULL, WIRE_PAGE_SIZE(SLOTS), PROT_READ | PROT_WRITE, MAP_SHARED, world.page_fd, 0);
 	for (unsigned i = 0; i < GENERATIONS; i++)
 		live[i].fd = eventfd(0, EFD_CLOEXEC);
+	for (unsigned i = 0; i < GENERATIONS * WORKERS; i++) {
+		struct lender *from = &live[i / WORKERS].lender[i % WORKERS];
+		from->fd = memfd_create("loans", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+		if (from->fd < 0 || ftruncate(from->fd, (off_t)WIRE_LOANS_SIZE(SLOTS)) < 0 ||
+			fcntl(from->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+			return 1;
+		from->map = mmap(NULL, WIRE_LOANS_SIZE(SLOTS), PROT_READ | PROT_WRITE, MAP_SHARED, from->fd, 0);
+		if (from->map == MAP_FAILED)
+			return 1;
+	}
 	return world.page == MAP_FAILED ? 1 : 0;
 }
 
@@ -634,6 +706,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* A generation, a worker, its hellos, a turn: from a first byte that is odd, all is ready. */
 	static const uint8_t ready[] = {6, 0, 7, 0, 8, 0, 23, 0};
 	/* Nothing that came before may count, so that a case is the same alone. */
+	for (unsigned i = 0; i < GENERATIONS * WORKERS; i++)
+		memset(live[i / WORKERS].lender[i % WORKERS].map, 0, SLOTS * WIRE_LOANS * sizeof(uint32_t));
+	loans_wipe();
 	memset(world.page, 0, WIRE_PAGE_SIZE(SLOTS));
 	memset(world.placed, 0, sizeof(world.placed));
 	world.placements = generations = 0;

@@ -8,6 +8,7 @@
  * sources: webserver/engine/http1.c webserver/engine/head.c webserver/wire/chunked.c
  * sources: webserver/engine/trailers.c
  * sources: webserver/engine/target.c webserver/engine/fields.c webserver/engine/request.c
+ * sources: webserver/engine/framing.c webserver/engine/loans.c
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c
  * sources: webserver/engine/green.c webserver/engine/fuzz/_http_parts.c webserver/engine/fuzz/_http_checks.c
  * sources: /usr/share/llhttp/api.c /usr/share/llhttp/http.c /usr/share/llhttp/llhttp.c

@@ -1,0 +1,104 @@
+/*
+ * What workers lend: memory that they have written a piece of an answer into, and that goes to the client from there.
+ *
+ * The worker is not believed: which of its loans are here is our own record, no word of the file is read, and what it
+ * writes into bytes that it has lent changes its own answer. The file is sealed, so that nothing of it can be cut off
+ * under us. A worker's end leaves what it has lent: the memory goes with the last piece.
+ */
+#include "loans.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "wire.h"
+
+#ifndef F_GET_SEALS
+#define F_GET_SEALS   1034
+#define F_SEAL_SHRINK 2
+#endif
+
+_Static_assert(WIRE_LOANS == 32, "a slot's loans are the bits of a word");
+
+struct loans {
+	char *map;
+	size_t size;
+	uint32_t slots, uses; /* uses: pieces that are here, and the worker */
+	uint32_t here[];      /* by slot: a bit for each loan */
+};
+
+struct loans *loans_map(int fd, uint32_t slots, char *message, size_t message_size)
+{
+	struct stat st;
+	int seals = -1;
+	size_t size = WIRE_LOANS_SIZE(slots);
+	struct loans *loans = NULL;
+	void *map = MAP_FAILED;
+
+	if (slots == 0 || slots > WIRE_SLOTS)
+		snprintf(message, message_size, "%u slots are not possible", slots);
+	else if (fstat(fd, &st) < 0)
+		snprintf(message, message_size, "fstat: %s", strerror(errno));
+	else if (st.st_size < 0 || (uint64_t)st.st_size < size)
+		snprintf(message, message_size, "the loans have %lld bytes and not %zu", (long long)st.st_size, size);
+	else if ((seals = fcntl(fd, F_GET_SEALS)) < 0 || !(seals & F_SEAL_SHRINK))
+		snprintf(message, message_size, "the loans are not sealed against shrinking");
+	else if ((loans = calloc(1, sizeof(*loans) + slots * sizeof(loans->here[0]))) == NULL)
+		snprintf(message, message_size, "no memory");
+	else if ((map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+		snprintf(message, message_size, "mmap: %s", strerror(errno));
+	close(fd);
+	if (map == MAP_FAILED) {
+		free(loans);
+		return NULL;
+	}
+	*loans = (struct loans){.map = map, .size = size, .slots = slots, .uses = 1};
+	return loans;
+}
+
+static void unuse(struct loans *loans)
+{
+	if (--loans->uses > 0)
+		return;
+	munmap(loans->map, loans->size);
+	free(loans);
+}
+
+/* The bits of the loans that size bytes from the beginning of one lie in. */
+static uint32_t bits_of(uint32_t loan, size_t size)
+{
+	return (uint32_t)((1ull << (size + WIRE_LOAN - 1) / WIRE_LOAN) - 1) << loan;
+}
+
+const char *loans_borrow(struct loans *loans, uint32_t slot, uint32_t loan, size_t size)
+{
+	if (loans == NULL || slot >= loans->slots || loan >= WIRE_LOANS || size == 0 || size > WIRE_PIECE ||
+		(size_t)loan * WIRE_LOAN + size > (size_t)WIRE_LOANS * WIRE_LOAN ||
+		loans->here[slot] & bits_of(loan, size))
+		return NULL;
+	loans->here[slot] |= bits_of(loan, size);
+	loans->uses++;
+	return loans->map + WIRE_LOANS_WORDS(loans->slots) + ((size_t)slot * WIRE_LOANS + loan) * WIRE_LOAN;
+}
+
+void loans_return(struct loans *loans, const char *bytes, size_t size)
+{
+	size_t number = (size_t)(bytes - loans->map - WIRE_LOANS_WORDS(loans->slots)) / WIRE_LOAN;
+	uint32_t *word = (uint32_t *)(void *)loans->map + number;
+
+	loans->here[number / WIRE_LOANS] &= ~bits_of(number % WIRE_LOANS, size);
+	for (size_t left = (size + WIRE_LOAN - 1) / WIRE_LOAN; left > 0; left--)
+		__atomic_store_n(word++, 0, __ATOMIC_RELEASE);
+	unuse(loans);
+}
+
+void loans_forget(struct loans *loans)
+{
+	if (loans != NULL)
+		unuse(loans);
+}

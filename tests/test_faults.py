@@ -194,6 +194,9 @@ CAUSES = {
 }
 
 
+PART = 300_000  # of a body: a small one is complete before its request is placed
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Server]:
     with directory() as path:
@@ -212,9 +215,9 @@ def test_a_process_dies_while_requests_are_under_way(shared: Server, victim: str
     run, wait = f"{victim.replace(' ', '-')}.{moment}.run", f"{victim.replace(' ', '-')}.{moment}.wait"
     before = len(shared.log())
     with contextlib.ExitStack() as opened, another(shared) as statuses:
-        one = ask(shared, opened, f"/app/{moment}?{run}", "Content-Length: 10\r\n" if moment == "reads" else "")
+        one = ask(shared, opened, f"/app/{moment}?{run}", f"Content-Length: {2 * PART}\r\n" if moment == "reads" else "")
         if moment == "reads":
-            one.sendall(b"12345")
+            one.sendall(b"x" * PART)
         wait_until(lambda: run in noted(shared, "begun"), "it does not begin")
         if moment == "answers":
             assert b"first" in wait_for(one, b"first\n")
@@ -225,7 +228,7 @@ def test_a_process_dies_while_requests_are_under_way(shared: Server, victim: str
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(map(alive, victims)), "it lives on")
         if victim == "logger":
-            one.sendall(b"67890" if moment == "reads" else b"")
+            one.sendall(b"x" * PART if moment == "reads" else b"")
         open_gate(shared, "go")
         expected = SEEN[victim]
         assert (outcome(one), outcome(other)) == (expected[moment], expected["waits"])

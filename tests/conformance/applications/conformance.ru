@@ -5,6 +5,7 @@ require "digest"
 begin
   require "rack"
   require "rack/lint"
+  require "uri" # which Lint uses
 rescue LoadError
   nil # the application needs neither
 end

@@ -5,7 +5,9 @@ require "digest"
 begin
   require "rack"
   require "rack/lint"
-  require "uri" # which Lint uses
+  # What Lint uses. Left to autoload, a request's deadline would come in the middle of it.
+  require "rack/utils"
+  require "uri"
 rescue LoadError
   nil # the application needs neither
 end

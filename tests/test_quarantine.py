@@ -183,7 +183,7 @@ def test_a_crash_loop_is_told_once(deadly: Server) -> None:
             lambda number=number: deadly.log().count("): killed by SIGKILL") >= number, "the workers do not end", 40
         )
         ends.append(time.monotonic())
-    for number, (one, next_) in enumerate(itertools.pairwise(ends), 2):
+    for number, (one, next_) in enumerate(itertools.pairwise(ends), 1):
         assert next_ - one > 0.8 * FIRST_DELAY * 2 ** (number - 1), (number, ends)
     said = re.findall(r"group g: (\d+) workers have ended unasked one after another, the last: killed", deadly.log())
     assert said == [str(LOOP)]

@@ -53,9 +53,11 @@ $(LIB)/libwebserver_host.so: $(HOST)
 	$(CC) $(WARN) $(CFLAGS) -shared -fPIC -pthread $(INCLUDE) langplugins/host/*.c \
 		webserver/wire/*.c -o $@.new -ldl && mv $@.new $@
 
+# It runs in whatever root directory its companion has, and finds no libraries there. Sanitizers are libraries.
+WHOLE = $(if $(findstring sanitize,$(CFLAGS)),,-static)
 $(LIB)/warden: $(wildcard webserver/warden/*.c webserver/warden/*.h) langplugins/exec/sweep.c langplugins/exec/sweep.h
 	mkdir -p $(LIB)
-	$(CC) $(WARN) $(CFLAGS) webserver/warden/*.c langplugins/exec/sweep.c -o $@.new && mv $@.new $@
+	$(CC) $(WARN) $(CFLAGS) $(WHOLE) webserver/warden/*.c langplugins/exec/sweep.c -o $@.new && mv $@.new $@
 
 $(LIB)/echo.so: $(wildcard langplugins/echo/*.c) langplugins/include/langplugin.h
 	mkdir -p $(LIB)

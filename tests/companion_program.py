@@ -8,9 +8,13 @@ It notes in PLACE/notes what happens to it, one line each: "start NAME", "ready 
     lasts=SECONDS   ends with status 0 after this time
     term=ignore     what the stop signal does; also until:FILE (ends when that is there), or a number of seconds
     tree=yes        starts a process that has left its session and its parent and ignores every signal
+    lock=FILE       notes "twice" if somebody else has it locked
+    say=FILE        writes a line to its standard error for each that FILE has, as they come
     look=yes        writes what it finds itself to be to PLACE/NAME.json
 """
 
+import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -68,7 +72,7 @@ def look():
     found = {
         "argv": sys.argv, "pid": os.getpid(), "parent": os.getppid(), "directory": os.getcwd(), "umask": mask,
         "environment": dict(os.environ), "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
-        "status": status, "group": os.getpgid(0) == os.getpid(),
+        "securebits": ctypes.CDLL(None).prctl(27, 0, 0, 0, 0), "status": status, "group": os.getpgid(0) == os.getpid(),
         "descriptors": [int(number) for number in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{number}")],
     }  # fmt: skip
     with open(f"{place}/{name}.new", "w") as file:
@@ -101,6 +105,12 @@ def show(how):
 
 for one in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2):
     signal.signal(one, asked)
+if "lock" in options:
+    held = os.open(options["lock"], os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        note("twice")
 note("start")
 if "look" in options:
     look()
@@ -115,6 +125,12 @@ if "lasts" in options:
     note("end")
 elif "exit" in options:
     os._exit(int(options["exit"]))
+elif "say" in options:
+    with open(options["say"]) as file:
+        while True:
+            sys.stderr.write(file.readline())
+            sys.stderr.flush()
+            time.sleep(0.01)
 else:
     while True:
         time.sleep(1000)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from webserver.config import Companion
 from webserver.config.companion_order import circle, needed, startable, stoppable
 from webserver.config.companion_times import DAYS, moment, moment_text, next_moment, next_tick
+from webserver.config.model import INHERITED, UNLIMITED, Limit
 from webserver.supervisor.companion_policy import PROCESS, SAID_FREELY, SAY_EVERY, Rest, Voice, after_run, differs
 from webserver.supervisor.loop import Timer
 from webserver.supervisor.policy import Backoff, Event, Forget, GiveUp, Restart
@@ -22,9 +23,12 @@ from webserver.supervisor.timetable import LOOK_EVERY, Timetable
 
 names = st.sampled_from("abcdefgh")
 afters = st.dictionaries(names, st.lists(names, max_size=3).map(tuple), max_size=8)
+SAME = Limit(INHERITED, INHERITED)
 COMPANION = Companion(
-    name="one", command=("/bin/true",), directory="/", user="", group="", umask=0o022, no_new_privs=True,
-    environment_file="", environment=(), instances=1, after=(), ready="started", start_timeout=60.0, restart="always",
+    name="one", command=("/bin/true",), directory="/", user="", group="", groups=(), umask=0o022, no_new_privs=True,
+    capabilities=(), nice=0, limit_nofile=SAME, limit_nproc=SAME, limit_core=SAME, limit_as=SAME, limit_fsize=SAME,
+    limit_stack=SAME, limit_memlock=SAME, private_tmp=0, namespaces=(), chroot="", memory_max=UNLIMITED,
+    cpu_weight=100, pids_max=UNLIMITED, environment_file="", environment=(), instances=1, after=(), ready="started", start_timeout=60.0, restart="always",
     stop_signal="TERM", stop_timeout=600.0, every=0.0, at=(), timeout=0.0,
 )  # fmt: skip
 

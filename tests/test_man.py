@@ -35,6 +35,19 @@ GROUPS = (
     "[[pages]]\nlanguage = python\nuser = shop\n"
 )
 
+FRAGMENT = """
+#include <unistd.h>
+#include "langplugin.h"
+void write_frames(int fd);
+void raise_error(const char *why);
+void hook(const struct langplugin_host *host, struct langplugin_call *call);
+void hook(const struct langplugin_host *host, struct langplugin_call *call)
+{{
+int fd;
+{}
+}}
+"""
+
 
 @pytest.fixture
 def place() -> Iterator[Path]:
@@ -141,7 +154,9 @@ def test_an_example_works(place: Path, page: str, kind: str, text: str) -> None:
     elif what == "site":
         main.write_text("include = sites-enabled/*.conf\n[server]\nuser = www-data\n" + GROUPS)
         assert [site.name for site in loaded(place, text, f"sites-enabled/{name}.conf").sites] == [name]
-    elif what == "plugin":
+    elif what in {"plugin", "fragment"}:
+        if what == "fragment":
+            text = FRAGMENT.format(text)
         (place / "plugin.c").write_text(text)
         command = [
             "gcc",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SANITIZE_FLAGS, SLOWNESS, TREE, Server, program
+from serving import SANITIZE_FLAGS, SLOWNESS, TREE, Server, program, wait_until
+from tunnels import build_plugin
 
+# Lines of C, comments and headers included.
+LINES = {"echo": 150, "lua": 500}
 FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-shared", "-fPIC"]
 SOURCES = TREE / "tests/conformance/applications"
 # By number of the fault in applications/plugin.h: the test that finds it, as --only takes it.
@@ -121,6 +126,14 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     assert "conformance: upgrade: left out by --without" in result.stdout
 
 
+@pytest.mark.parametrize("name", LINES)
+def test_a_plugin_is_a_small_thing(name: str) -> None:
+    """The reference for authors, and a whole language written with the kit: what is alike in plugins is the host's."""
+    texts = [path.read_bytes() for path in (TREE / "langplugins" / name).rglob("*.[ch]")]
+    assert texts
+    assert sum(text.count(b"\n") for text in texts) < LINES[name]
+
+
 LUA = """
 [groups]
 [[one]]
@@ -195,3 +208,65 @@ def test_settings_reach_the_plugin(server: Server) -> None:
     server.start()
     assert server.get("/hello?watch=word").body == b"hello, world"
     assert (place / "begun").read_text() == "word\n"
+
+
+ASKING = """
+[groups]
+[[asking]]
+language = asking
+plugin = asking.so
+processes = 1
+request_timeout = {}s
+[sites]
+[[all]]
+hosts = *
+[[[routes]]]
+/ = group:asking
+"""
+BY_ITSELF, FROM_OUTSIDE = "asking: told by itself\n", "asking: read from outside\n"
+
+
+def start_asking(server: Server, seconds: float) -> int:
+    build_plugin(server.directory, "asking")
+    server.write(ASKING.format(seconds))
+    server.start()
+    return int(server.get("/pid").body)
+
+
+@contextlib.contextmanager
+def running(server: Server, way: str) -> Iterator[None]:
+    """A request that goes on until its client leaves."""
+    with server.connect() as sock:
+        sock.sendall(f"GET /{way} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        wait_until(lambda: server.status()["groups"][0]["busy"] == 1, "it does not begin")
+        yield
+    wait_until(lambda: server.status()["groups"][0]["busy"] == 0, "it does not end")
+
+
+def test_where_a_plugin_s_requests_are(server: Server) -> None:
+    """Told by the language's own thread where that comes by; else read from outside, and never both."""
+    pid = start_asking(server, 60)
+    for way, told in (
+        ("comes", BY_ITSELF),
+        ("deaf", FROM_OUTSIDE),
+        ("starts", BY_ITSELF),
+        ("hangs", FROM_OUTSIDE),
+        ("refuses", FROM_OUTSIDE),
+        ("comes", BY_ITSELF),
+    ):
+        with running(server, way):
+            for _ in range(2):
+                text = server.ctl("stack", "asking").stdout
+                assert (text.count(told), text.count("asking: ")) == (1, 1), f"{way}: {text}"
+    text = server.ctl("stack", "asking").stdout
+    assert text.splitlines()[1:] == ["  it runs no request", "  " + FROM_OUTSIDE.strip()]
+    assert int(server.get("/pid").body) == pid
+
+
+def test_a_plugin_ends_what_is_overdue(server: Server) -> None:
+    server.allow("request_timeout", "504", "asking: its time is over")
+    start_asking(server, 0.5 * SLOWNESS)
+    assert server.get("/ends").status == 504
+    wait_until(lambda: "asking: its time is over" in server.log(), "it has not been told")
+    assert BY_ITSELF.strip() in server.log()
+    assert server.get("/pid").status == 200

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -552,60 +551,6 @@ def test_restarts_and_reloads_under_load(place: Server) -> None:
 @pytest.mark.timeout(7200)
 def test_a_thousand_restarts_and_reloads_under_load(place: Server) -> None:
     many(place, 1000, 1000)
-
-
-# Broken configurations: (what is replaced, by what, what the message says)
-
-BROKEN: list[tuple[str, str, str]] = [
-    ("processes = 4", "processors = 4", "did you mean"),
-    ("processes = 4", "processes = many", "expected a whole number"),
-    ("processes = 4", "processes = 0", "processes"),
-    ("processes = 4", "processes = 4\n  processes = 5", "processes"),
-    ("processes = 4", "processes", "webserver.conf"),
-    ("language = python", "language = pythonn", "python"),
-    ("language = python", "language =", "language"),
-    ("  language = python\n", "", "language"),
-    ("application = app.wsgi", "application = missing.wsgi", "missing.wsgi"),
-    ("application = app.wsgi", "application = app.wsgi\n  perl_path = /", "is for perl"),
-    ("application = app.wsgi", "application = app.wsgi\n  request_timeout = soon", "time"),
-    ("application = app.wsgi", "application = app.wsgi\n  umask = 999", "umask"),
-    ("application = app.wsgi", "application = app.wsgi\n  restart_extra = none", "restart_extra"),
-    ("application = app.wsgi", "application = app.wsgi\n  environment_file = missing.env", "missing.env"),
-    ("/shop/ = group:shop", "/shop/ = group:shpo", "shop"),
-    ("/shop/ = group:shop", "shop = group:shop", "shop"),
-    ("root = public", "root = nowhere", "nowhere"),
-    ("hosts = *", "hosts = not a host", "host"),
-    ("[groups]", "[groups", "webserver.conf"),
-    ("[sites]", "[stites]", "sites"),
-    ("listen = 127.0.0.1:", "listen = 127.0.0.1:9", "address"),
-    ("listen = 127.0.0.1:", "listen = 192.0.2.1:8080, 127.0.0.1:", "cannot listen"),
-    ("frontends =", "frontends = 1 #", "frontends"),
-]
-
-
-def test_broken_configurations_under_load(place: Server) -> None:
-    """Each says file and line, and changes nothing."""
-    place.allow("reload: ")
-    start(place)
-    text = place.config_file.read_text()
-    pids = {one["pid"] for one in place.status()["processes"]}
-    with Load(place, PATHS) as load:
-        for old, new, said in BROKEN:
-            assert text.count(old) >= 1, old
-            at = text.rindex(old)
-            broken = text[:at] + new + text[at + len(old) :]
-            place.config_file.write_text(broken)
-            result = place.ctl("reload", check=False)
-            assert result.returncode == 1, new
-            assert said in result.stderr, (new, result.stderr)
-            assert re.search(r"webserver\.conf:\d+: ", result.stderr), (new, result.stderr)
-            assert place.get("/shop/").text == "first"
-        load.progress()
-        place.config_file.write_text(text)
-        place.ctl("reload")
-    assert load.lost == []
-    assert load.answers == {200: load.asked}
-    assert {one["pid"] for one in place.status()["processes"]} == pids
 
 
 def test_time_passes_only_where_it_must(place: Server) -> None:

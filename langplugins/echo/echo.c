@@ -136,10 +136,7 @@ static int echo_handle(void *state, void *thread, struct langplugin_call *call)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.name = "echo",
 	.version = "1",
 	.open = echo_open,

@@ -127,10 +127,7 @@ static void plugin_close(void *state)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.name = "exec",
 	.version = "",
 	.open = plugin_open,

@@ -231,14 +231,18 @@ void answer_abort(struct langplugin_call *call)
 	send_abort(call);
 }
 
-static void answer_nothing(struct langplugin_call *call)
+void answer_fail(struct langplugin_call *call, int status)
 {
-	static const char text[] = "Internal Server Error\n";
-	static const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain", 10}};
+	static const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
+	const char *text = status == 403 ? "Forbidden\n" : status == 404 ? "Not Found\n" : "Internal Server Error\n";
+	size_t size = strlen(text);
 
-	log_format(call, LP_ERROR, "the application ended the request without an answer");
-	answer_respond(call, 500, (struct langplugin_text){"", 0}, &type, 1, (int64_t)sizeof(text) - 1);
-	answer_write(call, text, sizeof(text) - 1, 0);
+	if (call->answer.state != ANSWER_NONE && answer_unrespond(call) != LP_OK) {
+		answer_abort(call);
+		return;
+	}
+	answer_respond(call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)size);
+	answer_write(call, text, size, 0);
 }
 
 /* All that is left. LP_OK too where an event loop's thread has to leave some of it for later. */
@@ -264,8 +268,10 @@ int answer_end(struct langplugin_call *call)
 
 	if (answer->state == ANSWER_ENDED || answer->ending)
 		return LP_INVALID;
-	if (answer->state == ANSWER_NONE && !call_over(call))
-		answer_nothing(call);
+	if (answer->state == ANSWER_NONE && !call_over(call)) {
+		log_format(call, LP_ERROR, "the application ended the request without an answer");
+		answer_fail(call, 500);
+	}
 	if (answer->gone || call_over(call)) {
 		/* The front end wants to know when the slot is free; nobody reads the answer. */
 		send_abort(call);

@@ -9,10 +9,8 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <fcntl.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "stacks.h"
@@ -36,6 +34,8 @@ static void on_signal(int number)
 	if (!serving) {
 		ssize_t unused = write(STDERR_FILENO, words, sizeof(words) - 1);
 		(void)unused;
+		/* Where this very thread is to come by a place where it can tell better. */
+		question_leave(STDERR_FILENO);
 		if (the_host->plugin->dump && the_host->plugin->minor >= 2 && the_host->state)
 			the_host->plugin->dump(the_host->state, STDERR_FILENO);
 		backtrace_symbols_fd(frames, backtrace(frames, FRAMES), STDERR_FILENO);
@@ -82,9 +82,6 @@ static bool send_signal(struct slot *slot, uint64_t serial)
 
 enum frames_got frames_ask(struct slot *slot, uint64_t serial, uint64_t until)
 {
-	struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
-	int result;
-
 	if (ends[0] < 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK))
 		return FRAMES_OVER;
 	while (sem_trywait(&written) == 0)
@@ -94,9 +91,7 @@ enum frames_got frames_ask(struct slot *slot, uint64_t serial, uint64_t until)
 		atomic_store(&wanted, false);
 		return FRAMES_OVER;
 	}
-	do
-		result = sem_clockwait(&written, CLOCK_MONOTONIC, &at);
-	while (result && errno == EINTR);
+	bool told = semaphore_wait(&written, until);
 	atomic_store(&wanted, false);
-	return result == 0 ? FRAMES_WRITTEN : FRAMES_SILENT;
+	return told ? FRAMES_WRITTEN : FRAMES_SILENT;
 }

@@ -39,6 +39,7 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	/* One more than there are: trailers may be announced in it. */
 	size_t table = (count + 1) * sizeof(struct wire_field);
 	size_t size = sizeof(struct wire_response) + table + reason.size;
+	int64_t counted = -1; /* by a Content-Length, which comes before what the call says */
 
 	if (count >= WIRE_FIELDS || !wire_is_value(reason.data, reason.size))
 		return LP_INVALID;
@@ -66,9 +67,9 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	for (size_t i = 0; i < count; i++) {
 		if (length && named(fields[i].name, "content-length")) {
 			int64_t said = wire_length(fields[i].value.data, fields[i].value.size);
-			if (said < 0 || (*length >= 0 && *length != said))
+			if (said < 0 || (counted >= 0 && counted != said))
 				return LP_INVALID;
-			*length = said;
+			counted = said;
 			continue;
 		}
 		field[made] = (struct wire_field){(uint32_t)at, (uint16_t)fields[i].name.size, 0,
@@ -83,6 +84,8 @@ int head_lay_out(struct langplugin_call *call, uint32_t kind, int status, struct
 	memcpy(answer->head + at, reason.data, reason.size);
 	at += reason.size;
 	to->field_count = (uint16_t)made;
+	if (counted >= 0)
+		*length = counted;
 	to->content_length = length && *length >= 0 ? (uint64_t)*length : UINT64_MAX;
 	answer->head_size = at;
 	return LP_OK;

@@ -99,6 +99,12 @@ static int call_end(struct langplugin_call *call)
 	return call->taken ? LP_INVALID : answer_end(call);
 }
 
+static void call_fail(struct langplugin_call *call, int status)
+{
+	if (!call->taken)
+		answer_fail(call, status);
+}
+
 static int call_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count)
 {
 	return call->taken ? LP_INVALID : answer_trailers(call, fields, count);
@@ -140,6 +146,11 @@ static const struct langplugin_host functions = {
 	.wait = call_wait,
 	.give_up = worker_give_up,
 	.interrupt = call_interrupt,
+	.asked = question_asked,
+	.overdue = question_overdue,
+	.fail = call_fail,
+	.variable = request_variable,
+	.mark = script_mark,
 };
 
 /* NULL: it is what it says it is. */

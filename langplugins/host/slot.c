@@ -249,6 +249,7 @@ bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now)
 	call->head = entry->head;
 	atomic_store(&call->cancelled, 0);
 	atomic_store(&call->interrupted, 0);
+	atomic_store(&call->overdue, 0);
 	/* Nor for a front end that is gone: nobody would get the answer. */
 	if (!valid || entry->cancelled || !link_knows(&slot->link, entry->from)) {
 		slot->worker->page->protocol_errors += !valid;

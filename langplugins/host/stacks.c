@@ -19,13 +19,15 @@
 
 #include "stacks.h"
 
-#define ROOM	    49152 /* bytes of one text */
-#define LANGUAGE_MS 400	  /* for the plugin to write; with what follows below the supervisor's SHOW_WAIT */
-#define C_MS	    60	  /* for a thread to write its frames in C */
-#define C_ALL_MS    120	  /* for all threads together */
-#define LOG_MS	    300	  /* for the log to take it */
-#define JOBS	    4	  /* threads of this kind at a time */
-#define TARGET	    1000  /* letters of a request's target */
+#define ROOM	   49152 /* bytes of one text */
+#define ASKED_MS   220	 /* for the language to begin to tell; with what follows below the supervisor's SHOW_WAIT */
+#define WRITING_MS 150	 /* for what has begun */
+#define C_MS	   60	 /* for a thread to write its frames in C */
+#define C_ALL_MS   120	 /* for all threads together */
+#define LOG_MS	   300	 /* for the log to take it */
+#define HEARD_MS   50	 /* for the language to hear that requests are to end */
+#define JOBS	   4	 /* threads of this kind at a time */
+#define TARGET	   1000	 /* letters of a request's target */
 
 struct job {
 	struct worker *worker;
@@ -65,8 +67,9 @@ static int left_ms(uint64_t until)
 	return now < until ? (int)((until - now) / 1000000) + 1 : 0;
 }
 
-/* What comes through a pipe until its last writer has closed it, or the time is over. What is too much is lost. */
-static void gather(int fd, uint64_t until)
+/* What comes through a pipe until its last writer has closed it (true), or the time is over. What is too much is lost.
+ */
+static bool gather(int fd, uint64_t until)
 {
 	char piece[4096];
 
@@ -75,9 +78,9 @@ static void gather(int fd, uint64_t until)
 		if (size > 0)
 			add("%.*s", (int)size, piece);
 		else if (size == 0 || (errno != EAGAIN && errno != EINTR))
-			return;
+			return true;
 		else if (errno == EAGAIN && poll(&(struct pollfd){fd, POLLIN, 0}, 1, left_ms(until)) == 0)
-			return;
+			return false;
 	}
 }
 
@@ -183,12 +186,28 @@ static unsigned choose(const struct job *job)
 
 /* ---- the stacks */
 
+/* What its own threads tell. False: nothing, and they do not run, or it is not their way. */
+static bool add_told(const struct host *host)
+{
+	size_t before = text.size;
+	int from = question_put(host);
+
+	if (from < 0)
+		return false;
+	bool over = gather(from, clock_ns() + ASKED_MS * 1000000ull);
+	bool taken = !question_take_back();
+	if (taken && !over)
+		gather(from, clock_ns() + WRITING_MS * 1000000ull);
+	close(from);
+	return text.size > before || (taken && !over);
+}
+
 static void add_language(const struct job *job)
 {
 	const struct host *host = job->worker->host;
 	int ends[2];
 
-	if (!host->plugin->dump)
+	if (add_told(host) || !host->plugin->dump)
 		return;
 	if (host->plugin->minor < 2 && job->why != STACKS_STUCK && job->why != STACKS_CRASHED) {
 		add("its plugin shows stacks only of a process that is to be ended\n");
@@ -196,10 +215,9 @@ static void add_language(const struct job *job)
 	}
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
 		return;
-	uint64_t until = clock_ns() + LANGUAGE_MS * 1000000ull;
 	host->plugin->dump(host->state, ends[1]);
 	close(ends[1]);
-	gather(ends[0], until);
+	gather(ends[0], 0);
 	close(ends[0]);
 	if (text.size && text.data[text.size - 1] != '\n')
 		add("\n");
@@ -251,27 +269,38 @@ static void to_log(int level)
 	text.size = 0;
 }
 
-/* They are cancelled, though no front end may be there to say so, and the language interrupts them if it can. */
+/* Takes the lock of the slot, under which it is this request still; else false. */
+static bool hold(struct slot *slot, uint64_t serial)
+{
+	pthread_mutex_lock(&slot->recall.mutex);
+	if (serial && slot->recall.running == serial)
+		return true;
+	pthread_mutex_unlock(&slot->recall.mutex);
+	return false;
+}
+
+/*
+ * They are cancelled, though no front end may be there to say so, and the language ends them if it can. Then their
+ * system calls come back, so that it sees what it has been asked.
+ */
 static void interrupt_calls(const struct job *job)
 {
-	const struct host *host = job->worker->host;
-	const struct langplugin *plugin = host->plugin;
-	bool can = plugin->size >= offsetof(struct langplugin, interrupt) + sizeof(plugin->interrupt) &&
-		   plugin->interrupt;
+	const struct worker *worker = job->worker;
 
-	for (unsigned i = 0; i < job->worker->slots; i++) {
-		struct slot *slot = &job->worker->slot[i];
-		pthread_mutex_lock(&slot->recall.mutex);
-		if (text.chosen[i] && slot->recall.running == text.chosen[i]) {
-			atomic_store(&slot->call.cancelled, 1);
-			if (can)
-				plugin->interrupt(host->state, &slot->call);
-			wake_up(slot->wake);
-			/* A system call comes back, so that what was interrupted can be seen. */
-			pthread_kill(slot->native, HOST_STACK_SIGNAL);
+	for (unsigned i = 0; i < worker->slots; i++)
+		if (hold(&worker->slot[i], text.chosen[i])) {
+			atomic_store(&worker->slot[i].call.cancelled, 1);
+			atomic_store(&worker->slot[i].call.overdue, 1);
+			pthread_mutex_unlock(&worker->slot[i].recall.mutex);
 		}
-		pthread_mutex_unlock(&slot->recall.mutex);
-	}
+	if (question_ask(worker->host))
+		question_heard(clock_ns() + HEARD_MS * 1000000ull);
+	for (unsigned i = 0; i < worker->slots; i++)
+		if (hold(&worker->slot[i], text.chosen[i])) {
+			wake_up(worker->slot[i].wake);
+			pthread_kill(worker->slot[i].native, HOST_STACK_SIGNAL);
+			pthread_mutex_unlock(&worker->slot[i].recall.mutex);
+		}
 }
 
 static void *run(void *argument)
@@ -308,9 +337,6 @@ static void *run(void *argument)
 void stacks_show(struct worker *worker, enum stacks_why why, uint64_t limit_ns, int fd)
 {
 	struct job *job = atomic_fetch_add(&jobs, 1) < JOBS ? malloc(sizeof(*job)) : NULL;
-	sigset_t all, before;
-	pthread_attr_t attributes;
-	pthread_t thread;
 
 	if (!job) {
 		atomic_fetch_sub(&jobs, 1);
@@ -319,15 +345,9 @@ void stacks_show(struct worker *worker, enum stacks_why why, uint64_t limit_ns, 
 		return;
 	}
 	*job = (struct job){worker, why, limit_ns, fd, 0};
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	/* Where no thread can be had the keeper does it: what is stuck is worth more than what may be recalled. */
-	if (pthread_create(&thread, &attributes, run, job))
+	if (thread_detached(run, job))
 		run(job);
-	pthread_attr_destroy(&attributes);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void stacks_crashed(struct worker *worker, pid_t thread)

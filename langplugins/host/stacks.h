@@ -2,6 +2,8 @@
 #ifndef WEBSERVER_HOST_STACKS_H
 #define WEBSERVER_HOST_STACKS_H
 
+#include <semaphore.h>
+
 #include "worker.h"
 
 enum stacks_why {
@@ -38,5 +40,26 @@ void crash_serve(struct worker *worker);
 void crash_thread(void);
 /* The keeper was woken: does somebody crash? */
 void crash_look(struct worker *worker);
+
+/* ---- question.c */
+/* In a worker that has come up. */
+void question_serve(void);
+/* Have the language come to where it tells (asked(), overdue()). Does not wait. False: it cannot be asked. */
+bool question_ask(const struct host *host);
+/* The ask() of that has returned. */
+bool question_heard(uint64_t until);
+/* Ask where its requests are. To be read to the end and closed; -1: it cannot be asked. */
+int question_put(const struct host *host);
+/* False: there is none any more, somebody has taken it. */
+bool question_take_back(void);
+/* For whoever comes by; from a handler of a signal. */
+void question_leave(int fd);
+/* As asked() and overdue() in langplugin.h. */
+int question_asked(void);
+int question_overdue(struct langplugin_call *call);
+
+bool semaphore_wait(sem_t *semaphore, uint64_t until);
+/* A thread that gets no signals. 0 or -1. */
+int thread_detached(void *(*run)(void *argument), void *argument);
 
 #endif

@@ -326,6 +326,7 @@ static int serve(struct worker *worker)
 	atomic_store(&worker->serving, true);
 	frames_serve();
 	crash_serve(worker);
+	question_serve();
 	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
 	if (host->plugin->traits & LANGPLUGIN_OWN_THREADS) {

@@ -148,6 +148,7 @@ struct langplugin_call {
 	struct wire_head head;
 	atomic_int cancelled;	 /* set by the keeper too */
 	atomic_int interrupted;	 /* what waits is to come back */
+	atomic_int overdue;	 /* its time is over, and the language has not been told yet */
 	void *place;		 /* the plugin's */
 	struct message *message; /* the block; its first body bytes are read from here */
 	struct block block;
@@ -322,12 +323,16 @@ void loan_abandon(struct langplugin_call *call);
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);
 void answer_abort(struct langplugin_call *call);
+void answer_fail(struct langplugin_call *call, int status);
 int answer_end(struct langplugin_call *call);
 void answer_go_on(struct langplugin_call *call);	  /* what end(), or a 101, had to leave behind */
 int answer_shut(struct langplugin_call *call, int flags); /* a tunnel's last byte; what comes goes on */
 
 int answer_trailers(struct langplugin_call *call, const struct langplugin_field *fields, size_t count);
 const struct langplugin_field *request_trailers(struct langplugin_call *call, size_t *count);
+/* variable.c, mark.c */
+int script_mark(struct langplugin_call *call, const char *path, char mark[LANGPLUGIN_MARK]);
+const struct langplugin_text *request_variable(struct langplugin_call *call, const char *name, size_t size);
 void trailers_end(struct langplugin_call *call);
 
 /* True if an answer with these fields may be a 101. */

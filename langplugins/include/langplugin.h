@@ -18,7 +18,8 @@
  *   1.1  run(), ready(); slot(), descriptor(), turn(), place(), trailers(), request_trailers(), take_over();
  *        wait(), give_up(), interrupt(); respond() with 101; upgrade, expects_continue, takes_trailers of a request;
  *        choose(), fork()
- *   1.2  interrupt(); dump() in processes that go on, and while they start
+ *   1.2  ask(), asked(), overdue(); fail(), variable(), mark(); dump() in processes that go on, and while they start;
+ *        a Content-Length field comes before respond()'s content_length
  *
  * Additions go to the end of a struct and raise minor; a reader looks at `size` before it touches them.
  */
@@ -91,6 +92,8 @@ enum langplugin_flags {
 	LP_NOWAIT = 1 /* do not wait: return LP_AGAIN instead, so that the plugin can give its lock away first */
 };
 
+#define LANGPLUGIN_MARK 96 /* bytes */
+
 enum langplugin_level { LP_ERROR = 0, LP_WARNING = 1, LP_NOTICE = 2 };
 
 /*
@@ -116,8 +119,8 @@ struct langplugin_host {
 	/*
 	 * Begin the answer. Once for each call. Field names and values are checked (LP_INVALID); connection fields
 	 * (Connection, Keep-Alive, Transfer-Encoding, Upgrade, Trailer, TE) are refused with LP_INVALID. content_length
-	 * -1: taken from a Content-Length field if there is one, else not known. Nothing is sent before the first
-	 * write, flush or the end. reason may be empty.
+	 * -1: not known. A Content-Length field comes before it, if there is one (until 1.2: only before -1). Nothing
+	 * is sent before the first write, flush or the end. reason may be empty.
 	 *
 	 * Status 101 (1.1), only where the request has `upgrade` and with an Upgrade field that names one of those:
 	 * the head is sent at once, and from then on read() and write() are the two directions of a tunnel. read() is 0
@@ -230,6 +233,41 @@ struct langplugin_host {
 	 * thread can interrupt another.
 	 */
 	void (*interrupt)(struct langplugin_call *call);
+
+	/* ---- 1.2 */
+
+	/*
+	 * For a plugin with ask(): does anybody want to know where this process's requests are? A descriptor, to which
+	 * the stacks are written as text, file and line of each frame, the innermost first; who gets it closes it. Or
+	 * -1. From any thread and from handlers of signals; does not wait.
+	 */
+	int (*asked)(void);
+
+	/*
+	 * True, once: this call has run past its deadline, and its process will be killed unless it ends. It is to be
+	 * ended by the language's own means, as an exception that is raised in it. From any thread, while the call
+	 * lives.
+	 */
+	int (*overdue)(struct langplugin_call *call);
+
+	/*
+	 * The application has failed: 500 with a line of text; or 403 or 404, where there is none. It takes the place
+	 * of an answer of which nothing has been sent; one that has been is cut off, as by abort().
+	 */
+	void (*fail)(struct langplugin_call *call, int status);
+
+	/*
+	 * What CGI (RFC 3875) knows by this name: REQUEST_METHOD, SCRIPT_NAME, PATH_INFO, QUERY_STRING, REQUEST_URI,
+	 * REQUEST_SCHEME, HTTPS, SERVER_..., REMOTE_..., DOCUMENT_ROOT, SCRIPT_FILENAME; also REQUEST_ID and UPGRADE;
+	 * and the request's `variables`. NULL: there is none of that name. Lives as long as the request.
+	 */
+	const struct langplugin_text *(*variable)(struct langplugin_call *call, const char *name, size_t size);
+
+	/*
+	 * Of a script that may have changed since it was loaded: 0, and a text that is another one then; or what to
+	 * fail() with: 404, 403, or 500 where the log says why. The file is not opened. call may be NULL.
+	 */
+	int (*mark)(struct langplugin_call *call, const char *path, char mark[LANGPLUGIN_MARK]);
 };
 
 enum langplugin_handled {
@@ -290,9 +328,8 @@ struct langplugin {
 	/*
 	 * Write each thread's stack as text to fd: file and line, innermost first. Called from a thread of the host's
 	 * own while handle() may hang; by one at a time, and from 1.2 on also in processes that go on, which it must
-	 * not harm. What cannot be written at once, since only the language's own thread can tell, may be written later
-	 * to a duplicate of fd, which is closed then: the host waits for it for 0.4 s. Before thread_start() or run()
-	 * it is called from a handler of a signal, on the thread that after_fork() or preload() hangs in. May be NULL.
+	 * not harm; with ask(), only where nobody has come by. Before thread_start() or run() it is called from a
+	 * handler of a signal, on the thread that after_fork() or preload() hangs in. May be NULL.
 	 */
 	void (*dump)(void *state, int fd);
 
@@ -325,13 +362,19 @@ struct langplugin {
 	/* ---- 1.2 */
 
 	/*
-	 * This call has run past its deadline, and its process will be killed unless it ends: interrupt it by the
-	 * language's own means, as an exception that is raised in it, say. From a thread of the host's, during which
-	 * the call goes on to live; it must not wait. What others run in this process is not to be touched. May be
-	 * NULL.
+	 * Have the language look, as soon as it can, at asked() and at overdue() of what it runs: from a hook that it
+	 * calls between two instructions, say, or here, with its lock. On a thread of the host's own, one at a time;
+	 * may wait for the lock for as long as that takes. 0; or -1: nobody will look at asked() (nothing runs, or it
+	 * can be read from outside at any time), and dump() is called at once, else only when 0.2 s have brought
+	 * nothing. May be NULL.
 	 */
-	void (*interrupt)(void *state, struct langplugin_call *call);
+	int (*ask)(void *state);
 };
+
+/* The first members: which interface a plugin was built for. */
+#define LANGPLUGIN_VERSION                                                                                             \
+	.magic = LANGPLUGIN_MAGIC, .major = LANGPLUGIN_MAJOR, .minor = LANGPLUGIN_MINOR,                               \
+	.size = sizeof(struct langplugin)
 
 extern const struct langplugin langplugin;
 

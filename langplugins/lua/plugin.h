@@ -35,24 +35,27 @@ struct plugin {
 	size_t count;
 	lua_State *state;
 	struct langplugin_call *call; /* the request that runs; NULL between requests */
-	const void *environ;	      /* its environment, by which it is told from those of before */
 	struct running main;
-	struct running *running; /* the coroutine that runs, and those that wait for it */
-	pthread_mutex_t turn;	 /* asked: running changes under it */
-	atomic_bool asked;	 /* another thread wants to know what runs, or end it */
-	atomic_bool stop;	 /* the request's time is over */
-	bool serves;		 /* the application is loaded */
+	_Atomic(struct running *) running; /* the coroutine that runs, and those that wait for it */
+	pthread_mutex_t turn;		   /* of who looks at running from outside, and of hooks */
+	atomic_bool asked;		   /* somebody has looked for what runs, and a hook is set */
+	struct {
+		lua_Hook function;
+		int mask, count;
+	} before; /* the application's own, while that is set */
 };
 
-struct plugin *plugin_of(lua_State *L);
-/* Puts the functions of request.c into the table at the top. */
+/* Each coroutine has a copy of it. */
+static inline struct plugin *plugin_of(lua_State *L)
+{
+	return *(struct plugin **)lua_getextraspace(L);
+}
+
+/* Pushes the table of what request.c has. */
 void request_open(lua_State *L);
 
-/* ---- stacks.c */
-void stacks_open(lua_State *L);		    /* when the libraries are open */
-void stacks_prepare(struct plugin *plugin); /* when the application is loaded */
-void stacks_begin(struct plugin *plugin);   /* with each request */
+int stacks_resume(lua_State *L);
+int stacks_ask(void *state);
 void stacks_dump(void *state, int fd);
-void stacks_interrupt(void *state, struct langplugin_call *call);
 
 #endif

@@ -1,4 +1,5 @@
--- Applications and their answers. Runs in the plugin's Lua state; `native` is request.c.
+-- Applications and their answers. Runs in the plugin's Lua state, once in the manager, and returns what plugin.c calls.
+-- Its arguments are `native`, which is request.c, and name and value of each of the group's settings.
 --
 -- An application is a function of one argument: application(wsapi_env) -> status, headers, body, close
 --
@@ -8,29 +9,22 @@
 --   close     nil, a function, or a value with __close: called when the request is over, however it has ended
 
 local native = ...
-local serve = {}
 local scripts = {} -- by path: what the file was like, and its application
-local group -- the application that the group names; nil: the requested file's
+local named -- the path of the application that the group names; nil: the requested file's
+local group -- that application, once it is loaded
 local preload = {}
 local hooks = {} -- what the application wants called in each new worker
 local loaded -- this is a worker, and the hooks have been called
 local requests = 0 -- how many there have been, this one included
 
--- `watch`: the manager is told of each file that `require` finds, and that loadfile and dofile read. A request's own file is
--- not among them, since it is read again by itself. What would not fit into the pipe with the manager not reading is left out:
--- nobody waits for it.
+-- `watch`: the manager is told of each file that `require` finds, and that loadfile and dofile read; not of a request's own,
+-- which is read again by itself. What the pipe might not take while nobody reads is left out.
 local load_file = loadfile
-local NAMES = 16384 -- bytes of names that one process tells
 local function watch(descriptor, directory)
-  local pipe, told, room = io.open("/proc/self/fd/" .. descriptor, "w"), {}, NAMES
-  if not pipe then
-    return
-  end
+  local pipe, told = assert(io.open("/proc/self/fd/" .. descriptor, "w")), {}
+  local room = 16384 -- for names, in bytes; each process tells so many
   pipe:setvbuf("no")
   local function tell(path)
-    if type(path) ~= "string" then
-      return
-    end
     if directory and path:sub(1, 1) ~= "/" then
       path = directory .. "/" .. path:gsub("^%./", "")
     end
@@ -43,7 +37,7 @@ local function watch(descriptor, directory)
     local search = package.searchers[i]
     package.searchers[i] = function(name)
       local loader, path = search(name)
-      if type(loader) == "function" then
+      if type(loader) == "function" and type(path) == "string" then
         tell(path)
       end
       return loader, path
@@ -52,7 +46,7 @@ local function watch(descriptor, directory)
   for _, name in ipairs({ "loadfile", "dofile" }) do
     local plain = _G[name]
     _G[name] = function(path, ...)
-      tell(path)
+      tell(tostring(path))
       return plain(path, ...)
     end
   end
@@ -98,33 +92,27 @@ local function script_or_error(path)
   return application or error(path .. (status == 403 and ": Permission denied" or ": No such file"), 0)
 end
 
--- The application's way to say what must not be shared: connections, for one.
-webserver = {
-  -- Functions that are called in each new worker, in their order, once the application is there. Where no fork is to come
-  -- any more they are called at once.
-  after_fork = function(...)
-    for _, hook in ipairs({ ... }) do
-      if type(hook) ~= "function" then
-        error(("after_fork: expected functions, got a %s"):format(type(hook)), 2)
-      end
-      if loaded then
-        hook()
-      else
-        hooks[#hooks + 1] = hook
-      end
+-- Functions that are called in each new worker, in their order, once the application is there; at once where no fork is to
+-- come any more.
+webserver = {}
+function webserver.after_fork(...)
+  for _, hook in ipairs({ ... }) do
+    if type(hook) ~= "function" then
+      error(("after_fork: expected functions, got a %s"):format(type(hook)), 2)
     end
-  end,
-}
+    if loaded then
+      hook()
+    end
+    hooks[#hooks + 1] = hook
+  end
+end
 
--- Lua has drawn its seed in the manager, and its own way to draw another one is the time.
+-- Lua has drawn its seed in the manager, and its own way to draw another one is the time. A jail may have no random bytes.
 local function seed()
-  local file <close> = io.open("/dev/urandom", "rb")
-  local bytes = file and file:setvbuf("no") and file:read(16)
-  if bytes and #bytes == 16 then
-    math.randomseed(string.unpack("i8i8", bytes))
-  else
-    local stat <close> = io.open("/proc/self/stat")
-    math.randomseed(os.time(), stat and stat:read("n") or 0)
+  local file <close> = io.open("/dev/urandom", "rb") or io.open("/proc/self/stat", "rb")
+  if file then
+    local one, two = string.unpack("i8i8", file:read(16))
+    math.randomseed(one ~ os.time(), two)
   end
 end
 
@@ -136,14 +124,13 @@ local function look_in(directory)
   end
 end
 
--- In the manager, with the group's settings as a list of {name, value}.
-function serve.open(settings)
+local function open(_, ...)
   -- What a request leaves is young; what lives long is neither looked at nor, in memory shared by workers, written to.
   collectgarbage("generational")
   arg = { [0] = "webserver" }
-  local given = {}
-  for _, setting in ipairs(settings) do
-    local name, value = setting[1], setting[2]
+  local settings, given = table.pack(...), {}
+  for i = 1, settings.n, 2 do
+    local name, value = settings[i], settings[i + 1]
     if name == "arguments" then
       arg[#arg + 1] = value
     elseif name == "preload" then
@@ -157,15 +144,15 @@ function serve.open(settings)
     watch(given.watch, given.directory)
   end
   if given.application and given.application ~= "" then
-    serve.application = given.application
-    arg[0] = given.application
+    named = given.application
+    arg[0] = named
     look_in(given.application:match("^(.*)/"))
   end
   -- It is a pipe to the log: else a line would be there when some four thousand bytes are.
   io.stdout:setvbuf("line")
 end
 
-function serve.preload()
+local function run_preload()
   for _, name in ipairs(preload) do
     if name:sub(1, 1) == "/" then
       script_or_error(name)
@@ -176,9 +163,9 @@ function serve.preload()
 end
 
 -- In a worker. A file that was preloaded is not run again.
-function serve.load()
+local function load_application()
   seed()
-  group = serve.application and script_or_error(serve.application)
+  group = named and script_or_error(named)
   for _, hook in ipairs(hooks) do
     hook()
   end
@@ -234,30 +221,53 @@ end
 
 stream.setvbuf = stream.flush
 
-native.fixed.GATEWAY_INTERFACE = "CGI/1.1"
-native.fixed.cancelled = native.cancelled
-native.fixed.deadline = native.deadline
-native.fixed.early_hints = function(headers)
+local constants = native.constants -- that native.variable knows
+constants.GATEWAY_INTERFACE = "CGI/1.1"
+constants.cancelled = native.cancelled
+constants.deadline = native.deadline
+function constants.early_hints(headers)
   native.fields(headers)
 end
-native.fixed.trailers = function(headers)
-  native.fields(headers, true)
+function constants.trailers(headers)
+  native.fields(headers, false)
+end
+
+-- What pairs() finds in an environment beside the request's fields.
+local names = {}
+for name in
+  ([[REQUEST_METHOD REQUEST_URI SCRIPT_NAME PATH_INFO QUERY_STRING SERVER_NAME SERVER_PORT SERVER_PROTOCOL SERVER_ADDR
+  REMOTE_ADDR REMOTE_PORT REQUEST_SCHEME REQUEST_ID DOCUMENT_ROOT SCRIPT_FILENAME UPGRADE HTTPS]]):gmatch("%S+")
+do
+  names[#names + 1] = name
 end
 
 local environment = {
   __index = native.variable,
   __pairs = function(env)
     native.fill(env)
+    for _, name in ipairs(names) do
+      rawset(env, name, env[name])
+    end
     return next, env
   end,
 }
+local over = {
+  __index = function()
+    error("the request of this environment is over", 2)
+  end,
+}
+over.__pairs = over.__index
+local last -- environment
 
 local function environ()
   requests = requests + 1
+  if last then
+    setmetatable(last, over)
+  end
   local both = setmetatable({ request = requests }, stream)
-  local env = native.environ()
-  env.input, env.error = both, both
-  return setmetatable(env, environment)
+  -- Without a value a name takes its place all the same: most find room there for what they ask for.
+  last = { input = both, error = both, a = nil, b = nil, c = nil, d = nil, e = nil, f = nil, g = nil }
+  return setmetatable(last, environment)
 end
 
 -- A body that is no string. Each piece is on its way before the next is asked for. Ends early when the client has gone.
@@ -321,7 +331,8 @@ local function answer(status, headers, body)
     error(("the application returned a %s as headers, expected a table"):format(type(headers)), 0)
   end
   local empty = number == 204 or number == 304
-  native.respond(number, reason, headers or {}, not empty and (type(body) == "string" and #body or body == nil and 0) or -1)
+  local length = not empty and (type(body) == "string" and #body or body == nil and 0) or -1
+  native.fields(headers or {}, number, reason, length)
   if type(body) == "string" then
     native.write(body, true)
   else
@@ -330,7 +341,7 @@ local function answer(status, headers, body)
 end
 
 -- One request. An error that comes out of here is the application's, and has its traceback.
-function serve.request()
+local function request()
   local env, application = environ(), group
   if not application then
     local status
@@ -347,4 +358,43 @@ function serve.request()
   answer(status, headers, body)
 end
 
-return serve
+-- coroutine.wrap on top of our coroutine.resume, which knows what runs: stacks.c. What has failed is closed, and its
+-- message gets the caller's place, as Lua's own does it.
+local close, create, resume, state_of = coroutine.close, coroutine.create, native.resume, coroutine.status
+
+local function unwrap(co, good, ...)
+  if good then
+    return ...
+  end
+  local problem = ...
+  if state_of(co) == "dead" then
+    local clean, instead = close(co)
+    problem = clean and problem or instead
+  end
+  error(problem, 2)
+end
+
+coroutine.resume = resume
+function coroutine.wrap(f)
+  local co = create(f)
+  return function(...)
+    return unwrap(co, resume(co, ...))
+  end
+end
+
+local traceback, text_of = debug.traceback, tostring
+
+-- What has been thrown, with where it was. A client that goes away in the middle of its request is no mistake of the
+-- application's: nil, since it has been told here.
+local function explain(problem)
+  problem = text_of(problem)
+  local known, gone = pcall(native.cancelled)
+  if known and gone and problem:find("the client went away", 1, true) then
+    native.log(2, problem)
+    return nil
+  end
+  return traceback(problem, 2)
+end
+
+open(...)
+return explain, run_preload, load_application, request

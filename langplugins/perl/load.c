@@ -1,7 +1,6 @@
 /* Applications. What is not hot is written in Perl: loader.pl, whose text lies in this object. */
 #include "plugin.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 __asm__(".pushsection .rodata\n"
@@ -160,12 +159,7 @@ int load_application(struct plugin *plugin, char *message, size_t size)
 
 /* ---- requested files */
 
-static int status_of(int error)
-{
-	return error == ENOENT || error == ENOTDIR ? 404 : error == EACCES || error == ELOOP ? 403 : 500;
-}
-
-/* A script runs where it lies: 0, or errno. */
+/* A script runs where it lies. 0, or the status that says why not. */
 static int enter(struct langplugin_text path)
 {
 	char directory[PATH_MAX];
@@ -173,10 +167,10 @@ static int enter(struct langplugin_text path)
 	size_t size = slash ? (size_t)(slash - path.data) : 0;
 
 	if (size >= sizeof(directory))
-		return ENAMETOOLONG;
+		return 404;
 	memcpy(directory, size ? path.data : "/", size ? size : 1);
 	directory[size ? size : 1] = 0;
-	return chdir(directory) ? errno : 0;
+	return chdir(directory) == 0 ? 0 : errno == EACCES ? 403 : 404;
 }
 
 static SV *load_again(struct plugin *plugin, struct langplugin_call *call, struct langplugin_text path, SV *mark)
@@ -202,32 +196,22 @@ SV *load_requested(struct plugin *plugin, struct langplugin_call *call, int *sta
 {
 	dTHXa(plugin->perl);
 	struct langplugin_text path = plugin->host->request(call)->script_filename;
-	struct stat st;
-	int error = path.size == 0	      ? ENOENT
-		    : stat(path.data, &st)    ? errno
-		    : !S_ISREG(st.st_mode)    ? ENOENT
-		    : access(path.data, R_OK) ? errno
-					      : enter(path);
+	char text[LANGPLUGIN_MARK];
 
-	if (error) {
-		*status = status_of(error);
-		if (*status == 500) {
-			const char *why = strerror(error);
-			plugin->host->log(call, LP_ERROR, why, strlen(why));
-		}
+	*status = plugin->host->mark(call, path.data, text);
+	if (!*status)
+		*status = enter(path);
+	if (*status)
 		return NULL;
-	}
 	*status = 500;
-	char text[96];
-	int size = snprintf(text, sizeof(text), "%lld.%09ld %lld %llu", (long long)st.st_mtim.tv_sec,
-		st.st_mtim.tv_nsec, (long long)st.st_size, (unsigned long long)st.st_ino);
+	size_t size = strlen(text);
 	SV **known = hv_fetch(plugin->scripts, path.data, (I32)path.size, 0);
 	if (known && SvROK(*known)) {
 		SV **entry = AvARRAY((AV *)SvRV(*known));
-		if (SvCUR(entry[0]) == (STRLEN)size && memcmp(SvPVX(entry[0]), text, (size_t)size) == 0)
+		if (SvCUR(entry[0]) == size && memcmp(SvPVX(entry[0]), text, size) == 0)
 			return entry[1];
 	}
-	SV *mark = newSVpvn(text, (STRLEN)size);
+	SV *mark = newSVpvn(text, size);
 	SV *application = load_again(plugin, call, path, mark);
 	SvREFCNT_dec(mark);
 	return application;

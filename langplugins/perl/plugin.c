@@ -62,10 +62,7 @@ static void plugin_close(void *state)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.traits = LANGPLUGIN_SINGLE_THREAD | LANGPLUGIN_MAIN_THREAD,
 	.name = "perl",
 	.version = PERL_VERSION_STRING,
@@ -75,5 +72,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = trace_dump,
 	.close = plugin_close,
-	.interrupt = trace_interrupt,
+	.ask = trace_ask,
 };

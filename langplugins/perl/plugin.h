@@ -101,7 +101,6 @@ struct plugin {
 	struct sigaction term;		     /* the host's handler */
 	uint64_t term_seen_ns;		     /* 0: never */
 	despatch_signals_proc_t signal_hook; /* perl's own */
-	_Atomic uint64_t stop;		     /* serial of a request whose time is over; 0: none */
 };
 
 /* Of a body that the application has chunked itself. */
@@ -234,7 +233,7 @@ static inline struct plugin *function_plugin(CV *cv)
 /* ---- trace.c */
 void trace_prepare(struct plugin *plugin);
 void trace_dump(void *state, int fd);
-void trace_interrupt(void *state, struct langplugin_call *call);
+int trace_ask(void *state);
 
 /* Functions that a host of an older minor version does not have. */
 #define HOST_HAS(host, member)                                                                                         \

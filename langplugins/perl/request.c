@@ -42,19 +42,12 @@ XS(request_serve)
 
 static void answer_error(struct request *request)
 {
-	static const char text[] = "Internal Server Error\n";
-	static const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
 	const struct langplugin_host *host = request->plugin->host;
 
 	if (request->ended || request->taken)
 		return;
 	request->ended = true;
-	if (request->begun && host->unrespond(request->call) != LP_OK) {
-		host->abort(request->call);
-		return;
-	}
-	host->respond(request->call, 500, (struct langplugin_text){"", 0}, &type, 1, sizeof(text) - 1);
-	host->write(request->call, text, sizeof(text) - 1, 0);
+	host->fail(request->call, 500);
 	host->end(request->call);
 }
 
@@ -177,15 +170,6 @@ static void exited(struct request *request)
 	request->failed |= !request->ended;
 }
 
-static void answer_plain(struct plugin *plugin, struct langplugin_call *call, int status)
-{
-	const char *text = status == 403 ? "Forbidden\n" : status == 404 ? "Not Found\n" : "Internal Server Error\n";
-	const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
-
-	plugin->host->respond(call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)strlen(text));
-	plugin->host->write(call, text, strlen(text), 0);
-}
-
 int request_run(struct plugin *plugin, struct langplugin_call *call)
 {
 	dTHXa(plugin->perl);
@@ -199,7 +183,7 @@ int request_run(struct plugin *plugin, struct langplugin_call *call)
 
 	interpreter_keep_signals(plugin);
 	if (!request.application && !(request.application = load_requested(plugin, call, &status))) {
-		answer_plain(plugin, call, status);
+		plugin->host->fail(call, status);
 		return LP_DONE;
 	}
 	plugin->serial++;

@@ -149,20 +149,19 @@ static void hook(pTHX)
 
 	PL_signalhook = plugin->signal_hook;
 	plugin->signal_hook(aTHX);
-	if (atomic_exchange(&plugin->stop, 0) == plugin->serial && plugin->request)
+	if (plugin->request && plugin->host->overdue(plugin->request->call))
 		croak("the request has run for longer than its request_timeout");
 }
 
-void trace_interrupt(void *state, struct langplugin_call *call)
+/* Its frames can be read at any time: nobody waits for it to tell. */
+int trace_ask(void *state)
 {
-	struct plugin *plugin = state;
-	PerlInterpreter *my_perl = plugin->perl;
+	PerlInterpreter *my_perl = ((struct plugin *)state)->perl;
 
-	(void)call;
-	atomic_store(&plugin->stop, plugin->serial);
 	/* The other way round it could be called before it is ours. */
 	__atomic_store_n(&PL_signalhook, hook, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&PL_sig_pending, 1, __ATOMIC_SEQ_CST);
+	return -1;
 }
 
 void trace_prepare(struct plugin *plugin)

@@ -80,6 +80,18 @@ static bool compile_script(const char *path)
 	return done;
 }
 
+/* The first mistake in a script, or that it could not be compiled for some other reason. */
+static int say_why(const char *path, char *message, size_t message_size)
+{
+	char text[1024];
+	const char *file = PG(last_error_file) ? ZSTR_VAL(PG(last_error_file)) : "";
+
+	if (!PG(last_error_message) || !PG(last_error_lineno) || strcmp(file, path) != 0)
+		return say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)", path);
+	snprintf(text, sizeof(text), "%s:%d: %s", path, PG(last_error_lineno), ZSTR_VAL(PG(last_error_message)));
+	return say(message, message_size, "php: preload: %s", text);
+}
+
 static int plugin_preload(void *state, char *message, size_t message_size)
 {
 	struct plugin *plugin = state;
@@ -103,8 +115,7 @@ static int plugin_preload(void *state, char *message, size_t message_size)
 		}
 		zend_end_try();
 		if (!done)
-			result = say(message, message_size, "php: preload: '%s' could not be compiled (is opcache on?)",
-				path);
+			result = say_why(path, message, message_size);
 	}
 	php_request_shutdown(NULL);
 	SG(request_info).no_headers = 0;
@@ -136,17 +147,12 @@ static void answer_plain(struct run *run, int status)
 	host->write(run->call, text, strlen(text), 0);
 }
 
-static const char *variable(const struct langplugin_request *request, const char *name)
-{
-	for (size_t i = 0; i < request->variable_count; i++)
-		if (strcmp(request->variables[i].name.data, name) == 0)
-			return request->variables[i].value.data;
-	return NULL;
-}
-
 static void describe(struct run *run)
 {
 	const struct langplugin_request *request = run->request;
+	const struct langplugin_host *host = run->plugin->host;
+	const struct langplugin_text *type = host->variable(run->call, "CONTENT_TYPE", 12);
+	const struct langplugin_text *authorization = host->variable(run->call, "HTTP_AUTHORIZATION", 18);
 	SG(server_context) = run;
 	SG(request_info).request_method = request->method.data;
 	SG(request_info).query_string = (char *)request->query.data;
@@ -154,7 +160,7 @@ static void describe(struct run *run)
 	/* Not PHP's own: it is looked at and never freed there. */
 	SG(request_info).path_translated = (char *)run->script;
 	SG(options) |= SAPI_OPTION_NO_CHDIR;
-	SG(request_info).content_type = variable(request, "CONTENT_TYPE");
+	SG(request_info).content_type = type ? type->data : NULL;
 	SG(request_info).content_length = request->content_length > 0 ? (zend_long)request->content_length : 0;
 	SG(request_info).proto_num = request->protocol.size && request->protocol.data[request->protocol.size - 1] == '0'
 					     ? 1000
@@ -163,7 +169,7 @@ static void describe(struct run *run)
 	SG(request_info).argv = NULL;
 	SG(request_info).cookie_data = NULL;
 	SG(sapi_headers).http_response_code = 200;
-	php_handle_auth_data(variable(request, "HTTP_AUTHORIZATION"));
+	php_handle_auth_data(authorization ? authorization->data : NULL);
 }
 
 static int plugin_handle(void *state, void *thread, struct langplugin_call *call)
@@ -177,7 +183,6 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 		answer_plain(&run, status);
 		return LP_DONE;
 	}
-	trace_begin();
 	volatile bool started = false;
 	/* Without a body there is no input to limit: one timer is set for the request instead of two. */
 	const zend_long input_time = PG(max_input_time);
@@ -224,10 +229,7 @@ static void plugin_close(void *state)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.traits = LANGPLUGIN_SINGLE_THREAD,
 	.name = "php",
 	.version = PHP_VERSION,
@@ -237,5 +239,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.handle = plugin_handle,
 	.dump = trace_dump,
 	.close = plugin_close,
-	.interrupt = trace_interrupt,
+	.ask = trace_ask,
 };

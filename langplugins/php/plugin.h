@@ -103,8 +103,7 @@ void userini_activate(struct run *run);
 
 /* trace.c */
 void trace_watch(void); /* once, when PHP has started */
-void trace_begin(void); /* with each request: what was meant for the last one is over */
 void trace_dump(void *state, int fd);
-void trace_interrupt(void *state, struct langplugin_call *call);
+int trace_ask(void *state);
 
 #endif

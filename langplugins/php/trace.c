@@ -7,22 +7,14 @@
  * function written in C does not come there. Then the frames stand still and are read from outside, by
  * process_vm_readv(2) from this very process, which says EFAULT where a pointer would be followed into nothing.
  */
-#include <errno.h>
-#include <semaphore.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "plugin.h"
 
-#define DEPTH	100
-#define HOOK_MS 150 /* for the script to tell itself */
+#define DEPTH 100
 
-static atomic_int dump_to = -1;
-static atomic_bool stop;
-static sem_t dumped;
 static void (*next_hook)(zend_execute_data *frame);
 
 static bool peek(const void *from, void *to, size_t size)
@@ -88,73 +80,38 @@ static void write_frames(int fd)
 /* Called by PHP on its own thread, between two instructions. */
 static void hook(zend_execute_data *frame)
 {
-	int fd = atomic_exchange(&dump_to, -1);
+	const struct langplugin_host *host = sapi_plugin()->host;
+	struct run *run = current_run();
+	int fd = host->asked();
 
 	if (fd >= 0) {
 		write_frames(fd);
-		sem_post(&dumped);
+		close(fd);
 	}
 	if (next_hook)
 		next_hook(frame);
-	if (atomic_exchange(&stop, false))
+	if (run && host->overdue(run->call))
 		zend_error_noreturn(E_ERROR, "The request has run for longer than its request_timeout");
 }
 
-static void ask(void)
+int trace_ask(void *state)
 {
+	(void)state;
 	zend_atomic_bool_store(&EG(vm_interrupt), true);
-}
-
-static bool has_told(int milliseconds)
-{
-	struct timespec until;
-	int result;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += milliseconds * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	do
-		result = sem_clockwait(&dumped, CLOCK_MONOTONIC, &until);
-	while (result && errno == EINTR);
-	return result == 0;
+	return EG(current_execute_data) ? 0 : -1;
 }
 
 void trace_dump(void *state, int fd)
 {
 	(void)state;
-	if (!EG(current_execute_data)) {
-		dprintf(fd, "PHP: no script is running\n");
-		return;
-	}
-	while (sem_trywait(&dumped) == 0)
-		; /* of an earlier one that was late */
-	atomic_store(&dump_to, fd);
-	ask();
-	if (has_told(HOOK_MS))
-		return;
-	if (atomic_exchange(&dump_to, -1) >= 0)
+	if (EG(current_execute_data))
 		write_frames(fd);
 	else
-		has_told(HOOK_MS); /* it is telling just now */
-}
-
-void trace_interrupt(void *state, struct langplugin_call *call)
-{
-	(void)state;
-	(void)call;
-	atomic_store(&stop, true);
-	ask();
-}
-
-void trace_begin(void)
-{
-	atomic_store(&stop, false);
+		dprintf(fd, "PHP: no script is running\n");
 }
 
 void trace_watch(void)
 {
-	sem_init(&dumped, 0, 0);
 	next_hook = zend_interrupt_function;
 	zend_interrupt_function = hook;
 }

@@ -144,7 +144,6 @@ static void asgi_run(void *state)
 {
 	struct plugin *plugin = state;
 	PyGILState_STATE gil = PyGILState_Ensure();
-	plugin->serves = true;
 	PyObject *result = call_asgi(plugin, "run", PyTuple_New(0));
 
 	if (!result)
@@ -182,10 +181,7 @@ static void asgi_ready(void *state, struct langplugin_call *call)
 }
 
 static const struct langplugin asgi = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.traits = LANGPLUGIN_ASYNC | LANGPLUGIN_MAIN_THREAD,
 	.name = "python",
 	.version = PY_VERSION,
@@ -197,6 +193,7 @@ static const struct langplugin asgi = {
 	.close = plugin_close,
 	.run = asgi_run,
 	.ready = asgi_ready,
+	.ask = stacks_ask,
 };
 
 const struct langplugin *asgi_plugin(void)

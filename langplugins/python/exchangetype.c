@@ -1,8 +1,6 @@
 /* An exchange as asgi.py and websocket.py see it. */
 #include "asgi.h"
 
-static const char sorry[] = "Internal Server Error\n";
-
 /* The application of a WebSocket has returned: the slot is free when the closing is over. */
 static void leave_socket(struct exchange *exchange, bool failed)
 {
@@ -45,10 +43,7 @@ static PyObject *exchange_finish(PyObject *self, PyObject *unused)
 /* fail(): it raised. Nothing has been sent: 500; else the client must not take the answer for a whole one. */
 static PyObject *exchange_fail(PyObject *self, PyObject *unused)
 {
-	static const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
-	static const struct langplugin_text none = {"", 0};
 	struct exchange *exchange = (struct exchange *)self;
-	const struct langplugin_host *host = exchange->host;
 	struct langplugin_call *call = exchange->call;
 
 	(void)unused;
@@ -58,14 +53,9 @@ static PyObject *exchange_fail(PyObject *self, PyObject *unused)
 		leave_socket(exchange, true);
 		Py_RETURN_NONE;
 	}
-	if (exchange->progress == SENDS_NOTHING && !exchange->out) {
-		/* What came after the answer is no matter of the client's. */
-	} else if (exchange->progress == SENDS_START || host->unrespond(call) == LP_OK) {
-		if (host->respond(call, 500, none, &type, 1, sizeof(sorry) - 1) == LP_OK)
-			host->write(call, sorry, sizeof(sorry) - 1, 0);
-	} else {
-		host->abort(call);
-	}
+	/* What came after the answer is no matter of the client's. */
+	if (exchange->progress != SENDS_NOTHING || exchange->out)
+		exchange->host->fail(call, 500);
 	exchange_part(exchange);
 	Py_RETURN_NONE;
 }

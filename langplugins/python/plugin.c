@@ -123,10 +123,11 @@ static int thread_start(void *state, void **thread)
 	if (!made)
 		return -1;
 	made->plugin = state;
-	made->plugin->serves = true;
 	pthread_mutex_init(&made->turn, NULL);
 	made->state = PyGILState_Ensure();
 	made->identity = PyThread_get_thread_ident();
+	made->next = made->plugin->threads;
+	made->plugin->threads = made;
 	made->python = PyEval_SaveThread();
 	*thread = made;
 	return 0;
@@ -171,10 +172,7 @@ static const struct langplugin *plugin_choose(const struct langplugin_setting *s
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.name = "python",
 	.version = PY_VERSION,
 	.open = plugin_open,
@@ -186,5 +184,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.dump = stacks_dump,
 	.close = plugin_close,
 	.choose = plugin_choose,
-	.interrupt = stacks_interrupt,
+	.ask = stacks_ask,
 };

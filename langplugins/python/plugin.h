@@ -56,7 +56,6 @@ struct asgi {
 struct plugin {
 	const struct langplugin_host *host;
 	bool is_asgi;
-	bool serves;	     /* the application is loaded, and there are threads */
 	size_t socket_limit; /* bytes of a WebSocket message */
 	double socket_ping;  /* seconds; 0: none */
 	int watch;	     /* descriptor that names of loaded files are written to; -1: none */
@@ -64,6 +63,7 @@ struct plugin {
 	char *application, *directory;		     /* application NULL: the requested file */
 	PyObject *python_path, *arguments, *preload; /* lists of str */
 	PyObject *loader;			     /* loader.py's names */
+	struct thread *threads;			     /* with the lock */
 	PyObject *callable;			     /* the application; NULL before it is loaded, and in script mode */
 	PyObject *environ;			     /* what all requests have in common */
 	PyObject **names;			     /* CGI names by the host's numbers */
@@ -74,11 +74,11 @@ struct plugin {
 /* One slot's thread. */
 struct thread {
 	struct plugin *plugin;
+	struct thread *next; /* of all that there are */
 	PyGILState_STATE state;
 	PyThreadState *python;
 	unsigned long identity;	      /* Python's word for the thread */
-	struct langplugin_call *call; /* that it runs; NULL: none. These three change with the lock */
-	uint64_t serial;	      /* of that */
+	struct langplugin_call *call; /* that it runs; NULL: none. These two change with the lock */
 	bool stopped;		      /* it has been told to end it */
 	PyObject *response;	      /* kept for the next request unless the application has kept it */
 	PyObject *input;
@@ -192,7 +192,7 @@ int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), ch
 /* ---- stacks.c */
 int stacks_prepare(void); /* 0, or -1 with an exception */
 void stacks_dump(void *state, int fd);
-void stacks_interrupt(void *state, struct langplugin_call *call);
+int stacks_ask(void *state);
 /* With the lock, around each request. */
 void stacks_begin(struct thread *thread, struct langplugin_call *call);
 void stacks_end(struct thread *thread);

@@ -158,21 +158,6 @@ static int close_result(PyObject *result)
 	return nothing ? 0 : -1;
 }
 
-static void answer_error(
-	struct plugin *plugin, struct response *response, struct langplugin_call *call, int status, const char *text)
-{
-	const struct langplugin_field type = {{"Content-Type", 12}, {"text/plain; charset=utf-8", 25}};
-	size_t size = strlen(text);
-	bool late = response && response->sent && plugin->host->unrespond(call) != LP_OK;
-
-	if (late) {
-		plugin->host->abort(call);
-		return;
-	}
-	plugin->host->respond(call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)size);
-	plugin->host->write(call, text, size, 0);
-}
-
 /* There is no such file, or nobody may read it: a status and why. */
 static void answer_absent(struct plugin *plugin, struct langplugin_call *call, PyObject *absence)
 {
@@ -186,7 +171,7 @@ static void answer_absent(struct plugin *plugin, struct langplugin_call *call, P
 	int size = PyOS_snprintf(text, sizeof(text), "%d: %.300s: %.100s", status, request->script_filename.data,
 		why ? why : "it is not there");
 	plugin->host->log(call, status == 404 ? LP_NOTICE : LP_WARNING, text, (size_t)size);
-	answer_error(plugin, NULL, call, status, status == 403 ? "Forbidden\n" : "Not Found\n");
+	plugin->host->fail(call, status);
 }
 
 /* A client that goes away in the middle of its request is no mistake of the application's. */
@@ -224,7 +209,7 @@ static void run(struct thread *thread, struct langplugin_call *call, PyObject *a
 	call_turn(thread);
 	if (sent < 0) {
 		report(plugin, call);
-		answer_error(plugin, response, call, 500, "Internal Server Error\n");
+		plugin->host->fail(call, 500);
 	}
 	if (thread->errors)
 		errors_detach(thread->errors);
@@ -247,7 +232,7 @@ int request_run(struct thread *thread, struct langplugin_call *call)
 						 : load_requested(plugin, plugin->host->request(call));
 	if (!application) {
 		load_report(plugin, call, NULL, 0);
-		answer_error(plugin, NULL, call, 500, "Internal Server Error\n");
+		plugin->host->fail(call, 500);
 	} else if (PyTuple_CheckExact(application)) {
 		answer_absent(plugin, call, application);
 	} else {

@@ -115,7 +115,6 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 	plugin->host = host;
 	plugin->arguments = plugin->preload = plugin->loader = plugin->callable = plugin->common = Qnil;
 	plugin->errors = plugin->no_input = plugin->fork_error = Qnil;
-	atomic_init(&plugin->dump_to, -1);
 	plugin->wake = plugin->watch = -1;
 	the_plugin = plugin;
 	*state = plugin;
@@ -197,7 +196,7 @@ static int plugin_after_fork(void *state, char *message, size_t message_size)
 		return -1;
 	}
 	plugin->threads = threads;
-	stacks_prepare(plugin);
+	stacks_prepare();
 	if (!NIL_P(plugin->fork_error)) {
 		load_report(plugin, NULL, plugin->fork_error, message, message_size);
 		return -1;
@@ -219,10 +218,7 @@ static void plugin_close(void *state)
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {
-	.magic = LANGPLUGIN_MAGIC,
-	.major = LANGPLUGIN_MAJOR,
-	.minor = LANGPLUGIN_MINOR,
-	.size = sizeof(struct langplugin),
+	LANGPLUGIN_VERSION,
 	.traits = LANGPLUGIN_OWN_THREADS,
 	.name = "ruby",
 	.version = ruby_version,
@@ -236,5 +232,5 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.close = plugin_close,
 	.run = threads_run,
 	.fork = plugin_fork,
-	.interrupt = stacks_interrupt,
+	.ask = stacks_ask,
 };

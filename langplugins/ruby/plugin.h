@@ -68,8 +68,6 @@ struct plugin {
 	int watch;		       /* descriptor that names of loaded files are written to; -1: none */
 	int wake;		       /* eventfd of the main thread: a thread has ended, or something is asked */
 	atomic_uint finished;
-	atomic_int dump_to; /* descriptor for the stacks, -1: none are wanted */
-	sem_t dumped;
 	bool serves; /* run() has been called */
 };
 extern struct plugin *the_plugin; /* one in a process, as is its language; for what Ruby calls without a state */
@@ -116,9 +114,8 @@ struct thread {
 	struct langplugin_field *fields; /* room for an answer's */
 	size_t field_room;
 	pthread_t native;
-	atomic_bool running;   /* native is there */
-	bool ended_well;       /* the slot's life is over */
-	_Atomic uint64_t stop; /* serial of a request whose time is over; 0: none */
+	atomic_bool running; /* native is there */
+	bool ended_well;     /* the slot's life is over */
 
 	/* The request. */
 	struct langplugin_call *call;	 /* NULL: none */
@@ -243,9 +240,9 @@ VALUE load_error(void);
 VALUE protect(VALUE (*function)(VALUE argument), VALUE argument, int *state);
 
 /* ---- stacks.c */
-void stacks_prepare(struct plugin *plugin);
+void stacks_prepare(void);
 void stacks_dump(void *state, int fd);
-void stacks_interrupt(void *state, struct langplugin_call *call);
+int stacks_ask(void *state);
 void stacks_serve(struct plugin *plugin); /* on Ruby's main thread: what has been asked for */
 
 static inline VALUE bytes(struct langplugin_text text)

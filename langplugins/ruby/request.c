@@ -77,17 +77,9 @@ struct thread *ticket_thread(VALUE ticket, const rb_data_type_t *type)
 
 /* ---- the request */
 
-static void answer_error(struct thread *thread, int status, const char *text)
+static void answer_error(struct thread *thread, int status)
 {
-	const struct langplugin_field type = {{"content-type", 12}, {"text/plain; charset=utf-8", 25}};
-	size_t size = strlen(text);
-
-	if (thread->responded && thread->host->unrespond(thread->call) != LP_OK) {
-		thread->host->abort(thread->call);
-		return;
-	}
-	thread->host->respond(thread->call, status, (struct langplugin_text){"", 0}, &type, 1, (int64_t)size);
-	thread->host->write(thread->call, text, size, 0);
+	thread->host->fail(thread->call, status);
 	thread->responded = true;
 }
 
@@ -99,8 +91,7 @@ static VALUE serve(VALUE argument)
 	if (NIL_P(application)) {
 		application = load_requested(thread->plugin, thread->host->request(thread->call));
 		if (application == INT2FIX(404) || application == INT2FIX(403)) {
-			answer_error(thread, FIX2INT(application),
-				application == INT2FIX(404) ? "Not Found\n" : "Forbidden\n");
+			answer_error(thread, FIX2INT(application));
 			return Qnil;
 		}
 	}
@@ -162,7 +153,7 @@ static VALUE failed(struct thread *thread)
 	else
 		load_report(thread->plugin, thread->call, error, NULL, 0);
 	if (!thread->hijacked)
-		answer_error(thread, 500, "Internal Server Error\n");
+		answer_error(thread, 500);
 	return error;
 }
 

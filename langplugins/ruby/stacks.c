@@ -11,7 +11,6 @@
 #include "plugin.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <ruby/debug.h>
 #include <ruby/io.h>
@@ -23,8 +22,6 @@
 #include <unistd.h>
 
 #define STACK_SIGNAL (SIGRTMAX - 2) /* nobody else uses it */
-#define LOCK_MS	     220	    /* to get the lock in */
-#define WRITING_MS   100	    /* for what has begun with it */
 #define SIGNAL_MS    50		    /* for one thread to note its frames, and for all of them together twice that */
 #define FRAMES	     64
 
@@ -58,13 +55,6 @@ static bool wait_for(sem_t *done, int milliseconds)
 	return result == 0;
 }
 
-/* An earlier one that came too late. */
-static void forget(sem_t *done)
-{
-	while (sem_trywait(done) == 0)
-		;
-}
-
 /* ---- on Ruby's main thread */
 
 static VALUE make_text(VALUE argument)
@@ -74,14 +64,12 @@ static VALUE make_text(VALUE argument)
 	return StringValue(text);
 }
 
-static void write_stacks(struct plugin *plugin)
+static void write_stacks(struct plugin *plugin, int fd)
 {
 	static const char head[] = "Ruby's threads:\n";
-	int state, fd = atomic_exchange(&plugin->dump_to, -1);
-
-	if (fd < 0)
-		return;
+	int state;
 	VALUE text = protect(make_text, (VALUE)plugin, &state);
+
 	if (state) {
 		rb_set_errinfo(Qnil);
 	} else {
@@ -89,7 +77,6 @@ static void write_stacks(struct plugin *plugin)
 		say(fd, RSTRING_PTR(text), (size_t)RSTRING_LEN(text));
 	}
 	close(fd);
-	sem_post(&plugin->dumped);
 	RB_GC_GUARD(text);
 }
 
@@ -108,8 +95,7 @@ static void stop_requests(struct plugin *plugin)
 
 	for (int i = 0; i < plugin->host->threads; i++) {
 		struct thread *thread = &plugin->threads[i];
-		uint64_t serial = atomic_exchange(&thread->stop, 0);
-		if (!serial || !thread->call || thread->serial != serial)
+		if (!thread->call || !plugin->host->overdue(thread->call))
 			continue;
 		protect(raise_in, (VALUE)thread, &state);
 		rb_set_errinfo(Qnil);
@@ -118,8 +104,10 @@ static void stop_requests(struct plugin *plugin)
 
 void stacks_serve(struct plugin *plugin)
 {
-	if (atomic_load(&plugin->dump_to) >= 0)
-		write_stacks(plugin);
+	int fd = plugin->host->asked();
+
+	if (fd >= 0)
+		write_stacks(plugin, fd);
 	stop_requests(plugin);
 }
 
@@ -160,7 +148,8 @@ static void write_without_lock(struct plugin *plugin, int fd)
 		if (!atomic_load(&plugin->threads[i].running))
 			continue;
 		dprintf(fd, "  slot %d:\n", i);
-		forget(&notes.noted);
+		while (sem_trywait(&notes.noted) == 0)
+			; /* of one that came too late */
 		notes.count = 0;
 		atomic_store(&notes.wanted, true);
 		pthread_kill(plugin->threads[i].native, STACK_SIGNAL);
@@ -182,43 +171,20 @@ static void write_here(int fd)
 void stacks_dump(void *state, int fd)
 {
 	struct plugin *plugin = state;
-	int own = plugin->serves ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
 
-	if (!plugin->serves) {
+	if (plugin->serves)
+		write_without_lock(plugin, fd);
+	else
 		write_here(fd);
-		return;
-	}
-	if (own < 0)
-		return;
-	forget(&plugin->dumped);
-	atomic_store(&plugin->dump_to, own);
-	eventfd_write(plugin->wake, 1);
-	if (wait_for(&plugin->dumped, LOCK_MS))
-		return;
-	own = atomic_exchange(&plugin->dump_to, -1);
-	if (own < 0) {
-		wait_for(&plugin->dumped, WRITING_MS); /* it is writing just now */
-		return;
-	}
-	close(own);
-	write_without_lock(plugin, fd);
 }
 
-void stacks_interrupt(void *state, struct langplugin_call *call)
+int stacks_ask(void *state)
 {
-	struct plugin *plugin = state;
-
-	for (int i = 0; i < plugin->host->threads; i++) {
-		struct thread *thread = &plugin->threads[i];
-		if (thread->call == call) {
-			atomic_store(&thread->stop, thread->serial);
-			eventfd_write(plugin->wake, 1);
-		}
-	}
+	eventfd_write(((struct plugin *)state)->wake, 1);
+	return 0;
 }
 
-void stacks_prepare(struct plugin *plugin)
+void stacks_prepare(void)
 {
-	sem_init(&plugin->dumped, 0, 0);
 	sem_init(&notes.noted, 0, 0);
 }

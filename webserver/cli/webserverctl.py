@@ -100,7 +100,7 @@ def _control_socket(path: str) -> str:
     from webserver.config.reader import read
 
     try:
-        document = read(path)
+        document = read(path, named=False)
         values = check(document, document.server, "server", Machine())
     except ConfigErrors as errors:
         raise Unreachable(str(errors)) from None

@@ -6,8 +6,8 @@ import os
 
 from webserver.config.check import Values
 from webserver.config.companion_order import circle
+from webserver.config.confinement_rules import Inside, check_confinement
 from webserver.config.errors import suggestion
-from webserver.config.group_rules import check_no_new_privs
 from webserver.config.languages import PLUGIN_PLACES
 from webserver.config.machine import Machine, User
 from webserver.config.reader import Document
@@ -26,12 +26,14 @@ def warden() -> str:
 def check_companion(document: Document, companion: Values, machine: Machine) -> User | None:
     """Returns the companion's user, as root."""
     user = check_identity(document, companion, machine, "companions")
-    _check_command(document, companion, machine, user)
+    # Paths of one in a jail are those that it sees there.
+    jail = companion["chroot"] if companion.good("chroot") and machine.root else ""
+    _check_command(document, companion, machine, user, jail)
     directory = companion["directory"]
-    problem = machine.missing(directory, "directory", user) or machine.denied(directory, user, SEARCH)
+    problem = machine.missing(directory, "directory", user, jail) or machine.denied(directory, user, SEARCH, jail)
     if problem and companion.good("directory"):
         document.error(companion.place("directory"), companion.subject("directory"), problem)
-    check_no_new_privs(document, companion, machine)
+    check_confinement(document, companion, machine, user, _inside(companion))
     _check_times(document, companion)
     way, _, expression = companion["ready"].partition(":")
     if companion.good("ready") and way == "output" and (problem := _expression_problem(expression)):
@@ -40,7 +42,15 @@ def check_companion(document: Document, companion: Values, machine: Machine) -> 
     return user
 
 
-def _check_command(document: Document, companion: Values, machine: Machine, user: User | None) -> None:
+def _inside(companion: Values) -> Inside:
+    command = companion["command"] if companion.good("command") else ()
+    paths = {"command": tuple(command[:1]), "directory": (companion["directory"],)}
+    # The warden is linked to nothing, so it needs nothing else.
+    shown = ("/proc", os.path.dirname(warden()))
+    return Inside("companion", "companion", 16, "what looks after it has descriptors of its own", paths, shown)
+
+
+def _check_command(document: Document, companion: Values, machine: Machine, user: User | None, jail: str) -> None:
     if not companion.good("command"):
         return
     place, subject = companion.place("command"), companion.subject("command")
@@ -51,7 +61,8 @@ def _check_command(document: Document, companion: Values, machine: Machine, user
     entry = companion.block.entries["command"]
     program = os.path.normpath(os.path.join(entry.base, words[0]))
     companion.values["command"] = (program, *words[1:])
-    if problem := machine.missing(program, "file", user) or machine.denied(program, user, SEARCH):
+    if problem := machine.missing(program, "file", user, jail) or machine.denied(program, user, SEARCH, jail):
+        problem = f"{problem}, in {jail}" if jail else problem
         advice = ""
         if " " in words[0]:
             advice = "words are separated by commas: command = " + ", ".join(words[0].split())

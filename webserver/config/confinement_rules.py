@@ -1,8 +1,10 @@
-"""Rules for the options that say what a group's processes may do: who they are, limits, capabilities, walls."""
+"""Rules for the options that say what processes of groups and companions may do: users, limits, rights, walls."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from webserver.config import languages, sight
 from webserver.config.check import Values
@@ -16,11 +18,36 @@ from webserver.config.reader import Document
 from webserver.config.trusted import Absent, Untrusted, trusted
 
 ROOT_ONLY = ("groups", "capabilities", "private_tmp", "namespaces", "chroot")
-FEWEST_FILES = 64  # a manager, its plugin and what a worker has open to front ends
 
 
-def check_confinement(document: Document, group: Values, machine: Machine, user: User | None, run: str) -> None:
+@dataclass(frozen=True)
+class Inside:
+    """What those whom the options are about must find, wherever they are shut in."""
+
+    who: str  # group, companion
+    table: str  # of their options
+    files: int  # descriptors that they need at least
+    files_for: str
+    paths: Mapping[str, tuple[str, ...]]  # by option, what they look at by name
+    shown: tuple[str, ...]  # directories in which a jail shows them something of the server's own
+    program: str = ""  # of option interpreter; must be in a jail
+
+
+def group_inside(group: Values, run: str) -> Inside:
     """`run`: the server's run directory, "" if it is not known."""
+    paths = {}
+    for name in ("application", "directory", "interpreter", "python_path", "perl_path", "preload"):
+        found = group[name] if group.good(name) else ""
+        paths[name] = found if isinstance(found, tuple) else (found,)
+    shown = ["/proc", PACKAGE, os.path.dirname(group["plugin"]), os.path.dirname(languages.plugin("libwebserver_host"))]
+    shown += [os.path.join(run, "ipc")] if run else []
+    return Inside(
+        "group", "group", 64, "workers have descriptors for front ends, logs and libraries", paths,
+        tuple(dict.fromkeys(shown)), group["interpreter"] if group.good("interpreter") else "",
+    )  # fmt: skip
+
+
+def check_confinement(document: Document, group: Values, machine: Machine, user: User | None, inside: Inside) -> None:
     if not machine.root:
         for name in ROOT_ONLY:
             if group.given(name) and group.good(name) and group[name]:
@@ -30,12 +57,20 @@ def check_confinement(document: Document, group: Values, machine: Machine, user:
         document.error(group.place("nice"), group.subject("nice"), f"found {group['nice']}, but only root can go below"
                        f" {machine.lowest_nice()}")  # fmt: skip
     for name in LIMITS:
-        _check_limit(document, group, machine, name)
-    _check_capabilities(document, group, machine)
+        _check_limit(document, group, machine, name, inside)
+    _check_capabilities(document, group, inside)
     if group["private_tmp"] and group.good("private_tmp"):
-        _check_hidden(document, group)
+        _check_hidden(document, group, inside)
     if machine.root and group["chroot"] and group.good("chroot"):
-        _check_jail(document, group, machine, user, run)
+        _check_jail(document, group, machine, user, inside)
+    check_no_new_privs(document, group, machine)
+
+
+def check_no_new_privs(document: Document, group: Values, machine: Machine) -> None:
+    if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
+        document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
+                       " started with no_new_privs, which nobody can take back", "start the server without it"
+                       " (systemd: NoNewPrivileges=no)")  # fmt: skip
 
 
 def supplementary(document: Document, group: Values, machine: Machine, gid: int, own: frozenset[int]) -> frozenset[int]:
@@ -56,23 +91,22 @@ def supplementary(document: Document, group: Values, machine: Machine, gid: int,
     return frozenset(gids)
 
 
-def _check_limit(document: Document, group: Values, machine: Machine, name: str) -> None:
+def _check_limit(document: Document, group: Values, machine: Machine, name: str, inside: Inside) -> None:
     option = f"limit_{name}"
     limit = group[option]
     if not group.good(option) or limit.soft == INHERITED:
         return
     place, subject = group.place(option), group.subject(option)
-    if name == "nofile" and UNLIMITED not in (limit.soft, limit.hard) and limit.soft < FEWEST_FILES:
-        document.error(place, subject, f"found {limit.soft}, expected at least {FEWEST_FILES}: workers have descriptors"
-                       " for front ends, logs and libraries")  # fmt: skip
+    if name == "nofile" and UNLIMITED not in (limit.soft, limit.hard) and limit.soft < inside.files:
+        document.error(place, subject, f"found {limit.soft}, expected at least {inside.files}: {inside.files_for}")
     most = machine.hard_limit(name)
     if most >= 0 and (limit.hard == UNLIMITED or limit.hard > most):
-        written = TABLE["group"][option].kind.write(limit)
+        written = TABLE[inside.table][option].kind.write(limit)
         document.error(place, subject, f"found {written}, but the hard limit of {most} cannot be raised here",
                        "start the server with a higher one (ulimit -H, or Limit... of systemd)")  # fmt: skip
 
 
-def _check_capabilities(document: Document, group: Values, machine: Machine) -> None:
+def _check_capabilities(document: Document, group: Values, inside: Inside) -> None:
     if not group["capabilities"] or not group.good("capabilities"):
         return
     place, subject = group.place("capabilities"), group.subject("capabilities")
@@ -82,30 +116,23 @@ def _check_capabilities(document: Document, group: Values, machine: Machine) -> 
                            f" groups or pass its own limits, expected {', '.join(KEEPABLE)}",
                            suggestion(name, KEEPABLE))  # fmt: skip
     if group.good("no_new_privs") and not group["no_new_privs"]:
-        document.error(place, subject, "stands beside no_new_privs = no. With capabilities the group has these and no"
-                       " others; with no_new_privs = no a program that is setuid or has capabilities in its file may"
-                       " have all of them", "make two groups of it, one with capabilities, and one with"
-                       " no_new_privs = no")  # fmt: skip
+        document.error(place, subject, f"stands beside no_new_privs = no. With capabilities the {inside.who} has"
+                       " these and no others; with no_new_privs = no a program that is setuid or has capabilities in"
+                       f" its file may have all of them", f"make two {inside.who}s of it, one with capabilities, and"
+                       " one with no_new_privs = no")  # fmt: skip
 
 
-def _check_hidden(document: Document, group: Values) -> None:
-    """What lies below the machine's /tmp is not there for a group that has one of its own."""
-    for name in ("application", "directory", "interpreter", "python_path", "perl_path", "preload"):
-        found = group[name] if group.good(name) else ""
-        for path in found if isinstance(found, tuple) else (found,):
+def _check_hidden(document: Document, group: Values, inside: Inside) -> None:
+    """What lies below the machine's /tmp is not there for who has one of his own."""
+    for name, paths in inside.paths.items():
+        for path in paths:
             if path.startswith(tuple(f"{place}/" for place in TEMPORARY)) and not group["chroot"]:
                 document.error(group.place("private_tmp"), group.subject("private_tmp"), f"hides {name}, {path}: the"
-                               " group sees a /tmp and a /var/tmp that begin empty")  # fmt: skip
+                               f" {inside.who} sees a /tmp and a /var/tmp that begin empty")  # fmt: skip
 
 
-def jail_places(plugin: str, run: str) -> tuple[str, ...]:
-    """Directories that must be there in a jail, since the server shows the group something of its own in each."""
-    places = ["/proc", PACKAGE, os.path.dirname(plugin), os.path.dirname(languages.plugin("libwebserver_host"))]
-    return tuple(dict.fromkeys([*places, *([os.path.join(run, "ipc")] if run else [])]))
-
-
-def _check_jail(document: Document, group: Values, machine: Machine, user: User | None, run: str) -> None:
-    """Root makes mounts in it, so it is root's; and what the group's processes begin with must be inside."""
+def _check_jail(document: Document, group: Values, machine: Machine, user: User | None, inside: Inside) -> None:
+    """Root makes mounts in it, so it is root's; and what the processes begin with must be inside."""
     jail: str = group["chroot"]
     place, subject = group.place("chroot"), group.subject("chroot")
     try:
@@ -121,18 +148,17 @@ def _check_jail(document: Document, group: Values, machine: Machine, user: User 
         return
     temporary = TEMPORARY if group["private_tmp"] else ()
     hidden = tuple(f"{place}/" for place in temporary)  # in there the server makes what is missing
-    for inside in (*(one for one in jail_places(group["plugin"], run) if not one.startswith(hidden)), *temporary):
+    for one in (*(one for one in inside.shown if not one.startswith(hidden)), *temporary):
         try:
-            trusted(jail + inside, {0, os.geteuid()})
+            trusted(jail + one, {0, os.geteuid()})
         except Absent:
-            document.error(place, subject, f"{jail} has no directory {inside}, where the server shows its own to the"
-                           " group", f"mkdir -p {jail}{inside}")  # fmt: skip
+            document.error(place, subject, f"{jail} has no directory {one}, where the server shows its own to the"
+                           f" {inside.who}", f"mkdir -p {jail}{one}")  # fmt: skip
         except Untrusted as problem:
             document.error(place, subject, str(problem), "what root mounts into must be root's, all the way to it")
-    interpreter = group["interpreter"]
-    if user is not None and group.good("interpreter"):
-        problem_inside = machine.missing(interpreter, "file", user, jail)
+    if user is not None and inside.program:
+        problem_inside = machine.missing(inside.program, "file", user, jail)
         if problem_inside:
-            document.error(place, subject, f"{jail} has no {interpreter}, with which the group's processes begin:"
+            document.error(place, subject, f"{jail} has no {inside.program}, with which the group's processes begin:"
                            f" {problem_inside} there", "put a Python of 3.9 or newer with its standard library and the"
                            " language's libraries into it")  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from webserver.config import files
 from webserver.config.check import Values
-from webserver.config.confinement_rules import check_confinement
+from webserver.config.confinement_rules import check_confinement, group_inside
 from webserver.config.errors import Place
 from webserver.config.kinds import MODULE
 from webserver.config.languages import Language, find
@@ -62,18 +62,9 @@ def check_group(document: Document, group: Values, machine: Machine, run: str = 
             document.error(group.block.blocks["settings"].place, group.block.title, "[settings] is for plugins that did"
                            f" not come with the server, and the group's language is {language.name}")  # fmt: skip
     _check_number(document, group)
-    check_confinement(document, group, machine, user, run)
+    check_confinement(document, group, machine, user, group_inside(group, run))
     _check_paths(document, group, machine, user)
-    check_no_new_privs(document, group, machine)
     return user
-
-
-def check_no_new_privs(document: Document, group: Values, machine: Machine) -> None:
-    """Also of companions."""
-    if group.good("no_new_privs") and not group["no_new_privs"] and machine.no_new_privs():
-        document.error(group.place("no_new_privs"), group.subject("no_new_privs"), "found no, but this process was"
-                       " started with no_new_privs, which nobody can take back", "start the server without it"
-                       " (systemd: NoNewPrivileges=no)")  # fmt: skip
 
 
 def _check_interface(document: Document, group: Values, language: Language) -> None:

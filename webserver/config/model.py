@@ -66,17 +66,16 @@ class Logs:
 
 
 @dataclass(frozen=True)
-class Group:
+class Confined:
+    """As whom processes that are not the server's own run, and what they may do: a group's, or a companion's."""
+
     name: str
-    language: str
-    plugin: str  # absolute path of the shared object
-    application: str  # as written; a path is absolute; "" : the requested file
-    interface: str  # wsgi, asgi; of a language that has no choice: wsgi, and without meaning
-    directory: str
     user: str  # "" when not root
     group: str  # "" when not root
     groups: tuple[str, ...]  # supplementary; (): those of the user
     umask: int
+    no_new_privs: bool
+    capabilities: tuple[str, ...]  # kept ones
     nice: int
     limit_nofile: Limit
     limit_nproc: Limit
@@ -85,13 +84,23 @@ class Group:
     limit_fsize: Limit
     limit_stack: Limit
     limit_memlock: Limit
-    capabilities: tuple[str, ...]  # kept ones
-    namespaces: tuple[str, ...]  # ipc, uts, net
     private_tmp: int  # bytes in each of its own /tmp and /var/tmp; 0: the machine's
+    namespaces: tuple[str, ...]  # ipc, uts, net
     chroot: str  # absolute, or ""
     memory_max: int  # bytes; units.UNLIMITED: none, as of pids_max
     cpu_weight: int
     pids_max: int
+    environment_file: str  # absolute, or ""; its variables are in environment already
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Group(Confined):
+    language: str
+    plugin: str  # absolute path of the shared object
+    application: str  # as written; a path is absolute; "" : the requested file
+    interface: str  # wsgi, asgi; of a language that has no choice: wsgi, and without meaning
+    directory: str
     interpreter: str
     preload: tuple[str, ...]
     python_path: tuple[str, ...]
@@ -126,26 +135,16 @@ class Group:
     watch: bool
     quarantine: int  # 0: none
     after: tuple[str, ...]  # companions
-    no_new_privs: bool
-    environment_file: str  # absolute, or ""; its variables are in environment already
-    environment: tuple[tuple[str, str], ...]
     ini: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Companion:
+class Companion(Confined):
     """A program that is supervised beside the groups."""
 
-    name: str
     command: tuple[str, ...]  # argv; the first is an absolute path
     directory: str
-    user: str  # "" when not root
-    group: str  # "" when not root
-    umask: int
-    no_new_privs: bool
-    environment_file: str  # absolute, or ""; its variables are in environment already
-    environment: tuple[tuple[str, str], ...]
     instances: int
     after: tuple[str, ...]  # companions
     ready: str  # started, finished, notify, output:EXPRESSION, file:PATH, unix:PATH, inet:A:P, inet6:A:P

@@ -121,6 +121,56 @@ _LIMITS = (
 )  # fmt: skip
 _PRIMARY = Computed("the user's own", _user_group)
 
+
+def _confined(section: str) -> tuple[Option, ...]:
+    """As whom the processes of a group or a companion run, and what they may do."""
+    its, own, who = {
+        "group": ("the group's processes", "the application", "the group"),
+        "companion": ("the program", "the program", "each instance of the companion"),
+    }[section]
+    whole = "a generation of the group" if section == "group" else who
+    run, are = ("run", "are") if section == "group" else ("runs", "is")
+    upper = who[0].upper() + who[1:]
+    return (
+        Option(section, "user", kinds.USER, f"The user that {its} {run} as.",
+               root="Required when started as root, and never one with user id 0; without root only one's own name is"
+               " possible."),
+        Option(section, "group", kinds.USER_GROUP, f"The user group that {its} {run} as.", _PRIMARY,
+               root="Has no meaning without root but for one's own."),
+        Option(section, "groups", kinds.USER_GROUP, f"Further user groups that {its} {are} in. Its own group alone,"
+               " given here, stands for none.",
+               Computed("those that the user is a member of", lambda context: ""), many=True, root="Needs root."),
+        Option(section, "umask", kinds.MODE, f"Permissions that files made by {own} do not get.", "022", 0, 0o777),
+        Option(section, "no_new_privs", kinds.SWITCH, f"Programs that {own} runs gain no privileges; a mailer that is"
+               " setuid or setgid needs no.", "yes"),
+        Option(section, "capabilities", kinds.CAPABILITY, f"What {its}, and what is run by {own}, may do of what is"
+               " root's: any of " + ", ".join(limits.KEEPABLE) + ".", many=True,
+               root="Needs root, and no_new_privs = yes."),
+        Option(section, "nice", kinds.WHOLE, f"Nice value of {its}: the higher, the less of a busy processor; 0 is the"
+               " server's own.", "0", -20, 19, root="A lower one than the server's needs root."),
+        *(Option(section, f"limit_{name}", kind, f"{what} ({source}).", "inherited",
+                 root="Hard limits are raised by root alone.")
+          for name, kind, what, source in _LIMITS),
+        Option(section, "private_tmp", kinds.SIZE_OR_NO, f"{upper} has a /tmp and a /var/tmp that nobody else sees, in"
+               " memory, each of at most this size; they begin empty with each start and restart.", "no", 65536,
+               1 << 44, root="Needs root.", may_be_zero=True),
+        Option(section, "namespaces", kinds.CHOICE, f"What {who} has for itself: ipc (System V memory, semaphores and"
+               " queues, POSIX queues), uts (the host's name), net (no network at all but a loopback of its own; also"
+               " no abstract unix sockets of others).", many=True, choices=("ipc", "uts", "net"), root="Needs root."),
+        Option(section, "chroot", kinds.PATH, f"Directory that is / for {its}; other paths are those below it. What"
+               " must be there: see Privileges.", root="Needs root."),
+        Option(section, "memory_max", kinds.SIZE_OR_UNLIMITED, f"Memory that all processes of {whole} use together;"
+               " above it they wait for memory to be written out, and then one is killed.", "unlimited", 1 << 20),
+        Option(section, "cpu_weight", kinds.WHOLE, f"The share of a busy machine's processors that {who} has, where"
+               " others have 100.", "100", 1, 10000),
+        Option(section, "pids_max", kinds.WHOLE_OR_UNLIMITED, f"Processes and threads that {whole} has at most.",
+               "unlimited", 1),
+        Option(section, "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It"
+               " may hold secrets: it is read before privileges are given up, must belong to the user who starts the"
+               " server, and nobody else may read it."),
+    )  # fmt: skip
+
+
 OPTIONS = (
     # server: addresses and processes
     Option("server", "listen", kinds.LISTEN, "Where to accept connections.", "127.0.0.1:8080", many=True,
@@ -223,42 +273,7 @@ OPTIONS = (
            " it, as python3.12.so beside python.so, that one is taken.",
            Computed("the one that comes with the server", _plugin)),
     # group: as whom
-    Option("group", "user", kinds.USER, "The user that the group's processes run as.",
-           root="Required when started as root, and never one with user id 0; without root only one's own name is"
-           " possible."),
-    Option("group", "group", kinds.USER_GROUP, "The user group that the group's processes run as.", _PRIMARY,
-           root="Has no meaning without root but for one's own."),
-    Option("group", "groups", kinds.USER_GROUP, "Further user groups that the group's processes are in. Its own group"
-           " alone, given here, stands for none.",
-           Computed("those that the user is a member of", lambda context: ""), many=True, root="Needs root."),
-    Option("group", "umask", kinds.MODE, "Permissions that files made by the application do not get.", "022", 0, 0o777),
-    Option("group", "no_new_privs", kinds.SWITCH, "Programs that the application runs gain no privileges; a mailer that"
-           " is setuid or setgid needs no.", "yes"),
-    Option("group", "capabilities", kinds.CAPABILITY, "What the group's processes, and the programs that they run, may"
-           " do of what is root's: any of " + ", ".join(limits.KEEPABLE) + ".", many=True,
-           root="Needs root, and no_new_privs = yes."),
-    Option("group", "nice", kinds.WHOLE, "Nice value of the group's processes: the higher, the less they get of a busy"
-           " processor; 0 is the server's own.", "0", -20, 19, root="A lower one than the server's needs root."),
-    *(Option("group", f"limit_{name}", kind, f"{what} ({source}).", "inherited",
-             root="Hard limits are raised by root alone.")
-      for name, kind, what, source in _LIMITS),
-    Option("group", "private_tmp", kinds.SIZE_OR_NO, "The group has a /tmp and a /var/tmp that nobody else sees, in"
-           " memory, each of at most this size; they begin empty with each start and restart.", "no", 65536, 1 << 44,
-           root="Needs root.", may_be_zero=True),
-    Option("group", "namespaces", kinds.CHOICE, "What the group has for itself: ipc (System V memory, semaphores and"
-           " queues, POSIX queues), uts (the host's name), net (no network at all but a loopback of its own; also no"
-           " abstract unix sockets of others).", many=True, choices=("ipc", "uts", "net"), root="Needs root."),
-    Option("group", "chroot", kinds.PATH, "Directory that is / for the group; its other paths are those below it. What"
-           " must be there: see Privileges.", root="Needs root."),
-    Option("group", "memory_max", kinds.SIZE_OR_UNLIMITED, "Memory that all processes of a generation of the group use"
-           " together; above it they wait for memory to be written out, and then one is killed.", "unlimited", 1 << 20),
-    Option("group", "cpu_weight", kinds.WHOLE, "The group's share of a busy machine's processors, where others have"
-           " 100.", "100", 1, 10000),
-    Option("group", "pids_max", kinds.WHOLE_OR_UNLIMITED, "Processes and threads that a generation of the group has at"
-           " most.", "unlimited", 1),
-    Option("group", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It may"
-           " hold secrets: it is read before privileges are given up, must belong to the user who starts the server,"
-           " and nobody else may read it."),
+    *_confined("group"),
     Option("group", "websocket_message", kinds.SIZE, "Largest WebSocket message that an ASGI application gets; a client"
            " that sends a larger one is disconnected with code 1009.", "16m", 1, 1 << 30),
     Option("group", "websocket_ping", kinds.TIME_OR_NONE, "A WebSocket's client is pinged this often, and disconnected"
@@ -317,17 +332,7 @@ OPTIONS = (
            " reads them. In an argument {instance} stands for the number of the instance. The program must stay in the"
            " foreground.", None, many=True, repeats=True),
     Option("companion", "directory", kinds.PATH, "Working directory of the program.", "/"),
-    Option("companion", "user", kinds.USER, "The user that the program runs as.",
-           root="Required when started as root, and never one with user id 0; without root only one's own name is"
-           " possible."),
-    Option("companion", "group", kinds.USER_GROUP, "The user group that the program runs as.", _PRIMARY,
-           root="Has no meaning without root but for one's own."),
-    Option("companion", "umask", kinds.MODE, "Permissions that files made by the program do not get.", "022", 0, 0o777),
-    Option("companion", "no_new_privs", kinds.SWITCH, "Programs that it runs gain no privileges; a mailer that is"
-           " setuid or setgid needs no.", "yes"),
-    Option("companion", "environment_file", kinds.PATH, "File of NAME=value lines that are added to the environment. It"
-           " may hold secrets: it is read before privileges are given up, must belong to the user who starts the"
-           " server, and nobody else may read it."),
+    *_confined("companion"),
     Option("companion", "instances", kinds.WHOLE, "How many of it run at a time.", "1", 1, 256),
     # companion: when
     Option("companion", "after", kinds.COMPANION, "Companions that must be ready before this one is started, and that"

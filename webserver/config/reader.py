@@ -70,12 +70,15 @@ class Document:
         return sorted(dict.fromkeys(self.errors), key=lambda e: (order.get(e.place.file, len(order)), e.place.line))
 
 
-def read(path: str) -> Document:
-    """A configuration file and all that it includes. What is wrong is in the document's errors."""
+def read(path: str, named: bool = True) -> Document:
+    """A configuration file and all that it includes. What is wrong is in the document's errors.
+
+    `named`: also those that hold one group, companion or site each; without them it is fast, however many there are.
+    """
     path = os.path.abspath(path)
     place, base = Place(path, 0), os.path.dirname(path)
     document = Document(Block("[server]", place, base), Block("[logs]", place, base))
-    _read_file(document, path, Place("", 0), {})
+    _read_file(document, path, Place("", 0), {}, named)
     return document
 
 
@@ -84,13 +87,15 @@ def nothing_read(document: Document) -> bool:
     return not document.whole and len(document.files) == 1
 
 
-def _read_file(document: Document, path: str, asked: Place, seen: dict[str, Place]) -> None:
+def _read_file(document: Document, path: str, asked: Place, seen: dict[str, Place], named: bool) -> None:
+    kind = next((k for k, directory in NAMED.items() if os.path.basename(os.path.dirname(path)) == directory), "")
+    if asked.file and kind and not named:
+        return
     real = os.path.realpath(path)
     if real in seen:
         document.error(asked, "include", f"{path} is read a second time, the first was asked for in {seen[real]}")
         return
     seen[real] = asked if asked.file else Place(path, 0)
-    kind = next((k for k, directory in NAMED.items() if os.path.basename(os.path.dirname(path)) == directory), "")
     document.files[path] = len(document.files)
     text = _text(document, path, asked)
     tree = _tree(document, path, text) if text is not None else None
@@ -100,7 +105,7 @@ def _read_file(document: Document, path: str, asked: Place, seen: dict[str, Plac
         _add_named(document, kind, os.path.basename(path).removesuffix(".conf"), tree, Place(path, 0))
     else:
         for place, found in _add_sections(document, tree):
-            _read_file(document, found, place, seen)
+            _read_file(document, found, place, seen, named)
 
 
 def _text(document: Document, path: str, asked: Place) -> str | None:

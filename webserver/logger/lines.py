@@ -51,6 +51,13 @@ class Splitter:
             yield from entries(self._rest[:limit], MARK)
             self._rest = self._rest[limit:]
 
+    def part(self, limit: int) -> bytes:
+        """Take out what is left, for another splitter to begin with; b"" if it is more than `limit` bytes."""
+        if len(self._rest) > limit:
+            return b""
+        rest, self._rest = self._rest, b""
+        return rest
+
     def end(self) -> Iterator[Entry]:
         """What is left at the end of the pipe."""
         rest, self._rest = self._rest, b""

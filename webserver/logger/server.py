@@ -7,6 +7,7 @@ counted. When the supervisor asks it to, or is dead, it reads every pipe to its 
 
 from __future__ import annotations
 
+import binascii
 import os
 import selectors
 import signal
@@ -32,6 +33,7 @@ READ_SIZE = 65536  # bytes from one pipe in one turn
 BEAT_SECONDS = 5.0
 NAME_WAIT = 1.0  # seconds to wait for the process id behind a pipe before its lines are written without
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
+REST_LIMIT = 16 * 1024  # bytes of a line without an end that are told to the next logger
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
 
 
@@ -144,7 +146,10 @@ class Logger:
     def _order(self, message: dict[str, Any], fds: dict[str, int]) -> None:
         op = message["op"]
         if op == "pipe":
-            self._add_pipe(int(message["id"]), message["label"], fds.pop("pipe"))
+            rest = binascii.a2b_base64(message.get("rest", ""))
+            self._add_pipe(int(message["id"]), message["label"], fds.pop("pipe"), rest)
+        elif op == "part":
+            self._part(int(message["id"]))
         elif op == "name":
             for pipe in self._pipes.values():
                 if pipe.id == message["id"]:
@@ -159,9 +164,25 @@ class Logger:
         else:
             raise ValueError("unknown op")
 
-    def _add_pipe(self, number: int, label: dict[str, Any], fd: int) -> None:
+    def _part(self, number: int) -> None:
+        """Another logger is to go on with a pipe. A long beginning of a line is written here: nobody else has it."""
+        pipe = next((pipe for pipe in self._pipes.values() if pipe.id == number), None)
+        if pipe is None:
+            return  # it has come to its end, which is told
+        rest = pipe.splitter.part(REST_LIMIT)
+        self._entries(pipe.splitter.end(), pipe.source, pipe.pid)
+        if pipe in self._unnamed:
+            self._unnamed.remove(pipe)
+        else:
+            self._selector.unregister(pipe.fd)
+        os.close(pipe.fd)
+        del self._pipes[pipe.fd]
+        self._tell({"op": "parted", "id": number, "rest": binascii.b2a_base64(rest, newline=False).decode()})
+
+    def _add_pipe(self, number: int, label: dict[str, Any], fd: int, rest: bytes) -> None:
         os.set_blocking(fd, False)
         pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
+        self._entries(pipe.splitter.feed(rest), pipe.source, pipe.pid)
         self._pipes[fd] = pipe
         if label.get("waits") and not pipe.pid and not self._draining:
             # Its process may write before its manager has told the process id. What it writes keeps in the pipe.

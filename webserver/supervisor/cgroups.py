@@ -1,8 +1,9 @@
-"""Control groups of version 2: one for each generation of a group that asks for memory_max, cpu_weight or pids_max.
+"""Control groups of version 2, for who asks for memory_max, cpu_weight or pids_max: one for each generation of a group,
+and for each start of an instance of a companion.
 
 Made and removed here. They lie below one directory of this server's, which is below the cgroup that the server was
-started in: no other place is ours to change. Where the kernel, or who owns that cgroup, does not let us, the group
-starts without, and one warning says why.
+started in: no other place is ours to change. Where the kernel, or who owns that cgroup, does not let us, it is started
+without, and one warning says why.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from webserver.config import Group
+from webserver.config.model import Companion, Confined
 from webserver.config.units import UNLIMITED
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.loop import Loop
 
+_TOP = "webserver-"
 OWN_WEIGHT = 100  # cpu.weight of who says nothing
 BUSY_AGAIN = 1.0  # seconds between two tries to remove one in which something still runs
 _DELEGATED = ("trusted.delegate", "user.delegate")  # systemd's mark on a cgroup that it has given away
@@ -35,8 +37,8 @@ class Setting:
     value: str
 
 
-def settings(group: Group) -> list[Setting]:
-    """What a group asks for, beyond what everybody has."""
+def settings(group: Confined) -> list[Setting]:
+    """What a group or companion asks for, beyond what everybody has."""
     found = []
     if group.memory_max != UNLIMITED:
         found.append(Setting("memory_max", "memory", "memory.max", str(group.memory_max)))
@@ -61,7 +63,12 @@ class Place:
         mount, root = _mount(proc)
         if not (own + "/").startswith(root.rstrip("/") + "/"):
             raise NoCgroup(f"the cgroup of this process, {own}, is outside of what is mounted at {mount}")
-        return cls(mount, os.path.join(mount, own[len(root.rstrip("/")) :].strip("/")).rstrip("/"))
+        place = os.path.join(mount, own[len(root.rstrip("/")) :].strip("/")).rstrip("/")
+        # The server program before this one may have moved into a leaf of its own, and so this one was born there.
+        above, leaf = os.path.split(place)
+        if leaf == _LEAF and os.path.basename(above).startswith(_TOP):
+            place = os.path.dirname(above)
+        return cls(mount, place)
 
 
 class Cgroups:
@@ -71,17 +78,21 @@ class Cgroups:
         """`run`: the run directory, which no other server has: its number is our directory's name."""
         self._loop = loop
         self._journal = journal
-        self._name = f"webserver-{zlib.crc32(os.fsencode(run)):08x}"
+        self._name = f"{_TOP}{zlib.crc32(os.fsencode(run)):08x}"
         self._place = place
         self._top = ""
         self._controllers: set[str] = set()  # that ours have
         self._base_changed: list[str] = []  # controllers that were not there below our own cgroup before
         self._moved = False  # this process lives in a leaf of ours
         self._said: set[str] = set()
+        self._given: set[str] = set()  # directories
         self._leaving: set[str] = set()  # directories that something still runs in
 
-    def make(self, group: Group, generation: int) -> str:
-        """The directory of a new cgroup with all that the group asks for, or "" where there can be none."""
+    def make(self, group: Confined, number: int | str) -> str:
+        """The directory of a new cgroup with all that is asked for, or "" where there can be none.
+
+        `number`: of the generation, or of a companion's instance and start; with the name it is used once.
+        """
         wanted = settings(group)
         if not wanted:
             return ""
@@ -95,7 +106,8 @@ class Cgroups:
             self._warn(group, lacking, self._why_lacking(lacking[0].controller))
         if len(lacking) == len(wanted):
             return ""
-        path = os.path.join(self._top, f"{group.name}.{generation}")
+        mark = "companion:" if isinstance(group, Companion) else ""  # which stands in no name of a group
+        path = os.path.join(self._top, f"{mark}{group.name}.{number}")
         try:
             os.mkdir(path)
         except OSError as error:
@@ -109,12 +121,39 @@ class Cgroups:
                     self._warn(group, [setting], f"{path}/{setting.file}: {error.strerror}")
         return path
 
-    def remove(self, path: str) -> None:
-        """After the generation's end. What an application has left running there keeps it for as long."""
+    def remove(self, path: str, kill: bool = False) -> None:
+        """After its last start's end. What has been left running there keeps it for as long; `kill`: or is killed."""
+        if path and kill:
+            _kill(path)
         if path and not _remove(path):
             self._leaving.add(path)
             if len(self._leaving) == 1:
                 self._loop.after(BUSY_AGAIN, self._again)
+
+    def give_away(self, path: str) -> None:
+        """What is in there is another program's now, which moves it away."""
+        self._given.add(path)
+
+    def adopt(self, group: Confined, number: str, path: str) -> str:
+        """Move what another program has put into `path` into one of our own. Returns where it is now."""
+        own = self.make(group, number) if path else ""
+        if not own:
+            return path
+        try:
+            for _ in range(_TURNS):  # what forks meanwhile is in the next
+                pids = _words(os.path.join(path, "cgroup.procs"))
+                for pid in pids:
+                    _write(os.path.join(own, "cgroup.procs"), pid)
+                if not pids:
+                    break
+        except OSError as error:
+            # Where it was its limits hold as well.
+            self._journal.warning(f"companion {group.name}: it stays in {path}: {error.strerror}")
+            if _remove(own):
+                return path
+        if _remove(path):
+            _remove(os.path.dirname(path))  # if it is the last in there
+        return own
 
     def close(self) -> None:
         """The end of the server: nothing of it outlives us."""
@@ -123,7 +162,8 @@ class Cgroups:
         for name in _directories(self._top):
             path = os.path.join(self._top, name)
             if name != _LEAF:
-                _kill(path)
+                if path not in self._given:
+                    _kill(path)
                 _remove(path)
         try:
             if self._moved:
@@ -191,9 +231,10 @@ class Cgroups:
             return f"the {controller} controller is not handed down to {self._place.own}"
         return f"this kernel has no {controller} controller"
 
-    def _warn(self, group: Group, lacking: Iterable[Setting], why: str) -> None:
+    def _warn(self, group: Confined, lacking: Iterable[Setting], why: str) -> None:
         names = ", ".join(setting.option for setting in lacking)
-        text = f"group {group.name}: {names} not in force: {why}"
+        what = "companion" if isinstance(group, Companion) else "group"
+        text = f"{what} {group.name}: {names} not in force: {why}"
         if text not in self._said:
             self._said.add(text)
             self._journal.warning(text)
@@ -207,6 +248,7 @@ class Cgroups:
 
 
 _LEAF = "server"
+_TURNS = 100
 
 
 def _own_cgroup(proc: str) -> str:

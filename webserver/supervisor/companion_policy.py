@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from webserver.config import Companion
+from webserver.config.model import Confined
 from webserver.supervisor.policy import Backoff, Event, Forget, GiveUp, Restart, after_end
 from webserver.supervisor.states import State
 
@@ -14,9 +15,7 @@ FORGOTTEN = 600.0  # seconds without an end after which the next one is the firs
 PROGRESS_EVERY = 60.0  # seconds between two lines about one that is being waited for
 
 # A change of one of these needs another process; the others are taken as they are.
-PROCESS = (
-    "command", "directory", "user", "group", "umask", "no_new_privs", "environment_file", "environment", "ready",
-)  # fmt: skip
+PROCESS = ("command", "directory", "ready", *(field.name for field in fields(Confined) if field.name != "name"))
 
 
 @dataclass(frozen=True)

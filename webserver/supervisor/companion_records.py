@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import signal
+import os
 
 from webserver.config import Companion
 from webserver.config.companion_rules import warden
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.process import ProcessRecord
+from webserver.supervisor.records import confined
 
 INSTANCE = "{instance}"
 
@@ -19,9 +19,13 @@ def label(config: Companion, number: int) -> str:
 
 
 def companion_process(
-    config: Companion, number: int, identity: Identity, open_files: tuple[int, int], null: int, log: int
+    config: Companion, number: int, identity: Identity, open_files: tuple[int, int], null: int, log: int, cgroup: str
 ) -> ProcessRecord:
-    """The warden, which starts the program. By SIGTERM, as when the supervisor dies, it kills everything at once."""
+    """The warden, which starts the program, and kills everything at once by SIGTERM or when we die.
+
+    It learns of that by the end of its connection and not by a death signal: it may outlive the program that has
+    started it, if another one follows (handover.py).
+    """
 
     def filled(text: str) -> str:
         return text.replace(INSTANCE, str(number))
@@ -29,8 +33,7 @@ def companion_process(
     name = label(config, number)
     argv = (warden(), f"webserver: companion {name}", config.ready, *map(filled, config.command))
     return ProcessRecord(
-        "companion", name, argv, identity, {0: null, 1: log, 2: log}, umask=config.umask,
-        limits=((resource.RLIMIT_NOFILE, *open_files),),
-        environment={key: filled(value) for key, value in config.environment},
-        directory=config.directory, death_signal=signal.SIGTERM, no_new_privs=config.no_new_privs,
+        "companion", name, argv, identity, {0: null, 1: log, 2: log},
+        environment={key: filled(value) for key, value in config.environment}, directory=config.directory,
+        death_signal=0, shown=(os.path.dirname(argv[0]),), **confined(config, open_files, cgroup),
     )  # fmt: skip

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from webserver.config import Companion
 from webserver.supervisor.companion import CompanionParts, Instance
+from webserver.supervisor.companion_passing import take
 from webserver.supervisor.companion_policy import differs
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.states import State
-from webserver.supervisor.timetable import Timetable
+from webserver.supervisor.timetable import Begun, Timetable
 
 Answer = Callable[[str], None]  # "" or what went wrong
 
@@ -40,9 +42,13 @@ class CompanionRole:
         self.instances: list[Instance] = []
         self.leaving: list[Instance] = []  # more than are wanted now; they finish
         self.skipped = 0  # runs that were left out, as the one before went on
+        self.handing = False  # to the program that follows
+        self.taking = False  # from the program before: some of its instances are what they were there
         self._timetable: Timetable | None = None
+        self._begun_at: Begun | None = None  # of the timetable before
         self._rolling: deque[Instance] = deque()  # to be restarted after the first of them, which is under way
         self._rolled: list[Answer] = []
+        self._told: dict[str, Any] = {}
         self._fill()
 
     @property
@@ -104,6 +110,7 @@ class CompanionRole:
     def hold(self) -> None:
         """Its times do not count any more; what runs goes on."""
         if self._timetable is not None:
+            self._begun_at = self._timetable.begun()
             self._timetable.stop()
             self._timetable = None
 
@@ -116,6 +123,8 @@ class CompanionRole:
         """In order, and for good, unless somebody asks."""
         self.wanted = self.begun = False
         self.hold()
+        if not self._told:  # the next program goes on from it
+            self._begun_at = None
         self._end_rolling(why)
         for one in self.all:
             one.stop(why)
@@ -161,6 +170,7 @@ class CompanionRole:
                 one.reuse(config)
         if (before.every, before.at) != (config.every, config.at):
             self.hold()
+            self._begun_at = None
         if not self.begun:
             answer("")
         elif config.timed:
@@ -179,6 +189,72 @@ class CompanionRole:
                     one.start()
             answer("")
 
+    # From one server program to the next: companion_handover.py
+
+    def resign(self) -> None:
+        """Another program is to start it from now on. What runs goes on."""
+        self.hold()
+        self._end_rolling("another program serves now")
+        self._told = {"wanted": self.wanted, "begun": self.begun}
+        for one in self.all:
+            one.resign()
+
+    def hand_over(self, given: Callable[[dict[str, Any], dict[str, int]], None], done: Callable[[], None]) -> None:
+        """`given` for each instance; `done` when that is over. What could not be given away is still active then."""
+        self.handing = True
+        left = len(self.all)
+
+        def one(record: dict[str, Any] | None, fds: dict[str, int]) -> None:
+            nonlocal left
+            if record is not None:
+                given(record, fds)
+            left -= 1
+            if not left:
+                self.handing = False
+                done()
+                self._on_change()
+
+        for instance in self.all:
+            instance.hand_over(one)
+
+    def told(self) -> dict[str, Any]:
+        """What the program that follows goes on from."""
+        config = self.config
+        return {**self._told, "skipped": self.skipped, "every": config.every, "at": config.at, "clock": self._begun_at}
+
+    def adopt(self, record: dict[str, Any], fds: dict[str, int], same: bool) -> None:
+        """One instance, as it runs or has ended. Takes its descriptors out of `fds`.
+
+        `same`: as it should be; else the configuration has changed since it was asked for.
+        """
+        assert self.identity is not None, "what cannot be started is not asked for"
+        self.taking = True
+        number = int(record["number"])
+        if number < len(self.instances):
+            take(self.instances[number], record, fds)
+            if not (same and self.wanted):
+                self.instances[number].stop("it is not in the configuration any more", again=self.wanted)
+            return
+        one = Instance(self._parts, self.config, self.identity, number, self._moved)
+        self.leaving.append(one)
+        take(one, record, fds)
+        one.stop("there are to be fewer of it")
+
+    def take_up(self, record: dict[str, Any], same: bool) -> None:
+        """It is ours alone. `same`: what has been adopted is what it should be."""
+        self.skipped += int(record["skipped"])
+        if record["clock"] and (record["every"], tuple(record["at"])) == (self.config.every, self.config.at):
+            origin, over = record["clock"]
+            self._begun_at = (float(origin), float(over))
+        if not record["wanted"]:
+            self.stop("it was stopped before the upgrade")
+        elif same and record["begun"] and not self.config.timed:
+            self.begun = True
+            for one in self.instances:
+                if one.child.state in (State.NEW, State.WAITING):
+                    one.start()
+        self._on_change()
+
     # Inside
 
     def _fill(self) -> None:
@@ -194,7 +270,8 @@ class CompanionRole:
             one.stop("there are to be fewer of it")
 
     def _keep_time(self) -> None:
-        self._timetable = Timetable(self._parts.loop, self.config, self._due)
+        self._timetable = Timetable(self._parts.loop, self.config, self._due, begun=self._begun_at)
+        self._begun_at = None
 
     def _due(self) -> None:
         if any(one.alive for one in self.instances):

@@ -14,10 +14,12 @@ from typing import Any
 from webserver.config import Companion
 from webserver.config.companion_order import startable, stoppable
 from webserver.supervisor.companion import CompanionParts
+from webserver.supervisor.companion_handover import Before, HandOver, Send, hear, there
 from webserver.supervisor.companion_role import CompanionRole
-from webserver.supervisor.identity import IdentityError, resolve
+from webserver.supervisor.identity import Identity, IdentityError, resolve
 from webserver.supervisor.loop import Timer
 from webserver.supervisor.states import State
+from webserver.wire.control import close_all
 
 Reply = Callable[[dict[str, Any]], None]
 
@@ -48,33 +50,72 @@ class Companions:
     roles: dict[str, CompanionRole] = field(default_factory=dict)
     gone: list[CompanionRole] = field(default_factory=list)  # removed from the configuration, still finishing
     on_change: Callable[[], None] = lambda: None
-    held: bool = False  # the server before this one still runs its own, which are these as far as anybody can wait
+    before: Before | None = None  # another program serves still, or has not ended: what it has is not ours to start
+    proving: bool = False  # that program serves still: nothing is started but what groups wait for
 
     def __post_init__(self) -> None:
         self._waiters: list[_Waiter] = []
         self._watches: list[_Watch] = []
         self._soon: Timer | None = None
         self._ending = False
+        self._needed: set[str] = set()  # by groups
+        self._hand_over: HandOver | None = None
         self._drained: Callable[[], None] | None = None
 
     def start(self, configs: Iterable[Companion]) -> None:
         for config in configs:
             identity, problem = None, ""
             try:
-                identity = resolve(config.user, config.group, f"companion {config.name}")
+                identity = _identity(config)
             except IdentityError as error:
                 problem = str(error)
                 self.parts.journal.error(problem)
             if config.name in self.roles:  # it was to go, but had not yet
                 self.roles[config.name].become(config, identity, problem, lambda message: None)
             else:
-                self.roles[config.name] = CompanionRole(self.parts, config, identity, problem, self._moved)
-        self._moved()
+                self.roles[config.name] = CompanionRole(self.parts, config, identity, problem, self.moved)
+        self.moved()
 
-    def release(self) -> None:
-        """Those of the server before are gone."""
-        self.held = False
-        self._moved()
+    # From one server program to the next
+
+    def inherit(self, before: Before, needed: Iterable[str]) -> None:
+        """Another program serves. `needed`: names of those that groups wait for, and of all that these wait for."""
+        self.before, self.proving = before, True
+        self._needed = set(needed)
+
+    def take_over(self) -> list[str]:
+        """This program serves now. Returns the names of those that it goes on with as they are."""
+        self.proving = False
+        self.moved()
+        if self.before is None:
+            return []
+        return [name for name, role in self.roles.items() if self.before.same(role.config, role.identity)]
+
+    def hear(self, message: dict[str, Any], fds: dict[str, int]) -> None:
+        """From the program before. Owns the descriptors."""
+        if self.before is None:
+            close_all(fds.values())
+            return
+        hear(message, fds, self.before, [*self.roles.values(), *self.gone])
+
+    def hand_over(self, take: Iterable[str], send: Send) -> None:
+        """Another program serves now, and takes these."""
+        for message, fds in there(self.roles.values(), self.gone):
+            send(message, fds)
+            close_all(fds.values())
+        leaving = {role.name for role in self.gone if role.active}
+        self._hand_over = HandOver([*self.roles.values(), *self.gone], take, leaving, send)
+        self.moved()
+
+    def _elsewhere(self, role: CompanionRole) -> str:
+        """Why it is not ours to start yet, or ""."""
+        if self.before is not None and self.before.has(role.name):
+            return "the program before has it still"
+        if self.proving and (role.name not in self._needed or role.config.timed):
+            return "waits until this program serves"
+        return ""
+
+    # Starts
 
     def settled(self) -> bool:
         """True once each is ready, or is known not to become so soon."""
@@ -83,7 +124,7 @@ class Companions:
     def wait_for(self, names: Sequence[str], ready: Callable[[], None], hindered: Callable[[str], None]) -> None:
         """Call `ready`, never from here, when all of `names` are. `hindered` is called at most once, before that."""
         self._waiters.append(_Waiter(names, ready, hindered))
-        self._moved()
+        self.moved()
 
     # What webserverctl asks for
 
@@ -165,7 +206,7 @@ class Companions:
                 role = self.roles.pop(name)
                 role.wanted = False
                 self.gone.append(role)
-        self._moved()
+        self.moved()
 
     def commit(self, configs: Iterable[Companion], done: Callable[[list[str]], None]) -> None:
         """Put a configuration into force, but for the removals. `done` learns, soon, what is to be noted about it."""
@@ -200,7 +241,7 @@ class Companions:
                 left += 1
                 identity, problem = None, ""
                 try:
-                    identity = resolve(config.user, config.group, f"companion {config.name}")
+                    identity = _identity(config)
                 except IdentityError as error:
                     problem = str(error)
                 role.become(config, identity, problem, partial(one, config.name))
@@ -213,7 +254,7 @@ class Companions:
                 self._watch(partial(self._outcome, config.name), partial(one, config.name))
         timer = self.parts.loop.after(REPORT_AFTER, finish)
         self.parts.loop.soon(lambda: one("", ""))
-        self._moved()
+        self.moved()
 
     # The end of the server
 
@@ -229,9 +270,13 @@ class Companions:
         self.end()
         self._drained = done
         for role in (*self.roles.values(), *self.gone):
-            if role.active:
+            if role.active and not role.handing:
                 self.parts.journal.notice(f"{role.label} is to end: SIG{role.config.stop_signal}")
-        self._moved()
+        self.moved()
+
+    def close(self) -> None:
+        if self.before is not None:
+            self.before.close()
 
     def stop_now(self, why: str) -> None:
         self.end()
@@ -241,20 +286,22 @@ class Companions:
 
     # Inside
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         """Something has changed: look at all of them, once, in the next turn."""
         if self._soon is None:
             self._soon = self.parts.loop.soon(self._look)
 
     def _watch(self, outcome: Callable[[], str | None], answer: Callable[[str], None]) -> None:
         self._watches.append(_Watch(outcome, answer))
-        self._moved()
+        self.moved()
 
     def _look(self) -> None:
         self._soon = None
         if not self._ending:
             self._begin()
         self._end_gone()
+        if self._hand_over is not None:
+            self._hand_over.look()
         if self._drained is not None:
             self._drain_next()
         for watch in list(self._watches):
@@ -272,11 +319,13 @@ class Companions:
         pending = [
             name for name, role in self.roles.items() if role.wanted and not role.begun and not role.problem
         ]  # fmt: skip
-        able = startable(after, pending, {name for name, role in self.roles.items() if role.ready})
+        elsewhere = {name: why for name in pending if (why := self._elsewhere(self.roles[name]))}
+        able = startable(after, pending, {name for name, role in self.roles.items() if role.ready} | elsewhere.keys())
         for name in pending:
             role = self.roles[name]
-            if self.held:
-                role.wait("waits for the end of the server before")
+            if name in elsewhere:
+                if not role.taking:
+                    role.wait(elsewhere[name])
             elif name in able and name not in leaving:
                 role.begin()
             else:
@@ -293,13 +342,13 @@ class Companions:
                 role.stop("it is not in the configuration any more")
 
     def _drain_next(self) -> None:
-        roles = [*self.roles.values(), *self.gone]
+        roles = [role for role in (*self.roles.values(), *self.gone) if not role.handing]
         after = {role.name: role.config.after for role in roles if role.active}
         able = stoppable(after, list(after))
         for role in roles:
             if (role.wanted or role.begun) and (not role.active or role.name in able):
                 role.stop("the server ends")
-        if not any(role.active for role in roles):
+        if not any(role.active or role.handing for role in (*self.roles.values(), *self.gone)):
             done, self._drained = self._drained, None
             if done is not None:
                 done()
@@ -311,7 +360,7 @@ class Companions:
             return "it is not there any more"
         if role.trouble:
             return role.trouble
-        if role.ready or (role.begun and role.config.timed) or (self.held and not role.begun):
+        if role.ready or (role.begun and role.config.timed) or (not role.begun and self._elsewhere(role)):
             return ""
         if not role.begun:
             for other in role.config.after:
@@ -330,3 +379,8 @@ class Companions:
         if trouble is not None and not waiter.told:
             waiter.told = True
             waiter.hindered(f"it waits for companion {trouble[0]}: {trouble[1]}")
+
+
+def _identity(config: Companion) -> Identity:
+    """Raises IdentityError."""
+    return resolve(config.user, config.group, f"companion {config.name}", config.groups)

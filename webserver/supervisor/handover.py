@@ -6,6 +6,9 @@ one "handover". The only thing that two versions of this program ever say to eac
     to the new program      listeners {add} + fds, handover {version, pid, run, serving, ids, generations, incarnation,
                             worker, addresses} + fds "lock" and "stderr", draining {connections} once it serves
     from the new program    serving {addresses}: it has taken the names and accepts at these addresses
+
+What it says of companions stands in companion_handover.py. A program that knows nothing of that is told in vain, and
+one that says nothing of it keeps its companions until it ends.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ class Inheritance:
     worker: int
     inodes: Mapping[Listen, tuple[int, int]]  # of unix sockets
     sockets: list[tuple[Listen, dict[str, Any], socket.socket]] = field(default_factory=list)
+    companions: list[tuple[dict[str, Any], dict[str, int]]] | None = None  # packets; None: it does not tell
 
     def take(self, listen: Listen) -> list[tuple[dict[str, Any], socket.socket]]:
         """The sockets of an address, which are the caller's now."""
@@ -81,6 +85,7 @@ def receive(number: int) -> Inheritance:
     except (OSError, ControlError) as error:
         raise HandoverError(f"{VARIABLE}: {error}") from None
     sockets: list[tuple[Listen, dict[str, Any], socket.socket]] = []
+    companions: list[tuple[dict[str, Any], dict[str, int]]] = []
     try:
         while True:
             if not select.select([control], [], [], WAIT)[0]:
@@ -92,12 +97,20 @@ def receive(number: int) -> Inheritance:
             if message["op"] == "listeners":
                 for record in message["add"]:
                     sockets.append((listen_of(record["listen"]), record, socket.socket(fileno=fds.pop(record["fd"]))))
+            elif message["op"] == "companion-there":
+                companions.append((message, dict(fds)))
+                fds.clear()
             elif message["op"] == "handover":
-                return _inheritance(control, message, fds, sockets)
+                inheritance = _inheritance(control, message, fds, sockets)
+                if message.get("companions"):
+                    inheritance.companions = companions
+                return inheritance
             close_all(fds.values())
     except (HandoverError, ControlError, OSError, KeyError, TypeError, ValueError) as error:
         for _, _, sock in sockets:
             sock.close()
+        for _, processes in companions:
+            close_all(processes.values())
         control.close()
         text = str(error) if isinstance(error, HandoverError) else f"it is not a handover: {error!r}"
         raise HandoverError(text) from None

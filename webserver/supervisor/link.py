@@ -6,6 +6,7 @@ is handed on packet by packet, a bounded number in one turn and in one second.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
@@ -59,6 +60,16 @@ class Link:
             for _, fds in self._waiting:
                 close_all(fds.values())
             self._waiting.clear()
+
+    def detach(self) -> int:
+        """The connection, which is the caller's now. Raises OSError if it is closed or something still waits here."""
+        if not self.open or self._waiting:
+            raise OSError(errno.EAGAIN, "its control connection is not free")
+        self.open = False
+        self._loop.unwatch(self._control.fileno())
+        number = os.dup(self._control.fileno())
+        self._control.close()
+        return number
 
     def _try(self, message: dict[str, Any], fds: Mapping[str, int]) -> bool:
         try:

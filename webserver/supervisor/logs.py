@@ -6,6 +6,7 @@ the logger, and a new logger goes on reading where the old one stopped.
 
 from __future__ import annotations
 
+import binascii
 import fcntl
 import os
 from collections.abc import Callable
@@ -29,6 +30,7 @@ ACCESS_PIPE_SIZE = 1024 * 1024
 DRAIN_LIMIT = 10.0  # seconds for the logger to read what is left when all others are gone
 
 Answer = Callable[[str], None]  # "" or what is wrong
+Parted = Callable[[int, bytes], None]  # which gets the reading end of a pipe as its own, and the line that was begun
 
 
 @dataclass(eq=False)
@@ -51,6 +53,7 @@ class Logs:
         self._config = config
         self._pipes: dict[int, Pipe] = {}
         self._next = 1
+        self._parting: dict[int, tuple[int, Parted]] = {}  # reading ends of pipes that another program is to have
         self._waiting: Answer | None = None
         self._draining = False
         self._crashes = Crashes()
@@ -85,6 +88,27 @@ class Logs:
         pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source, "waits": waits})
         self._nursery.send(self.child, {"op": "pipe", "id": number, "label": pipe.label}, {"pipe": reader})
         return number, writer
+
+    def part(self, number: int, answer: Parted) -> None:
+        """Another program's logger is to read a pipe. `answer`, never called from here, gets its reading end, and what
+        ours has read of a line that has no end yet. The reading end is -1 if the pipe has come to its end."""
+        pipe = self._pipes.pop(number, None)
+        if pipe is None or self.child.state not in (State.STARTING, State.RUNNING, State.DRAINING):
+            self._loop.soon(lambda: answer(-1 if pipe is None else pipe.reader, b""))
+            return
+        # Whatever becomes of our logger: this pipe is given to none of ours any more, and its end answers as well.
+        self._parting[number] = (pipe.reader, answer)
+        self._nursery.send(self.child, {"op": "part", "id": number})
+
+    def adopt(self, reader: int, source: str, pid: int, rest: bytes) -> int:
+        """A pipe that another program's logger has read until now. Returns its number; `reader` is ours now."""
+        number = self._next
+        self._next += 1
+        label = {"kind": "error", "source": source, "pid": pid, "waits": False}
+        self._pipes[number] = Pipe(reader, label)
+        text = binascii.b2a_base64(rest, newline=False).decode()
+        self._nursery.send(self.child, {"op": "pipe", "id": number, "label": label, "rest": text}, {"pipe": reader})
+        return number
 
     def name(self, number: int, pid: int) -> None:
         """The process that writes into a pipe is known now."""
@@ -129,6 +153,9 @@ class Logs:
         for pipe in self._pipes.values():
             os.close(pipe.reader)
         self._pipes.clear()
+        for reader, _ in self._parting.values():
+            os.close(reader)
+        self._parting.clear()
 
     def _packet(self, child: Child, message: dict[str, Any], fds: dict[str, int]) -> None:
         op = message["op"]
@@ -136,6 +163,14 @@ class Logs:
             pipe = self._pipes.pop(message["id"], None)
             if pipe is not None:
                 os.close(pipe.reader)
+            parting = self._parting.pop(message["id"], None)
+            if parting is not None:
+                os.close(parting[0])
+                parting[1](-1, b"")
+        elif op == "parted":
+            parting = self._parting.pop(message["id"], None)
+            if parting is not None:
+                parting[1](parting[0], binascii.a2b_base64(message["rest"]))
         elif op in ("ready", "failed"):
             if child.state is State.STARTING:
                 self._nursery.door.change(child, State.RUNNING, "ready")
@@ -150,6 +185,9 @@ class Logs:
         now = self._loop.now()
         decision = after_end(ending.state, ending.event, not self._draining, child.backoff, child.started, now)
         waiting, self._waiting = self._waiting, None
+        parting, self._parting = self._parting, {}
+        for reader, parted in parting.values():
+            parted(reader, b"")
         if isinstance(decision, Restart) and waiting is None:
             self._journal.error(f"the logger {ending.cause}; started again in {decision.at - now:.1f} s")
             child.backoff = decision.backoff

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +46,15 @@ OnOrphan = Callable[[int, str], None]
 
 
 @dataclass(eq=False)
+class _Adopted:
+    """A process that another program of this server has started: no child of ours, so its end is told by others."""
+
+    process: int  # pidfd; readable once it has ended
+    on_end: OnEnd
+    status: int | None = None  # as it has said itself, last of all
+
+
+@dataclass(eq=False)
 class _Running:
     child: Child
     on_end: OnEnd
@@ -57,6 +67,7 @@ class Nursery:
         self._loop = loop
         self._journal = journal
         self._running: dict[int, _Running] = {}
+        self._adopted: dict[Child, _Adopted] = {}
         self._released: set[int] = set()
         self.door = door
         self.on_orphan: OnOrphan = lambda pid, how: None
@@ -106,11 +117,13 @@ class Nursery:
 
     def kill(self, child: Child, number: int) -> None:
         """Send a signal. Safe until the child has been reaped, as its pid is not free before."""
-        if child.pid in self._running:
-            try:
+        try:
+            if child in self._adopted:
+                signal.pidfd_send_signal(self._adopted[child].process, number)
+            elif child.pid in self._running:
                 os.kill(child.pid, number)
-            except OSError:
-                pass
+        except OSError:
+            pass
 
     def is_stopped(self, child: Child) -> bool:
         """True if a signal has stopped it (SIGSTOP, a debugger)."""
@@ -147,16 +160,69 @@ class Nursery:
                 return
             running = self._running.pop(pid, None)
             try:
-                if running is None:
-                    self.on_orphan(pid, cause(status)[0])
-                else:
+                if running is not None:
                     self._ended(running, status)
+                elif pid not in self._released:
+                    self.on_orphan(pid, cause(status)[0])
+                self._released.discard(pid)
             except Exception as error:
                 # One owner's mistake must not keep the others from learning of their children's ends.
                 self._journal.bug(error)
 
     def children(self) -> list[Child]:
-        return [running.child for running in self._running.values()]
+        return [*(running.child for running in self._running.values()), *self._adopted]
+
+    def adopt(
+        self, child: Child, pid: int, process: int, sock: socket.socket, on_packet: OnPacket, on_end: OnEnd
+    ) -> None:  # fmt: skip
+        """`child` is a process from now on that another program has started, and whose connection that has given away.
+
+        `process`: its pidfd. Both descriptors are ours now. Its state is the caller's to change.
+        """
+        adopted = self._adopted[child] = _Adopted(process, on_end)
+        child.pid = pid
+
+        def heard(message: dict[str, Any], fds: dict[str, int]) -> None:
+            if message["op"] == "ended":
+                status = message.get("status")
+                adopted.status = status if isinstance(status, int) else None
+            else:
+                self._packet(child, message, fds, on_packet)
+
+        child.link = Link(self._loop, sock, heard, lambda why: self._lost(child, why))
+        self._loop.watch(process, lambda readable, writable: self._adopted_ended(child))
+
+    def part(self, child: Child) -> tuple[int, int]:
+        """Another program is to have it: (its control connection, its pidfd), which are the caller's now.
+
+        Raises OSError if that cannot be just now: then nothing has changed.
+        """
+        running, adopted = self._running.get(child.pid), self._adopted.get(child)
+        if running is not None and running.report >= 0:
+            self._read_report(running)
+        if child.link is None or (running is not None and (running.report >= 0 or running.refusal is not None)):
+            raise OSError(errno.EAGAIN, "it is still being started")
+        process = os.dup(adopted.process) if adopted is not None else os.pidfd_open(child.pid)
+        try:
+            control = child.link.detach()
+        except OSError:
+            os.close(process)
+            raise
+        child.link = None
+        if adopted is not None:
+            self._loop.unwatch(adopted.process)
+            os.close(adopted.process)
+            del self._adopted[child]
+        else:
+            del self._running[child.pid]
+            self._released.add(child.pid)
+        child.pid = 0
+        return control, process
+
+    def process(self, child: Child) -> int:
+        """A pidfd of it, which is the caller's. Raises OSError."""
+        adopted = self._adopted.get(child)
+        return os.dup(adopted.process) if adopted is not None else os.pidfd_open(child.pid)
 
     def release(self, child: Child) -> None:
         """It is nobody's child any more, though its connection stays: it lives longer than we do."""
@@ -185,21 +251,29 @@ class Nursery:
             return []
         return [pid for pid in pids if pid not in self._running and pid not in self._released]
 
-    def kill_left_by(self, warden: int) -> None:
+    def kill_left_by(self, warden: int, uid: int = -1) -> None:
         """Kill what a dead warden has left to us: known by its session, or by the environment that it was started with.
 
-        That is little, and only where the warden was killed, as it leaves nobody behind by itself.
+        That is little, and only where the warden was killed, as it leaves nobody behind by itself. `uid`: the warden
+        was no child of ours, so what it has left may be anywhere; it is a process of this user.
         """
         mark = b"WEBSERVER_WARDEN=%d" % warden
-        for pid in self._orphans() if warden else ():
+        for pid in (self._orphans() if uid < 0 else _processes_of(uid)) if warden else ():
+            try:
+                # Held first: so it is the process that has been looked at which is killed.
+                process = os.pidfd_open(pid)
+            except OSError:
+                continue
             try:
                 if os.getsid(pid) != warden:
                     with open(f"/proc/{pid}/environ", "rb") as stream:
                         if mark not in stream.read().split(b"\0"):
                             continue
-                os.kill(pid, signal.SIGKILL)
+                signal.pidfd_send_signal(process, signal.SIGKILL)
             except OSError:
                 pass
+            finally:
+                os.close(process)
 
     def _failed(self, child: Child, text: str, on_end: OnEnd) -> None:
         ending = Ending(Event.EXITED, text, 0, 0, child.state)
@@ -257,3 +331,32 @@ class Nursery:
             event = Event.EXITED if running.refusal.number in PASSING else Event.REFUSED
         child.pid = 0
         running.on_end(child, Ending(event, text, code, number, child.state))
+
+    def _adopted_ended(self, child: Child) -> None:
+        adopted = self._adopted.pop(child)
+        self._loop.unwatch(adopted.process)
+        os.close(adopted.process)
+        if child.link is not None:
+            child.link.drain_input()
+            child.link.close()
+            child.link = None
+        child.pid = 0
+        if adopted.status is None:
+            ending = Ending(Event.EXITED, "ended without a word", 1, 0, child.state)
+        else:
+            ending = Ending(Event.EXITED, *cause(adopted.status), child.state)
+        try:
+            adopted.on_end(child, ending)
+        except Exception as error:
+            self._journal.bug(error)
+
+
+def _processes_of(uid: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid:
+                found.append(int(name))
+        except OSError:
+            pass
+    return found

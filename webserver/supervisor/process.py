@@ -19,7 +19,7 @@ Limit = tuple[int, int, int]  # resource, soft, hard
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    kind: str  # frontend, manager, logger
+    kind: str  # frontend, manager, logger, companion
     name: str  # "0", "shop"; "" where there is one
     argv: tuple[str, ...]  # argv[0] is the absolute path of the program
     identity: Identity
@@ -28,7 +28,7 @@ class ProcessRecord:
     limits: tuple[Limit, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)  # besides PATH and LANG, which all have
     directory: str = "/"
-    death_signal: int = signal.SIGKILL  # sent to it when the supervisor dies
+    death_signal: int = signal.SIGKILL  # sent to it when the supervisor dies; 0: none, it sees that itself
     no_new_privs: bool = True
     nice: int | None = None  # None: as the server's
     capabilities: tuple[str, ...] = ()  # kept, by name

@@ -10,7 +10,7 @@ from typing import Any
 from webserver.config import Config, Group, Logs
 from webserver.config.languages import PACKAGE, find, plugin
 from webserver.config.limits import LIMITS
-from webserver.config.model import INHERITED
+from webserver.config.model import INHERITED, Confined
 from webserver.supervisor.confine import PATH
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.nursery import CONTROL_NUMBER
@@ -46,11 +46,26 @@ def logger_process(identity: Identity, open_files: int, null: int) -> ProcessRec
 RESOURCES = {name: int(getattr(resource, f"RLIMIT_{name.upper()}")) for name in LIMITS}
 
 
-def group_limits(group: Group, open_files: tuple[int, int]) -> tuple[Limit, ...]:
+def confined(config: Confined, open_files: tuple[int, int], cgroup: str) -> dict[str, Any]:
+    """Fields of a ProcessRecord that follow from the options that groups and companions have alike."""
+    return {
+        "umask": config.umask,
+        "limits": _limits(config, open_files),
+        "no_new_privs": config.no_new_privs,
+        "nice": config.nice if config.nice else None,
+        "capabilities": config.capabilities,
+        "namespaces": config.namespaces,
+        "private_tmp": config.private_tmp,
+        "jail": config.chroot,
+        "cgroup": cgroup,
+    }
+
+
+def _limits(config: Confined, open_files: tuple[int, int]) -> tuple[Limit, ...]:
     """`open_files`: soft and hard limit as we were started, and not as we have raised ours: programs use select(2)."""
     found = {RESOURCES["nofile"]: open_files}
     for name, number in RESOURCES.items():
-        limit = getattr(group, f"limit_{name}")
+        limit = getattr(config, f"limit_{name}")
         if limit.soft != INHERITED:
             found[number] = (limit.soft, limit.hard)
     return tuple((number, soft, hard) for number, (soft, hard) in found.items())
@@ -68,11 +83,8 @@ def manager_process(
     script = package_file("manager", "__main__.py")
     argv = (group.interpreter or "/usr/bin/python3", *flags, script, "--control", str(CONTROL_NUMBER))
     return ProcessRecord(
-        "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, umask=group.umask,
-        limits=group_limits(group, open_files), no_new_privs=group.no_new_privs, environment=environment,
-        nice=group.nice if group.nice else None, capabilities=group.capabilities, namespaces=group.namespaces,
-        private_tmp=group.private_tmp, jail=group.chroot, shown=_shown(group), sockets=room.sockets,
-        cgroup=room.cgroup,
+        "manager", group.name, argv, identity, {0: null, 1: log, 2: log}, environment=environment, shown=_shown(group),
+        sockets=room.sockets, **confined(group, open_files, room.cgroup),
     )  # fmt: skip
 
 

@@ -145,17 +145,18 @@ class Supervisor:
         self._groups = Groups(parts)
         self._audits = Audits(parts, self._groups, self._listeners.names)
         self._companions = Companions(
-            CompanionParts(self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files)
+            CompanionParts(
+                self._loop, self._nursery, self.journal, self._logs, self._null, self._open_files, self._cgroups
+            )
         )
         self._companions.on_change = self._check_ready
-        self._companions.held = self._inheritance is not None
         self._groups.wait_for = self._companions.wait_for
         self._frontends.groups = self._groups
         self._drain = Drain(self._loop, self.journal, self._frontends, self._stop_now, self._tell_drain)
         self._succession = Succession(
             Handed(
-                self._loop, self._nursery, self.journal, self._listeners, self._frontends, self._groups, self._run,
-                self._program, self._open_files, lambda: self._worker,
+                self._loop, self._nursery, self.journal, self._listeners, self._frontends, self._groups,
+                self._companions, self._run, self._program, self._open_files, lambda: self._worker,
             ),
             self._inheritance,
             self._followed,
@@ -170,7 +171,6 @@ class Supervisor:
             named = self._inheritance is None
             self._commands = Commands(self._loop, self.journal, self._run.control, self._command, named)
             self._succession.commands = self._commands
-            self._succession.on_before_gone = self._companions.release
         except OSError as error:
             self._listeners.close_all()
             self._run.close()
@@ -385,6 +385,7 @@ class Supervisor:
 
     def _close(self) -> None:
         self._succession.close()
+        self._companions.close()
         self._cgroups.close()
         self._run.close()
         for answer, _ in self._stopping:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from webserver.config import Listen
+from webserver.config.companion_order import needed
 from webserver.supervisor.commands import Answer, Commands
+from webserver.supervisor.companion_handover import OPS, Before
 from webserver.supervisor.handover import Inheritance, listen_record
 from webserver.supervisor.standin import forward
 from webserver.supervisor.upgrade import Server, Upgrade
@@ -30,7 +32,6 @@ class Succession:
         self._before_connections = 0
         self.commands: Commands
         self.waits = inheritance is not None  # for its turn: another program serves
-        self.on_before_gone: Callable[[], None] = lambda: None
         self._ending = False  # SIGTERM has been handed on
         self.follower = 0  # pid of the program that serves now
         if inheritance is not None:
@@ -38,6 +39,7 @@ class Succession:
             server.frontends.hold(inheritance.incarnation)
             inheritance.close_rest()  # addresses that this program is not to listen on
             self._before = inheritance.pid
+            self._inherit_companions(inheritance)
             server.loop.watch(inheritance.control.fileno(), self._read)
 
     def upgrade(self, done: Answer) -> None:
@@ -95,7 +97,8 @@ class Succession:
         self.waits = False
         try:
             addresses = [listen_record(listen) for listen in server.listeners.addresses]
-            inheritance.control.send({"op": "serving", "addresses": addresses})
+            companions = server.companions.take_over()
+            inheritance.control.send({"op": "serving", "addresses": addresses, "companions": companions})
         except (ControlError, OSError):
             pass  # it has died: then there is nobody to be told
         return ""
@@ -111,7 +114,17 @@ class Succession:
             }
         ]  # fmt: skip
 
-    def _taken_over(self, addresses: list[Listen]) -> None:
+    def _inherit_companions(self, inheritance: Inheritance) -> None:
+        server, config = self._server, self._server.frontends.config
+        told = inheritance.companions is not None
+        before = Before(server.loop, server.companions.moved, told)
+        for message, fds in inheritance.companions or ():
+            before.there(message, fds)
+            close_all(fds.values())
+        after = {one.name: one.after for one in config.companions}
+        server.companions.inherit(before, needed(after, {name for group in config.groups for name in group.after}))
+
+    def _taken_over(self, addresses: list[Listen], companions: list[str]) -> None:
         server = self._server
         assert self._upgrade is not None
         self.follower = self._upgrade.child.pid
@@ -123,6 +136,7 @@ class Succession:
             server.listeners.vacate(listen)
         server.listeners.forget_names()
         self._followed()
+        server.companions.hand_over(companions, self._upgrade.send)
 
     def _restore(self) -> None:
         """The new program may have taken the names before it died."""
@@ -146,6 +160,13 @@ class Succession:
             if packet is None:
                 break
             message, fds = packet
+            if message["op"] in OPS:
+                try:
+                    self._server.companions.hear(message, fds)
+                except Exception as error:
+                    # One of them that cannot be understood must not cost the others, or the server.
+                    self._server.journal.bug(error)
+                continue
             close_all(fds.values())
             connections = message.get("connections")
             self._before_connections = connections if isinstance(connections, int) else 0
@@ -154,4 +175,5 @@ class Succession:
         self._server.journal.notice(f"process {self._before}, which served before, has ended")
         self._before = 0
         self._server.run.remove_strangers()
-        self.on_before_gone()
+        if self._server.companions.before is not None:
+            self._server.companions.before.end()

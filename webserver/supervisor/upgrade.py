@@ -13,6 +13,8 @@ from typing import Any
 
 from webserver.config.units import seconds_text
 from webserver.supervisor.commands import Answer
+from webserver.supervisor.companion_handover import there
+from webserver.supervisor.companions import Companions
 from webserver.supervisor.frontends import FrontEnds
 from webserver.supervisor.groups import Groups
 from webserver.supervisor.handover import VARIABLE, VERSION, Program, listen_of, listen_record
@@ -25,7 +27,7 @@ from webserver.supervisor.policy import START_MARGIN
 from webserver.supervisor.process import Child, Plan, ProcessRecord
 from webserver.supervisor.rundir import RunDirectory
 from webserver.supervisor.states import State
-from webserver.wire.control import FD_LIMIT
+from webserver.wire.control import FD_LIMIT, close_all
 
 OWN_TIME = 30.0  # seconds that a new program has besides what its groups take to start
 SAID_LIMIT = 16384  # bytes of what it says that are kept
@@ -43,6 +45,7 @@ class Server:
     listeners: Listeners
     frontends: FrontEnds
     groups: Groups
+    companions: Companions
     run: RunDirectory
     program: Program
     open_files: tuple[int, int]  # limits, as this program was started with
@@ -52,7 +55,7 @@ class Server:
 class Upgrade:
     """One try. `taken_over` is called when the new program serves, `done` once with how it went."""
 
-    def __init__(self, server: Server, taken_over: Callable[[list[Any]], None], done: Answer) -> None:
+    def __init__(self, server: Server, taken_over: Callable[[list[Any], list[str]], None], done: Answer) -> None:
         self._server = server
         self._taken_over = taken_over
         self._done: Answer | None = done
@@ -67,7 +70,11 @@ class Upgrade:
         server.loop.watch(self._reader, self._read)
         server.groups.reserve()
         try:
-            server.nursery.start(self.child, self._process(writer), self._first(), self._packet, self._ended, STEPS)
+            known = there(server.companions.roles.values(), server.companions.gone)
+            first = [*known, *self._first()]
+            server.nursery.start(self.child, self._process(writer), first, self._packet, self._ended, STEPS)
+            for _, processes in known:
+                close_all(processes.values())
         finally:
             os.close(writer)
         limit = OWN_TIME + max(
@@ -83,7 +90,10 @@ class Upgrade:
 
     def tell(self, connections: int) -> None:
         """The new program shows how far we are."""
-        self._server.nursery.send(self.child, {"op": "draining", "connections": connections})
+        self.send({"op": "draining", "connections": connections}, {})
+
+    def send(self, message: dict[str, Any], fds: dict[str, int]) -> None:
+        self._server.nursery.send(self.child, message, fds)
 
     def _process(self, writer: int) -> ProcessRecord:
         program = self._server.program
@@ -107,6 +117,7 @@ class Upgrade:
             "op": "handover",
             "version": VERSION,
             "pid": os.getpid(),
+            "companions": True,
             "run": server.run.path,
             "serving": [role.name for role in roles if role.state is State.RUNNING],
             "ids": server.groups.ids(),
@@ -124,12 +135,13 @@ class Upgrade:
         if message["op"] != "serving" or child.state is not State.STARTING:
             raise ValueError(f"unknown op {message['op']!r}")
         addresses = [listen_of(one) for one in message["addresses"]]
+        companions = [str(name) for name in message.get("companions", [])]
         pid = child.pid
         self._server.nursery.door.change(child, State.RUNNING, "it serves")
         self._server.nursery.release(child)
         self._stop_reading()
         self._server.journal.notice(f"process {pid} serves now, with a program of its own; this one finishes and ends")
-        self._taken_over(addresses)
+        self._taken_over(addresses, companions)
         self._answer({"ok": True, "errors": [], "notes": [], "pid": pid})
 
     def _ended(self, child: Child, ending: Ending) -> None:

@@ -86,6 +86,8 @@ static _Noreturn void leave(int status)
 	sigset_t all;
 
 	sweep();
+	/* Whoever has been given us by another program is not our parent, and cannot wait for us. */
+	tell("{\"op\":\"ended\",\"status\":%d}", status);
 	if (WIFSIGNALED(status)) {
 		setrlimit(RLIMIT_CORE, &none);
 		signal(WTERMSIG(status), SIG_DFL);

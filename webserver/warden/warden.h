@@ -24,6 +24,7 @@
  *   {"op":"ready"}                  once
  *   {"op":"said","text":"..."}      what a program says of itself with STATUS=, at most once a second
  *   {"op":"failed","text":"..."}    it could not be started; the warden ends
+ *   {"op":"ended","status":N}       last of all: the wait status by which the warden ends
  *   {"op":"signal","number":N}      from the supervisor: send it to the program
  *
  * The warden ends as the program did, by the same status or signal.

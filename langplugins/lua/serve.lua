@@ -21,8 +21,7 @@ local requests = 0 -- how many there have been, this one included
 -- which is read again by itself. What the pipe might not take while nobody reads is left out.
 local load_file = loadfile
 local function watch(descriptor, directory)
-  local pipe, told = assert(io.open("/proc/self/fd/" .. descriptor, "w")), {}
-  local room = 16384 -- for names, in bytes; each process tells so many
+  local pipe, told, room = assert(io.open("/proc/self/fd/" .. descriptor, "w")), {}, 16384 -- bytes of names
   pipe:setvbuf("no")
   local function tell(path)
     if directory and path:sub(1, 1) ~= "/" then

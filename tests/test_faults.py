@@ -215,7 +215,9 @@ def test_a_process_dies_while_requests_are_under_way(shared: Server, victim: str
     run, wait = f"{victim.replace(' ', '-')}.{moment}.run", f"{victim.replace(' ', '-')}.{moment}.wait"
     before = len(shared.log())
     with contextlib.ExitStack() as opened, another(shared) as statuses:
-        one = ask(shared, opened, f"/app/{moment}?{run}", f"Content-Length: {2 * PART}\r\n" if moment == "reads" else "")
+        one = ask(
+            shared, opened, f"/app/{moment}?{run}", f"Content-Length: {2 * PART}\r\n" if moment == "reads" else ""
+        )
         if moment == "reads":
             one.sendall(b"x" * PART)
         wait_until(lambda: run in noted(shared, "begun"), "it does not begin")

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "stacks.h"
@@ -26,6 +27,7 @@
 #define C_ALL_MS   120	 /* for all threads together */
 #define LOG_MS	   300	 /* for the log to take it */
 #define HEARD_MS   50	 /* for the language to hear that requests are to end */
+#define END_MS	   1000	 /* for a job to end before the language does */
 #define JOBS	   4	 /* threads of this kind at a time */
 #define TARGET	   1000	 /* letters of a request's target */
 
@@ -359,4 +361,13 @@ void stacks_crashed(struct worker *worker, pid_t thread)
 	add_language(&job);
 	to_log(LP_ERROR);
 	pthread_mutex_unlock(&turn);
+}
+
+void stacks_end(void)
+{
+	uint64_t until = clock_ns() + END_MS * 1000000ull;
+	const struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+
+	/* Never given back. A job that hangs in the language for longer is left to itself. */
+	pthread_mutex_clocklock(&turn, CLOCK_MONOTONIC, &at);
 }

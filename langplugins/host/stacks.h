@@ -15,6 +15,8 @@ enum stacks_why {
 
 /* By the keeper; does not wait. fd becomes ours; -1: none. */
 void stacks_show(struct worker *worker, enum stacks_why why, uint64_t limit_ns, int fd);
+/* The language ends: nobody asks it any more. */
+void stacks_end(void);
 
 /* By the keeper, at once: of the requests that this thread runs. */
 void stacks_crashed(struct worker *worker, pid_t thread);

@@ -381,8 +381,10 @@ int host_worker(struct host *host, const struct host_options *options)
 	/* After the application was loaded, which may have set its own. */
 	set_signals();
 	int code = serve(&worker);
-	if ((code == HOST_EXIT_DONE || code == HOST_EXIT_GAVE_UP) && host->plugin->close)
+	if ((code == HOST_EXIT_DONE || code == HOST_EXIT_GAVE_UP) && host->plugin->close) {
+		stacks_end();
 		host->plugin->close(host->state);
+	}
 	return code;
 }
 

@@ -5,10 +5,9 @@
 
 __asm__(".pushsection .rodata\n"
 	"serve_source: .incbin \"serve.lua\"\n"
-	"serve_end: .byte 0\n"
+	".byte 0\n"
 	".popsection\n");
 extern const char serve_source[] __attribute__((visibility("hidden")));
-extern const char serve_end[] __attribute__((visibility("hidden")));
 
 /* Functions that serve.lua returns, which stay at the bottom of the main stack. */
 enum { TRACEBACK = 1, PRELOAD, LOAD, REQUEST };
@@ -19,7 +18,7 @@ static int open_state(lua_State *L)
 
 	luaL_openlibs(L);
 	luaL_checkstack(L, 8 + 2 * (int)plugin->count, "settings");
-	if (luaL_loadbuffer(L, serve_source, (size_t)(serve_end - serve_source), "=webserver") != LUA_OK)
+	if (luaL_loadbuffer(L, serve_source, strlen(serve_source), "=webserver") != LUA_OK)
 		lua_error(L);
 	request_open(L);
 	for (size_t i = 0; i < plugin->count; i++) {
@@ -89,16 +88,15 @@ static int plugin_handle(void *state, void *thread, struct langplugin_call *call
 	if (run(plugin, REQUEST, NULL, 0))
 		plugin->host->fail(call, 500);
 	plugin->call = NULL;
+	plugin->environ = NULL;
 	return LP_DONE;
 }
 
 /* Everything is finalized: files are flushed, connections closed. */
 static void plugin_close(void *state)
 {
-	struct plugin *plugin = state;
-
-	lua_close(plugin->state);
-	free(plugin);
+	lua_close(((struct plugin *)state)->state);
+	free(state);
 }
 
 __attribute__((visibility("default"))) const struct langplugin langplugin = {

@@ -35,11 +35,12 @@ struct plugin {
 	size_t count;
 	lua_State *state;
 	struct langplugin_call *call; /* the request that runs; NULL between requests */
+	const void *environ;	      /* its environment, by which it is told from those of before */
 	struct running main;
 	_Atomic(struct running *) running; /* the coroutine that runs, and those that wait for it */
 	pthread_mutex_t turn;		   /* of who looks at running from outside, and of hooks */
 	atomic_bool asked;		   /* somebody has looked for what runs, and a hook is set */
-	struct {
+	struct hooked {
 		lua_Hook function;
 		int mask, count;
 	} before; /* the application's own, while that is set */

@@ -10,22 +10,21 @@
 
 static struct langplugin_call *call_of(lua_State *L)
 {
-	struct langplugin_call *call = plugin_of(L)->call;
-
-	if (!call)
+	if (!plugin_of(L)->call)
 		luaL_error(L, "no request runs");
-	return call;
+	return plugin_of(L)->call;
 }
 
 /* variable(env, name): made when it is asked for, since most never are, and kept in env */
 static int variable(lua_State *L)
 {
-	struct langplugin_call *call = call_of(L);
+	struct plugin *plugin = plugin_of(L);
 	size_t size;
-	const char *name = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &size) : NULL;
-	const struct langplugin_text *text = name ? plugin_of(L)->host->variable(call, name, size) : NULL;
 
-	lua_settop(L, 2);
+	if (lua_topointer(L, 1) != plugin->environ)
+		luaL_error(L, "the request of this environment is over");
+	const char *name = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &size) : NULL;
+	const struct langplugin_text *text = name ? plugin->host->variable(plugin->call, name, size) : NULL;
 	if (!text) {
 		lua_rawget(L, lua_upvalueindex(1)); /* what is the same for every request */
 		return 1;
@@ -34,6 +33,14 @@ static int variable(lua_State *L)
 	lua_pushvalue(L, -1);
 	lua_insert(L, 2);
 	lua_rawset(L, 1);
+	return 1;
+}
+
+/* environ(): a table that variable() is going to fill */
+static int make_environ(lua_State *L)
+{
+	lua_createtable(L, 0, 16);
+	plugin_of(L)->environ = lua_topointer(L, -1);
 	return 1;
 }
 
@@ -109,15 +116,14 @@ static size_t fields_of(lua_State *L, int index, struct langplugin_field *fields
 	for (lua_pushnil(L); lua_next(L, index);) {
 		/* Both stay, with a copy of the key on top: lua_next would lose its way if that became a string. */
 		int value = lua_gettop(L);
-		bool list = lua_istable(L, value);
-		size_t count = list ? lua_rawlen(L, value) : 1;
+		size_t count = lua_istable(L, value) ? lua_rawlen(L, value) : 1;
 		if (count > MOST - made)
 			luaL_error(L, "more than %d headers", MOST);
 		luaL_checkstack(L, (int)count + 8, "headers");
 		lua_pushvalue(L, value - 1);
 		struct langplugin_text name = text_at(L, value - 1);
 		for (size_t i = 1; i <= count; i++) {
-			if (list) {
+			if (lua_istable(L, value)) {
 				lua_rawgeti(L, value, (lua_Integer)i);
 				lua_insert(L, -2);
 			}
@@ -195,9 +201,10 @@ static int mark(lua_State *L)
 
 void request_open(lua_State *L)
 {
-	static const luaL_Reg functions[] = {{"variable", variable}, {"fill", fill}, {"read", read_bytes},
-		{"cancelled", cancelled}, {"deadline", deadline}, {"fields", send_fields}, {"write", write_piece},
-		{"send_file", send_file}, {"log", log_text}, {"mark", mark}, {"resume", stacks_resume}, {NULL, NULL}};
+	static const luaL_Reg functions[] = {{"variable", variable}, {"fill", fill}, {"environ", make_environ},
+		{"read", read_bytes}, {"cancelled", cancelled}, {"deadline", deadline}, {"fields", send_fields},
+		{"write", write_piece}, {"send_file", send_file}, {"log", log_text}, {"mark", mark},
+		{"resume", stacks_resume}, {NULL, NULL}};
 
 	luaL_newlibtable(L, functions);
 	lua_newtable(L);

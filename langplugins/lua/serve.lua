@@ -250,23 +250,13 @@ local environment = {
     return next, env
   end,
 }
-local over = {
-  __index = function()
-    error("the request of this environment is over", 2)
-  end,
-}
-over.__pairs = over.__index
-local last -- environment
 
 local function environ()
   requests = requests + 1
-  if last then
-    setmetatable(last, over)
-  end
   local both = setmetatable({ request = requests }, stream)
-  -- Without a value a name takes its place all the same: most find room there for what they ask for.
-  last = { input = both, error = both, a = nil, b = nil, c = nil, d = nil, e = nil, f = nil, g = nil }
-  return setmetatable(last, environment)
+  local env = native.environ()
+  env.input, env.error = both, both
+  return setmetatable(env, environment)
 end
 
 -- A body that is no string. Each piece is on its way before the next is asked for. Ends early when the client has gone.

@@ -27,10 +27,8 @@ static void write_stacks(struct plugin *plugin, int fd)
 			dprintf(fd, "  %s", frame.short_src);
 			if (frame.currentline > 0)
 				dprintf(fd, ":%d", frame.currentline);
-			if (frame.name)
-				dprintf(fd, ": in %s '%s'\n", frame.namewhat, frame.name);
-			else
-				dprintf(fd, ": in %s\n", frame.what);
+			dprintf(fd, ": in %s '%s'\n", frame.name ? frame.namewhat : "function",
+				frame.name ? frame.name : frame.what);
 		}
 	}
 	pthread_mutex_unlock(&plugin->turn);
@@ -60,11 +58,8 @@ static void set_hook(struct plugin *plugin)
 	pthread_mutex_lock(&plugin->turn);
 	atomic_store(&plugin->asked, true);
 	lua_State *L = atomic_load(&plugin->running)->state;
-	if (lua_gethook(L) != hook) {
-		plugin->before.function = lua_gethook(L);
-		plugin->before.mask = lua_gethookmask(L);
-		plugin->before.count = lua_gethookcount(L);
-	}
+	if (lua_gethook(L) != hook)
+		plugin->before = (struct hooked){lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L)};
 	lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 	pthread_mutex_unlock(&plugin->turn);
 }

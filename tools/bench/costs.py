@@ -7,11 +7,12 @@ respawn   A Python group with one worker, whose application is preloaded and imp
           replaces it after each five requests. One client asks for one answer after the other, without a pause, on one
           connection; each answer names its worker. Measured: from the fifth answer of one worker to the first of the
           next, which the client gets from a worker that has been forked, proven and taken into use meanwhile.
-reload    A site in each of N files of sites-enabled/, with a route to a group. Before each reload one of the files
-          changes. Measured: the whole of `webserverctl reload`, its own start included; and in turn with it, what the
-          server itself takes from an order to its answer.
+reload    A site in each of N files of sites-enabled/, with a directory of its own and a route to a group. Before each
+          reload one of the files changes. Measured: the whole of `webserverctl reload`, its own start included; and in
+          turn with it, what the server itself takes from an order to its answer.
 
 Median, worst and best of --times are printed; nothing is asserted. Everything happens below one temporary directory.
+As root, `chrt -f 1 tools/bench/costs.py` measures beside other work as if there were none; keep --times small then.
 """
 
 from __future__ import annotations
@@ -155,8 +156,9 @@ def reload(server: Server, times: int, sites: int) -> tuple[list[float], list[fl
 
 
 def write_site(place: Path, site: int, version: int) -> None:
+    (place / f"site{site}").mkdir(exist_ok=True)
     (place / f"sites-enabled/site{site}.conf").write_text(
-        f"hosts = site{site}.example, www.site{site}.example\nroot = ../public\nmax_body = {version + 1}m\n"
+        f"hosts = site{site}.example, www.site{site}.example\nroot = ../site{site}\nmax_body = {version + 1}m\n"
         "[routes]\n/ = files\n/app/ = group:one\n"
     )
 

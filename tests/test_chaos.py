@@ -5,6 +5,7 @@ What it finds is printed with its seed: tools/chaos --seed N repeats the faults.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from trial.mix import Ask, Mix, repeated
 # A SEGV that somebody sends is, for a sanitizer, what it looks for.
 pytestmark = pytest.mark.unsanitized
 
-SHORT = 90
+SHORT = 120
 LONG = 1800
 
 
@@ -82,10 +83,11 @@ def test_each_kind_comes_often_enough(seed: int) -> None:
 
 ASK = Ask("c0.1", "get", "python", "POST", "/python/run?id=c0.1", upload=10, out=64)
 AT = 1000.0
+CHECKSUM = hashlib.sha256(repeated("c0.1/body", 10)).hexdigest()
 
 
 def outcome(kind: str = "answered", status: int = 200, named: str = "", ask: Ask = ASK, at: float = AT) -> Outcome:
-    return Outcome(ask, kind, status, named, "", 4711, at - 5, at - 1, at)
+    return Outcome(ask, kind, status, named, "", 4711, at - 5, at - 1, at, CHECKSUM)
 
 
 def done(kind: str, group: str = "python", at: float = AT, ports: tuple[int, ...] = ()) -> Done:
@@ -97,7 +99,7 @@ def judged(
 ) -> list[str]:
     """The kinds of what is found when a client saw `one` and the application wrote `runs`."""
     (directory / "python.1").write_text(runs)
-    ledger, logs = Ledger(), LogReader(directory / "e", directory / "a")
+    ledger, logs = Ledger(), LogReader(directory / "e", directory / "a", directory / "c")
     ledger.add(one)
     logs.said = {"1": [Said("1", "front end 0 12 site=all", text, AT) for text in said]}
     if record:
@@ -106,9 +108,7 @@ def judged(
 
 
 def run_once() -> str:
-    import hashlib
-
-    return f"B c0.1\nE c0.1 {hashlib.sha256(repeated('c0.1/body', 10)).hexdigest()} 64\n"
+    return f"B c0.1\nE c0.1 {CHECKSUM} 64\n"
 
 
 KILLED = '502: group "python": worker 3 killed by SIGKILL; it was running this request'
@@ -151,7 +151,7 @@ def test_what_explains_a_cut(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_refusals_names_each(tmp_path: Path) -> None:
-    reader = LogReader(tmp_path / "e", tmp_path / "a")
+    reader = LogReader(tmp_path / "e", tmp_path / "a", tmp_path / "c")
     head = "2026-11-22 23:40:13.123 [error] front end 0 1234"
     reader._error(f"{head} site=all request=00000000000000a1: {KILLED}")
     reader._error(f"{head}: 2 more like this: {KILLED} (requests 00000000000000a2 00000000000000a3)")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from serving import TREE, wait_until
 
 from webserver.logger.lines import ENTRY_LIMIT, LINE_LIMIT, MARK, Entry, Splitter, formatted
-from webserver.logger.output import MEMORY_LIMIT, Output
+from webserver.logger.output import Output
+from webserver.logger.store import MEMORY_LIMIT, Store
 from webserver.wire.control import Control, close_all, pair
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \[(error|warning|notice|stderr)\] ")
@@ -72,17 +73,17 @@ def test_long_lines_are_split_with_a_mark() -> None:
     splitter = Splitter()
     for _ in range(100):
         list(splitter.feed(b"\x1e" + b"x" * 65536))
-        assert len(splitter._rest) <= ENTRY_LIMIT
+        assert len(splitter.rest) <= ENTRY_LIMIT
 
 
 def test_a_full_disk_keeps_a_bounded_amount_and_says_so() -> None:
     """/dev/full answers every write with ENOSPC."""
     reports: list[str] = []
-    output = Output("/dev/full", os.open("/dev/full", os.O_WRONLY), reports.append)
+    output = Output("/dev/full", os.open("/dev/full", os.O_WRONLY), reports.append, Store().error)
     line = b"x" * 999 + b"\n"
     for _ in range(MEMORY_LIMIT // 1000 + 500):
         output.write(line, 1, 0.0)
-    assert len(output._waiting) <= MEMORY_LIMIT
+    assert len(output.ring) <= MEMORY_LIMIT
     assert reports == ["cannot write /dev/full: No space left on device"]
     room = os.memfd_create("log")
     os.dup2(room, output._descriptor)

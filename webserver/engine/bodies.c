@@ -1,9 +1,11 @@
 /*
- * Request bodies.
+ * Request bodies on their way to the worker.
  *
  *   whole    small: received before a worker is taken, and rides in the block
  *   file     a route that gathers: received before a worker is taken, in memory up to limits.gather, then in an
- * unlinked file; streamed to the worker from there stream   goes to the worker as it comes, within the worker's credit
+ *            unlinked file; streamed to the worker from there
+ *   stream   goes to the worker as it comes, within the worker's credit; after what is in a file, where one could not
+ *            be written to its end (gather.c)
  *
  * A worker that reads slowly gives no credit, so no room is given to the connection, which then stops reading: TCP does
  * the rest. A body that nobody asks for, because the answer came first, is not read.
@@ -17,38 +19,9 @@
 
 #define GATHER_ROOM 262144ull /* asked for at a time when a body goes to a file */
 
-/* A body up to this size fits into the block. */
-static size_t gather_limit(const struct exchange *x)
-{
-	size_t head = block_head_size(x), room = head < WIRE_BLOCK ? WIRE_BLOCK - head : 0;
-	size_t limit = exchange_engine(x)->limits.gather;
-
-	return room < limit ? room : limit;
-}
-
-bool body_gathers(struct exchange *x)
-{
-	const struct request *r = x->request;
-
-	if (!r->has_body || r->content_length == 0) {
-		x->upload = UPLOAD_NONE;
-		x->body.complete = true;
-		return false;
-	}
-	bool route = r->decision != NULL && decision_gathers(r->decision);
-	/* Who waits for 100 is only let go on when the application reads. */
-	bool small = r->content_length != UINT64_MAX && !r->expect && r->content_length <= gather_limit(x);
-	x->upload = small || route ? UPLOAD_WHOLE : UPLOAD_STREAM;
-	if (route && !small && r->content_length != UINT64_MAX &&
-		r->content_length > exchange_engine(x)->limits.spool_limit)
-		x->failed = BODY_TOO_LARGE;
-	return x->upload != UPLOAD_STREAM;
-}
-
 /* ---- from the client */
 
-/* Room for size more bytes in the buffer. */
-static bool reserve(struct exchange *x, size_t size)
+bool body_reserve(struct exchange *x, size_t size)
 {
 	size_t need = x->body.size + size, capacity = x->body.capacity;
 	const struct request *r = x->request;
@@ -78,44 +51,6 @@ static bool reserve(struct exchange *x, size_t size)
 	return true;
 }
 
-/* By what errno says. */
-static void not_kept(struct exchange *x)
-{
-	x->failed_errno = errno;
-	x->failed = BODY_NOT_KEPT;
-}
-
-static void to_file(struct exchange *x, const char *data, size_t size)
-{
-	/* max_body may be unlimited, and disks are not. */
-	if (x->body.spool.end + size > exchange_engine(x)->limits.spool_limit)
-		x->failed = BODY_TOO_LARGE;
-	else if (!spool_write(exchange_engine(x), &x->body.spool, data, size, UINT64_MAX))
-		not_kept(x);
-}
-
-static void gather(struct exchange *x, const char *data, size_t size)
-{
-	if (x->upload == UPLOAD_WHOLE && x->body.size + size > gather_limit(x)) {
-		x->upload = UPLOAD_FILE;
-		if (x->body.size > 0)
-			to_file(x, body_bytes(x), x->body.size);
-		free(x->body.buffer);
-		x->body.buffer = NULL;
-		x->body.size = x->body.capacity = 0;
-	}
-	if (size == 0 || x->failed)
-		return;
-	if (x->upload == UPLOAD_FILE) {
-		to_file(x, data, size);
-	} else if (!reserve(x, size)) {
-		not_kept(x);
-	} else {
-		memcpy(body_bytes(x) + x->body.size, data, size);
-		x->body.size += size;
-	}
-}
-
 char *body_space(struct exchange *x, size_t *size)
 {
 	if (x->upload != UPLOAD_STREAM || x->state == EXCHANGE_ANSWERED || x->failed)
@@ -124,7 +59,7 @@ char *body_space(struct exchange *x, size_t *size)
 		body_forward(x);
 	/* What is there already has its place; the rest is as much as was asked for. */
 	uint64_t more = x->body.wanted - x->body.received, room = WIRE_PIECE - x->body.size;
-	if (x->body.size >= WIRE_PIECE || more == 0 || !reserve(x, (size_t)(more < room ? more : room)))
+	if (x->body.size >= WIRE_PIECE || more == 0 || !body_reserve(x, (size_t)(more < room ? more : room)))
 		return NULL;
 	*size = x->body.capacity - x->body.size;
 	return body_bytes(x) + x->body.size;
@@ -140,14 +75,14 @@ void body_take(struct exchange *x, const char *data, size_t size, bool last)
 	if (x->state == EXCHANGE_ANSWERED || x->failed)
 		return;
 	if (x->state == EXCHANGE_GATHERING) {
-		gather(x, data, size);
+		body_gather(x, data, size);
 	} else if (is_in_place(x, data)) {
 		x->body.size += size;
 	} else if (size > 0) {
 		if (x->body.size >= WIRE_PIECE)
 			body_forward(x);
-		if (!reserve(x, size)) {
-			not_kept(x);
+		if (!body_reserve(x, size)) {
+			x->failed = BODY_NOT_KEPT;
 		} else {
 			memcpy(body_bytes(x) + x->body.size, data, size);
 			x->body.size += size;
@@ -202,6 +137,12 @@ void body_want(struct exchange *x)
 
 /* ---- to the worker */
 
+/* What comes next lies in the file. */
+static bool in_file(const struct exchange *x)
+{
+	return x->body.sent < x->body.spool.end;
+}
+
 /* Where a piece's trailers lie, behind size bytes of body. */
 static size_t trailers_at(size_t size)
 {
@@ -244,7 +185,7 @@ static int make_piece(struct exchange *x, zmq_msg_t *message, size_t size, bool 
 	if (head.field_count > 0)
 		block_put_trailers(x->request, to, head.fields);
 	to += sizeof(head);
-	if (x->upload == UPLOAD_STREAM) {
+	if (!in_file(x)) {
 		if (size > 0)
 			memcpy(to, body_bytes(x), size);
 		return 0;
@@ -277,8 +218,8 @@ static void release_piece(void *data, void *buffer)
  */
 static bool can_hand_over(const struct exchange *x, size_t size, bool last)
 {
-	return !(last && x->request->trailer_count > 0) && x->upload == UPLOAD_STREAM && size == x->body.size &&
-	       size >= SMALL_BODY && size >= x->body.capacity / 4;
+	return !(last && x->request->trailer_count > 0) && !in_file(x) && size == x->body.size && size >= SMALL_BODY &&
+	       size >= x->body.capacity / 4;
 }
 
 /* 0, or -1 with errno: the buffer is still ours. */
@@ -315,20 +256,22 @@ static int copy_over(struct exchange *x, size_t size, bool last)
 		       : channel_send(x->slot->worker->generation, &x->slot->identity, &message);
 }
 
-/* Body bytes that are here and have not been sent. */
+/* Body bytes that are here, have not been sent and lie in one place. */
 static uint64_t waits(const struct exchange *x)
 {
-	return x->upload == UPLOAD_STREAM ? x->body.size : x->body.received - x->body.sent;
+	return in_file(x) ? x->body.spool.end - x->body.sent : x->body.size;
 }
 
 /* 0, or -1 with errno. */
 static int send_piece(struct exchange *x, size_t size, bool last)
 {
+	bool file = in_file(x);
+
 	if ((can_hand_over(x, size, last) ? hand_over(x, size, last) : copy_over(x, size, last)) < 0)
 		return -1;
 	x->body.sent += size;
 	x->body.closed = last;
-	if (x->upload != UPLOAD_STREAM) {
+	if (file) {
 		spool_discard(&x->body.spool, x->body.sent);
 	} else if (size == x->body.size) {
 		x->body.size = 0;
@@ -351,7 +294,8 @@ void body_forward(struct exchange *x)
 		return;
 	while (!x->body.closed) {
 		uint64_t size = waits(x), room = x->body.limit > x->body.sent ? x->body.limit - x->body.sent : 0;
-		bool all = x->body.complete && size <= room && size <= WIRE_PIECE;
+		bool all = x->body.complete && x->body.received - x->body.sent == size && size <= room &&
+			   size <= WIRE_PIECE;
 		if (size > room)
 			size = room;
 		if (size > WIRE_PIECE)

@@ -68,10 +68,9 @@ static void due_run(struct exchange *x)
 	if (x->request != NULL && x->failed == BODY_TOO_LARGE)
 		exchange_fail(x, 413, 0, "group \"%s\": the gathered body is larger than spool_limit", x->group->name);
 	else if (x->request != NULL && x->failed)
-		exchange_fail(x, 503, 0,
-			"group \"%s\": the request's body could not be kept in the spool directory: %s", x->group->name,
-			strerror(x->failed_errno));
-	else if (x->request != NULL && x->state == EXCHANGE_GATHERING && x->body.complete)
+		exchange_fail(x, 503, 1, "group \"%s\": no memory for the request's body", x->group->name);
+	else if (x->request != NULL && x->state == EXCHANGE_GATHERING &&
+		 (x->body.complete || x->upload == UPLOAD_STREAM))
 		group_enqueue(x);
 	if (x->request != NULL && x->slot != NULL)
 		body_forward(x);

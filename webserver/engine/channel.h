@@ -10,7 +10,8 @@
  *   frames.c     what workers say: checked against the engine's own record before anything is done
  *   answers.c    answer heads and bodies on their way to the client; credit for the worker (answers.h)
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
- *   bodies.c     request bodies: gathered, or streamed within the worker's credit
+ *   gather.c     request bodies that arrive before a worker is taken
+ *   bodies.c     request bodies on their way to the worker, within its credit
  *   block.c      a request as one flat block
  *   absorb.c     what clients do not take yet of answers, and credit
  *   spool.c      unlinked files for what memory is too small for
@@ -101,7 +102,6 @@ struct exchange {
 	uint8_t lane;	    /* of its group's queue, or QUEUE_RETURNED */
 	bool answered_head; /* reply_begin was called */
 	uint8_t failed;	    /* enum body_failure: its body was not kept, which is to be answered */
-	int failed_errno;   /* BODY_NOT_KEPT: why */
 	bool flush;	    /* reply_* was called and nothing flushed yet */
 	bool tunnel;	    /* it was answered with 101 */
 	bool leaving;	    /* the tunnel is to end: its server or its generation does */
@@ -350,7 +350,7 @@ static inline char *body_bytes(const struct exchange *x)
 {
 	return x->body.buffer + sizeof(struct body_head);
 }
-bool body_gathers(struct exchange *x);		    /* the body arrives before a worker is taken; sets x->upload */
+bool body_reserve(struct exchange *x, size_t size); /* room for size more bytes in the buffer; false: no memory */
 char *body_space(struct exchange *x, size_t *size); /* NULL: give it to body_take from elsewhere */
 void body_take(struct exchange *x, const char *data, size_t size, bool last);
 void body_want(struct exchange *x);    /* ask the client for as much as may come; may end the request */
@@ -358,6 +358,11 @@ void body_forward(struct exchange *x); /* send what is there within the credit *
 void body_placed(struct exchange *x);
 bool body_credit(struct exchange *x, uint64_t limit);
 bool body_kept(const struct exchange *x); /* nothing of it would be missing if it were sent again */
+
+/* ---- gather.c */
+bool body_gathers(struct exchange *x); /* the body arrives before a worker is taken; sets x->upload */
+/* Keeps them. What the spool directory does not take makes it a streamed one, in x->upload. */
+void body_gather(struct exchange *x, const char *data, size_t size);
 
 /* ---- tunnel.c */
 /* Whether a 101 with the fields in channel->fields is what the client asked for. */

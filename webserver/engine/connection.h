@@ -100,7 +100,9 @@ struct connections {
 	struct connection *free; /* linked through node.next */
 	uint32_t free_count;
 	char *scratch;
-	int reserve_fd; /* given up for a moment when descriptors run out */
+	int reserve_fd;	   /* given up for a moment when descriptors run out */
+	int last_fd;	   /* of the connections that were accepted */
+	uint64_t short_ns; /* since when descriptors are missing; 0: they are not */
 	uint64_t complained_ns;
 	bool accept_stopped; /* no listener is in the epoll set's interest */
 	struct timer accept_timer;

@@ -70,7 +70,7 @@ struct engine {
 	uint64_t now_wall_ns;
 	char date[32]; /* value of the Date field, 29 bytes and a NUL */
 	bool draining;
-	int spare_from;		       /* descriptors from this number on are not for spool files: see loop.c */
+	int spare;		       /* descriptors that are kept: see descriptor_is_spare */
 	struct engine_options options; /* strings are the engine's own copies */
 	struct engine_limits limits;
 	struct engine_stats stats;

@@ -68,8 +68,12 @@ static void take_goodbye(struct frame *f)
 /* The worker has begun; it may have been asked back meanwhile, and the verdict will say the same. */
 static void note_started(struct exchange *x)
 {
-	if (x->state == EXCHANGE_PLACED || x->state == EXCHANGE_RECALLED)
-		exchange_move(x, EXCHANGE_STARTED);
+	if (x->state != EXCHANGE_PLACED && x->state != EXCHANGE_RECALLED)
+		return;
+	/* Its body was held back meanwhile, and nothing else may come that would send it. */
+	if (x->state == EXCHANGE_RECALLED)
+		exchange_due(x);
+	exchange_move(x, EXCHANGE_STARTED);
 }
 
 /* The answer is wrong in itself. The client learns nothing of it; the slot stays taken until the worker is done. */
@@ -148,8 +152,8 @@ static void take_verdict(struct frame *f)
 			place_given_back(f->x);
 		else
 			generation_violation(f->gen, "a request given back that was not recalled");
-	} else if (f->x->state == EXCHANGE_RECALLED) {
-		exchange_move(f->x, EXCHANGE_STARTED);
+	} else {
+		note_started(f->x);
 	}
 }
 

@@ -2,8 +2,8 @@
  * Accepting: from listening sockets that the caller made and keeps.
  *
  * A full house is quiet: at the connection limit the listeners leave the epoll set, and come back when a connection
- * closes. When descriptors run out, the one in reserve is given up to accept and close what waits (a client that is
- * refused beats one that hangs), with one line a minute; then the listeners rest for a moment.
+ * closes. When descriptors run out the listeners rest for a moment, with one line a minute; if that lasts, the one in
+ * reserve is given up to accept and close what waits: a client that is refused beats one that hangs.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,6 +22,8 @@
 /* Connections taken from one listener in one turn: the others, and the requests, have theirs. */
 #define ACCEPT_BATCH 32
 #define COMPLAIN_NS  60000000000U
+#define SHORT_NS     2000000000U
+#define NEAR_SPARE   64
 #define QUEUE_MOST   4096 /* as long as the supervisor makes it */
 
 struct listener {
@@ -88,17 +90,37 @@ void listeners_resume(struct engine *e)
 static void out_of_descriptors(struct engine *e, int fd)
 {
 	struct connections *cs = e->connections;
+	if (cs->short_ns == 0)
+		cs->short_ns = e->now_ns;
+	bool lasts = e->now_ns - cs->short_ns >= SHORT_NS;
 	complain(e,
-		"no descriptor is left for a new connection, which is refused; raise open_files or lower connections");
-	if (cs->reserve_fd >= 0) {
+		"no descriptor is left for new connections, which wait, and are refused if that lasts; raise open_files"
+		" or lower connections");
+	if (lasts && cs->reserve_fd >= 0) {
 		close(cs->reserve_fd);
 		int refused = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (refused >= 0)
 			close(refused);
 	}
-	cs->reserve_fd = reserve_open();
+	if (lasts || cs->reserve_fd < 0)
+		cs->reserve_fd = reserve_open();
 	listeners_watch(e, false);
 	timer_arm(e, cs->accept_queue, &cs->accept_timer);
+}
+
+/* The next descriptor would be one of those that are kept. Each is the lowest that is free, so mostly the last one
+ * tells. */
+static bool is_short(const struct engine *e)
+{
+	const struct connections *cs = e->connections;
+
+	if (!descriptor_is_spare(e, cs->last_fd + NEAR_SPARE))
+		return false;
+	int next = fcntl(cs->reserve_fd, F_DUPFD_CLOEXEC, 0);
+	if (next < 0)
+		return errno == EMFILE;
+	close(next);
+	return descriptor_is_spare(e, next);
 }
 
 /* Whether to go on accepting after this error. */
@@ -150,6 +172,8 @@ static bool accept_one(struct engine *e, struct listener *l)
 	int fd = accept4(l->poll.fd, &remote.any, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return accept_failed(e, l->poll.fd, errno);
+	e->connections->last_fd = fd;
+	e->connections->short_ns = 0;
 	if (l->vacated)
 		any_hops(fd);
 	connection_open(e, fd, &remote.any, l->port);
@@ -164,6 +188,10 @@ static void listener_ready(struct engine *e, struct pollable *self, uint32_t eve
 		if (full(e)) {
 			complain(e, "the limit of connections is reached; new ones wait");
 			listeners_watch(e, false);
+			return;
+		}
+		if (is_short(e)) {
+			out_of_descriptors(e, l->poll.fd);
 			return;
 		}
 		if (!accept_one(e, l))

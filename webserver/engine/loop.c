@@ -292,6 +292,17 @@ static void keep_memory(void)
 	mallopt(M_TRIM_THRESHOLD, 4 * WIRE_MESSAGE);
 }
 
+bool descriptor_is_spare(const struct engine *e, int fd)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= INT_MAX)
+		return false;
+	/* Lowered by far, it would leave none for clients. */
+	int limit = (int)files.rlim_cur, spare = e->spare < limit / 2 ? e->spare : limit / 2;
+	return fd >= limit - spare;
+}
+
 engine *engine_new(const struct engine_options *options, char *message, size_t message_size)
 {
 	struct engine *e = calloc(1, sizeof(*e));
@@ -302,11 +313,8 @@ engine *engine_new(const struct engine_options *options, char *message, size_t m
 	e->options = *options;
 	e->limits = options->limits;
 	e->again_fd = e->timer_fd = -1;
-	/* The last eighth is for workers' connections, which libzmq accepts: it aborts when it gets no descriptor. */
 	struct rlimit files;
-	e->spare_from = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < INT_MAX
-				? (int)(files.rlim_cur - files.rlim_cur / 8)
-				: INT_MAX;
+	e->spare = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < INT_MAX ? (int)files.rlim_cur / 8 : 0;
 	e->options.spool_directory = strdup(options->spool_directory != NULL ? options->spool_directory : "/tmp");
 	e->options.server = strdup(options->server != NULL ? options->server : "");
 	e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

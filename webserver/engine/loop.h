@@ -21,6 +21,11 @@ void connections_close(struct engine *e);
 
 /* loop.c: read the clocks. Calls from Python do this first, since the turn may be long over. */
 void engine_clock(struct engine *e);
+/*
+ * An eighth of the descriptors is not for clients and spool files but for workers' connections, which libzmq accepts:
+ * it aborts when it gets none. The limit is asked for each time, since somebody may lower it (prlimit(2)).
+ */
+bool descriptor_is_spare(const struct engine *e, int fd);
 /* loop.c: as poll_remove, for a descriptor that is closed next, which takes it out of the set by itself. */
 void poll_forget(struct engine *e, struct pollable *p);
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "loop.h"
 
 #define TOLD_AGAIN_NS 60000000000ull
 
@@ -48,7 +49,7 @@ static int spool_open(struct engine *e, struct spool *spool)
 		return -1;
 	}
 	spool->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
-	if (spool->fd >= e->spare_from) {
+	if (spool->fd >= 0 && descriptor_is_spare(e, spool->fd)) {
 		close(spool->fd);
 		spool->fd = -1;
 		errno = EMFILE;

@@ -38,29 +38,29 @@ class Splitter:
     """Lines of one pipe. Holds no more than ENTRY_LIMIT bytes, whatever is written into it."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
 
     def feed(self, data: bytes) -> Iterator[Entry]:
         """Entries that `data` completes."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
         for line in lines:
             yield from entries(line)
-        limit = ENTRY_LIMIT if self._rest.startswith(RECORD) else LINE_LIMIT
-        while len(self._rest) > limit:
-            yield from entries(self._rest[:limit], MARK)
-            self._rest = self._rest[limit:]
+        limit = ENTRY_LIMIT if self.rest.startswith(RECORD) else LINE_LIMIT
+        while len(self.rest) > limit:
+            yield from entries(self.rest[:limit], MARK)
+            self.rest = self.rest[limit:]
 
     def part(self, limit: int) -> bytes:
         """Take out what is left, for another splitter to begin with; b"" if it is more than `limit` bytes."""
-        if len(self._rest) > limit:
+        if len(self.rest) > limit:
             return b""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         return rest
 
     def end(self) -> Iterator[Entry]:
         """What is left at the end of the pipe."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         if rest:
             yield from entries(rest)
 

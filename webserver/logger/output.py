@@ -1,7 +1,8 @@
 """A log file, or a descriptor that stands for one: bounded memory, batches, and no waiting.
 
 What cannot be written is kept up to a limit; what comes after that is dropped, counted and reported once there is room
-again.
+again. What waits lies in a ring of the store (store.py), so that it outlives this process: a write whose end the logger
+before did not see is looked up in the file, as no line is to be there twice.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import os
 import select
 from collections.abc import Callable
 
-MEMORY_LIMIT = 4 * 1024 * 1024  # bytes that wait for a disk that is full
+from webserver.logger.store import Ring
+
 BATCH = 64 * 1024  # bytes; write at once when so much is there
+LOOKED_AT = 256 * 1024  # bytes of a file in which the end of an unfinished write is looked for
 RETRY = 1.0  # seconds between tries while it fails
 _FILE_MODE = 0o640
 
@@ -31,13 +34,12 @@ def open_log(path: str) -> int:
 class Output:
     """Owns the descriptor if it opened it by name."""
 
-    def __init__(self, path: str, descriptor: int, report: Callable[[str], None]) -> None:
+    def __init__(self, path: str, descriptor: int, report: Callable[[str], None], ring: Ring) -> None:
         """`path` "" for a descriptor that was inherited."""
+        self.ring = ring
         self.path = path
         self._descriptor = descriptor
         self._report = report  # told, as one sentence, what went wrong and when it is right again
-        self._waiting = bytearray()
-        self._dropped = 0
         self._failing = ""
         self._retry_at = 0.0
         # Flags of an inherited descriptor are shared with strangers, so it is asked before each small write instead.
@@ -45,10 +47,12 @@ class Output:
         if not path:
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLOUT)
+        elif ring.writing is not None:
+            self._find_end()
 
     @property
     def waits(self) -> bool:
-        return bool(self._waiting)
+        return len(self.ring) > 0
 
     @property
     def retry_at(self) -> float:
@@ -56,24 +60,22 @@ class Output:
         return self._retry_at
 
     def write(self, data: bytes, lines: int, now: float) -> None:
-        if len(self._waiting) + len(data) > MEMORY_LIMIT:
-            self._dropped += lines
+        if self.ring.append(data):
             return
-        self._waiting += data
-        if len(self._waiting) >= BATCH:
-            self.flush(now)
+        self.flush(now)
+        if not self.ring.append(data):
+            self.ring.dropped += lines
 
     def flush(self, now: float, force: bool = False) -> None:
         """Write what waits, as far as it goes now."""
-        if not self._waiting or (now < self._retry_at and not force):
+        if not self.waits or (now < self._retry_at and not force):
             return
         try:
-            while self._waiting:
+            while self.waits:
                 written = self._write_some()
                 if not written:
                     self._retry_at = now + 0.05
                     return
-                del self._waiting[:written]
         except OSError as error:
             self._retry_at = now + RETRY
             if not self._failing:
@@ -81,16 +83,44 @@ class Output:
                 self._report(f"cannot write {self.path or 'a log'}: {self._failing}")
             return
         self._retry_at = 0.0
-        if self._failing or self._dropped:
-            dropped, self._dropped, self._failing = self._dropped, 0, ""
+        if self._failing or self.ring.dropped:
+            dropped, self.ring.dropped, self._failing = self.ring.dropped, 0, ""
             self._report(f"{self.path or 'the log'} can be written again; {dropped} lines were dropped")
 
     def _write_some(self) -> int:
+        data = self.ring.first()
         if self._poll is None:
-            return os.write(self._descriptor, self._waiting)
-        if not self._poll.poll(0):
+            self.ring.writing = os.fstat(self._descriptor).st_size
+        elif self._poll.poll(0):
+            data = data[: select.PIPE_BUF]
+        else:
             return 0
-        return os.write(self._descriptor, self._waiting[: select.PIPE_BUF])
+        written = os.write(self._descriptor, data)
+        self.ring.advance(written)
+        self.ring.writing = None
+        return written
+
+    def _find_end(self) -> None:
+        """Whether a write of the logger before, which has died in it, has reached the file. Others may write there."""
+        size, self.ring.writing = self.ring.writing, None
+        data = bytes(self.ring.first())
+        if size is None or not data:
+            return
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return
+        try:
+            there = os.pread(file, LOOKED_AT, size)
+        except OSError:
+            return  # a device or a pipe
+        finally:
+            os.close(file)
+        at = there.find(data[: data.find(b"\n") + 1 or len(data)])
+        if at >= 0:
+            pairs = zip(data, there[at:], strict=False)
+            same = next((number for number, (one, other) in enumerate(pairs) if one != other), None)
+            self.ring.advance(min(len(data), len(there) - at) if same is None else same)
 
     def reopen(self, now: float) -> None:
         """Go on in the file that has the name now. Raises OpenError; then the old one is kept."""
@@ -103,6 +133,10 @@ class Output:
         self._retry_at = 0.0
 
     def close(self, now: float) -> None:
+        """What cannot be written now is left to whoever has the ring next."""
         self.flush(now, force=True)
+        self.release()
+
+    def release(self) -> None:
         if self.path:
             os.close(self._descriptor)

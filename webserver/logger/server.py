@@ -14,11 +14,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from webserver.logger.lines import Entry, Splitter, formatted
-from webserver.logger.output import OpenError, Output, open_log
+from webserver.logger.lines import Entry, formatted
+from webserver.logger.output import BATCH, OpenError, Output, open_log
+from webserver.logger.pipe import Pipe
+from webserver.logger.store import Ring, Store
 from webserver.wire.control import (
     STARVED_WAIT,
     Control,
@@ -29,24 +30,12 @@ from webserver.wire.control import (
     close_all,
 )
 
-READ_SIZE = 65536  # bytes from one pipe in one turn
 BEAT_SECONDS = 5.0
 NAME_WAIT = 1.0  # seconds to wait for the process id behind a pipe before its lines are written without
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
+UNREAD_WAIT = 1.0  # seconds for a pipe to be handed over that the logger before had read from when it died
 REST_LIMIT = 16 * 1024  # bytes of a line without an end that are told to the next logger
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
-
-
-@dataclass(eq=False)
-class Pipe:
-    id: int
-    fd: int
-    kind: str  # error, access
-    source: str
-    pid: int = 0
-    splitter: Splitter = field(default_factory=Splitter)
-    carry: bytes = b""  # of an access line
-    unread_until: float = 0.0  # not read before, unless its process is named
 
 
 class Logger:
@@ -57,7 +46,8 @@ class Logger:
         self._selector = selectors.DefaultSelector()
         self._stamp = Stamp()
         self._pipes: dict[int, Pipe] = {}
-        self._error: Output = Output("", 2, self._note)
+        self._store = Store()  # until the supervisor has handed over its own
+        self._error: Output = Output("", 2, self._note, self._store.error)
         self._access: Output | None = None
         self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
         self._beat = time.monotonic() + BEAT_SECONDS
@@ -65,6 +55,8 @@ class Logger:
         self._drain_until = 0.0
         self._unnamed: list[Pipe] = []  # not read yet
         self._closed: list[int] = []  # pipes whose end the supervisor has not been told
+        self._rests: dict[int, bytes] = {}  # by pipe: the beginning of a line
+        self._unread_until = 0.0  # what the logger before had read waits for its pipe
         self._notes: list[str] = []
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
@@ -86,6 +78,7 @@ class Logger:
                     self._read(key.data)
             self._read_unnamed(time.monotonic())
             self._write_notes()
+            self._write_unread(time.monotonic())
             self._flush()
             self._tell_closed()
             self._tell_beat(time.monotonic())
@@ -103,6 +96,7 @@ class Logger:
         now = time.monotonic()
         for output in self._outputs():
             output.flush(now)
+            output.ring.rewind()
 
     def _wait(self, now: float) -> float:
         """Seconds until something is to be done without being told."""
@@ -112,6 +106,8 @@ class Logger:
             times.append(self._drain_until)
         if self._closed:
             times.append(now + 0.05)
+        if self._store.unread is not None:
+            times.append(self._unread_until)
         return max(0.0, min(times) - now)
 
     def _finished(self) -> bool:
@@ -156,6 +152,8 @@ class Logger:
                     pipe.pid = int(message["pid"])
             self._read_unnamed(time.monotonic())
         elif op == "record":
+            if "memory" in fds:
+                self._remember(fds["memory"])
             self._use(message["record"])
         elif op == "reopen":
             self._reopen()
@@ -163,6 +161,29 @@ class Logger:
             self._drain()
         else:
             raise ValueError("unknown op")
+
+    def _remember(self, descriptor: int) -> None:
+        """The memory of the logger before, if there was one. Nothing is in our own yet."""
+        try:
+            self._store = Store(descriptor)
+        except (OSError, ValueError) as error:
+            self._note(f"what it holds will not outlive it: {error}")
+            return
+        if self._store.spoilt:
+            self._note("what the logger before it held cannot be read")
+        self._rests = self._store.rests
+        self._unread_until = time.monotonic() + UNREAD_WAIT
+
+    def _write_unread(self, now: float) -> None:
+        """What the logger before had read and not worked up when it died, once its pipe is here."""
+        if self._store.unread is None:
+            return
+        number, data = self._store.unread
+        pipe = next((one for one in self._pipes.values() if one.id == number), None)
+        if pipe is None and now < self._unread_until and not self._draining:
+            return
+        self._take(pipe or Pipe(number, -1, "error", "unknown"), data)
+        self._store.end(len(data), self._rests)
 
     def _part(self, number: int) -> None:
         """Another logger is to go on with a pipe. A long beginning of a line is written here: nobody else has it."""
@@ -175,6 +196,7 @@ class Logger:
             self._unnamed.remove(pipe)
         else:
             self._selector.unregister(pipe.fd)
+        self._rests.pop(pipe.id, None)
         os.close(pipe.fd)
         del self._pipes[pipe.fd]
         self._tell({"op": "parted", "id": number, "rest": binascii.b2a_base64(rest, newline=False).decode()})
@@ -182,7 +204,9 @@ class Logger:
     def _add_pipe(self, number: int, label: dict[str, Any], fd: int, rest: bytes) -> None:
         os.set_blocking(fd, False)
         pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
-        self._entries(pipe.splitter.feed(rest), pipe.source, pipe.pid)
+        pipe.rest = self._rests.get(number, b"")
+        if rest:
+            self._take(pipe, rest)
         self._pipes[fd] = pipe
         if label.get("waits") and not pipe.pid and not self._draining:
             # Its process may write before its manager has told the process id. What it writes keeps in the pipe.
@@ -203,11 +227,12 @@ class Logger:
     def _use(self, record: dict[str, Any]) -> None:
         """Log where the record says; told in the answer if that cannot be done, and then nothing changes."""
         try:
-            error = self._open(record["error_log"], {"stderr": 2})
+            error = self._open(record["error_log"], {"stderr": 2}, self._store.error)
             try:
-                access = None if record["access_log"] == "off" else self._open(record["access_log"], {"stdout": 1})
+                off = record["access_log"] == "off"
+                access = None if off else self._open(record["access_log"], {"stdout": 1}, self._store.access)
             except OpenError:
-                error.close(time.monotonic())
+                error.release()
                 raise
         except OpenError as problem:
             if self._error.path == "" and record["error_log"] != "stderr":
@@ -220,10 +245,10 @@ class Logger:
             output.close(now)
         self._tell({"op": "ready"})
 
-    def _open(self, where: str, standard: dict[str, int]) -> Output:
+    def _open(self, where: str, standard: dict[str, int], ring: Ring) -> Output:
         if where in standard:
-            return Output("", standard[where], self._note)
-        return Output(where, open_log(where), self._note)
+            return Output("", standard[where], self._note, ring)
+        return Output(where, open_log(where), self._note, ring)
 
     def _reopen(self) -> None:
         if self._unopened is not None:
@@ -243,21 +268,37 @@ class Logger:
     # Pipes
 
     def _read(self, pipe: Pipe) -> None:
+        if self._store.unread is not None:
+            return  # that comes first
+        inbox = self._store.begin(pipe.id)
+        size = 0
         try:
-            data = os.read(pipe.fd, READ_SIZE)
+            size = os.readv(pipe.fd, [inbox])
         except BlockingIOError:
-            return
+            pass
         except OSError:
-            data = b""
-        if not data:
             self._end(pipe)
-            return
+        else:
+            if size:
+                self._take(pipe, bytes(inbox[:size]))
+            else:
+                self._end(pipe)
+        self._store.end(size, self._rests)
+        for output in self._outputs():
+            if len(output.ring) >= BATCH:
+                output.flush(time.monotonic())
+
+    def _take(self, pipe: Pipe, data: bytes) -> None:
         if self._draining:
             self._drain_until = time.monotonic() + DRAIN_WAIT
         if pipe.kind == "access":
             self._access_lines(pipe, data)
         else:
             self._entries(pipe.splitter.feed(data), pipe.source, pipe.pid)
+        if pipe.rest:
+            self._rests[pipe.id] = pipe.rest
+        else:
+            self._rests.pop(pipe.id, None)
 
     def _end(self, pipe: Pipe) -> None:
         if pipe.kind == "access":
@@ -265,6 +306,7 @@ class Logger:
                 self._access_lines(pipe, b"\n")
         else:
             self._entries(pipe.splitter.end(), pipe.source, pipe.pid)
+        self._rests.pop(pipe.id, None)
         self._selector.unregister(pipe.fd)
         os.close(pipe.fd)
         del self._pipes[pipe.fd]

@@ -168,6 +168,8 @@ class Generation:
         self.parts.nursery.stop_now(self.manager, "it broke the protocol")
 
     def frontend_gone(self, frontend: FrontEnd) -> None:
+        if self.directory:
+            self.parts.run.remove_socket(self.directory, frontend.incarnation)
         self.paths.pop(frontend.ordinal, None)
         self.serving.discard(frontend.ordinal)
         self._undrained.discard(frontend.ordinal)

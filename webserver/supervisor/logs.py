@@ -1,7 +1,8 @@
 """The logger as the supervisor sees it: its process, and every pipe that leads to it.
 
 The reading ends stay open here too until the logger says that one has come to its end. So what is in a pipe outlives
-the logger, and a new logger goes on reading where the old one stopped.
+the logger, and a new logger goes on reading where the old one stopped. What that had read and not written yet lies in
+memory that is kept here as well, and never looked at.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from webserver.supervisor.process import Child
 from webserver.supervisor.records import logger_process, logger_record
 from webserver.supervisor.states import State
 
+MEMORY = 16 * 1024 * 1024  # bytes: more than it uses, and none is there before it is used
 PIPE_SIZE = 256 * 1024  # bytes asked for; an ordinary user may get less
 ACCESS_PIPE_SIZE = 1024 * 1024
 
@@ -55,6 +57,7 @@ class Logs:
         self._parting: dict[int, tuple[int, Parted]] = {}  # reading ends of pipes that another program is to have
         self._waiting: Answer | None = None
         self._draining = False
+        self._memory = _memory()
         self.child = Child("logger", "")
         self.on_end: Callable[[], None] = lambda: None  # after drain
 
@@ -63,12 +66,13 @@ class Logs:
         if answer is not None:
             self._waiting = answer
         record = {"record": logger_record(self._config), "op": "record"}
+        memory = {"memory": self._memory} if self._memory >= 0 else {}
         pipes = [
             ({"op": "pipe", "id": number, "label": pipe.label}, {"pipe": pipe.reader})
             for number, pipe in self._pipes.items()
         ]
         process = logger_process(self._identity, self._open_files, self._null)
-        self._nursery.start(self.child, process, [(record, {}), *pipes], self._packet, self._ended)
+        self._nursery.start(self.child, process, [(record, memory), *pipes], self._packet, self._ended)
 
     def new_pipe(self, kind: str, source: str, waits: bool = False) -> tuple[int, int]:
         """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError.
@@ -148,6 +152,9 @@ class Logs:
             self._loop.after(DRAIN_LIMIT, lambda: self._nursery.kill_now(self.child, "it did not end"))
 
     def close(self) -> None:
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
         for pipe in self._pipes.values():
             os.close(pipe.reader)
         self._pipes.clear()
@@ -203,3 +210,18 @@ class Logs:
     def _again(self) -> None:
         if self.child.state is State.BACKOFF and not self._draining:
             self.start()
+
+
+def _memory() -> int:
+    """-1: there is none, and what the logger holds dies with it."""
+    try:
+        memory = os.memfd_create("log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:
+        return -1
+    try:
+        os.ftruncate(memory, MEMORY)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(memory)
+        return -1
+    return memory

@@ -36,6 +36,7 @@ class RunDirectory:
     def __init__(self, path: str, lock: int = -1) -> None:
         """Make it if needed and lock it. `lock`: it is there, and this is its lock; `take` follows. Raises RunError."""
         self._unremoved: list[str] = []
+        self._strangers = False  # some are there still
         self.path = path
         self._lock = lock
         self._named = lock < 0  # the pid file and the control socket are ours
@@ -96,7 +97,9 @@ class RunDirectory:
         try:
             names = set(os.listdir(self.ipc)) - self._made
         except OSError:
+            self._strangers = True  # no descriptor, for instance
             return
+        self._strangers = False
         for name in names:
             self.remove_generation(os.path.join(self.ipc, name))
 
@@ -116,6 +119,8 @@ class RunDirectory:
 
     def remove_generation(self, path: str) -> None:
         """What cannot be removed now, for want of a descriptor for instance, is with the next one."""
+        if self._strangers:
+            self.remove_strangers()
         self._unremoved.append(path)
         for one in list(self._unremoved):
             try:
@@ -126,6 +131,19 @@ class RunDirectory:
                 continue
             self._unremoved.remove(one)
             self._made.discard(os.path.basename(one))
+
+    def remove_socket(self, path: str, incarnation: int) -> None:
+        """Of a front end that has ended without removing it. If that fails it goes with its directory."""
+        try:
+            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            os.unlink(f"f{incarnation}", dir_fd=directory)
+        except OSError:
+            pass  # not there: it had not come so far, or has gone in order
+        finally:
+            os.close(directory)
 
     def close(self) -> None:
         """Remove what is ours and give the lock back."""

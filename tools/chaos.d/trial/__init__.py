@@ -8,7 +8,9 @@
     ledger.py     what clients saw, and what applications did
     faults.py     kinds of faults, what each may cost, and when they come: pure, from a seed
     injector.py   carries the plan out; acts.py and operations.py are the single faults
+    killer.py     the end of a front end, and whose connections it takes along: a program of its own
     disks.py      file systems that can be filled
+    slow.py       file systems that are slow
     logs.py       follows the logs through rotations
     causes.py     which line in the log may explain what
     judge.py      ledgers, logs and faults against each other

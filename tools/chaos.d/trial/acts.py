@@ -5,22 +5,26 @@ An act chooses among what is there at that moment; if nothing is, it says so and
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import socket
-import struct
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from trial import killer, slow
 from trial.disks import limit_descriptors, lowest_free
 from trial.faults import Planned
-from trial.place import CONNECTIONS, Place, Process
+from trial.place import CONNECTIONS, OPEN_FILES, Place, Process
 
 Undo = Callable[[], None]
-SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV}
+SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "term": signal.SIGTERM}
+# What a terminal, or a service manager, may send to all of a server's processes: the supervisor alone heeds them.
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGWINCH, signal.SIGPIPE)
+SPARE = OPEN_FILES // 8  # descriptors that a front end keeps for its workers
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,23 @@ class Hit:
     ports: frozenset[int] = frozenset()
     undo: Undo | None = None
     note: str = ""
+    at: float = 0.0  # when it was over, where that is known better than by the return
 
 
 class Missed(Exception):
     """Nothing was there to be hit."""
 
 
-@dataclass
 class Acts:
-    place: Place
-    rotations: int = 0
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.rotations = 0
+        self._killer = subprocess.Popen(
+            [sys.executable, "-I", killer.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def close(self) -> None:
+        self._killer.communicate()
 
     def act(self, planned: Planned) -> Hit:
         """Carry it out. Raises Missed."""
@@ -51,8 +62,12 @@ class Acts:
                 return self._end(self._choose(what, planned), SIGNALS[how])
             if how == "stop":
                 return self._stop(self._choose(what, planned))
+            if how == "slow":
+                return self._slow(what, planned)
             if what == "descriptors":
                 return self._descriptors(self._choose(how, planned))
+            if what == "signal":
+                return self._ignored(planned)
             return {
                 "log-full": self._log_full,
                 "spool-full": self._spool_full,
@@ -71,25 +86,50 @@ class Acts:
     # Processes
 
     def _end(self, process: Process, number: signal.Signals) -> Hit:
-        ports: frozenset[int] = frozenset()
         if process.kind == "frontend":
-            # Stopped first, so that what it holds when it dies is known exactly.
-            os.kill(process.pid, signal.SIGSTOP)
-            _wait_until_stopped(process.pid)
-            ports = clients_of(process.pid, self.place.port)
+            return self._strike(process, number)
         os.kill(process.pid, number)
-        if number is not signal.SIGKILL:
-            os.kill(process.pid, signal.SIGCONT)
-        return Hit(str(process), process.group, ports, note=f"{len(ports)} connections" if ports else "")
+        return Hit(str(process), process.group)
+
+    def _strike(self, process: Process, number: signal.Signals) -> Hit:
+        assert self._killer.stdin is not None
+        assert self._killer.stdout is not None
+        self._killer.stdin.write(f"{process.pid} {self.place.port} {int(number)}\n")
+        self._killer.stdin.flush()
+        answer = json.loads(self._killer.stdout.readline())
+        if "error" in answer:
+            raise ProcessLookupError(answer["error"])
+        ports = frozenset(answer["ports"])
+        return Hit(str(process), process.group, ports, note=f"{len(ports)} connections", at=answer["at"])
+
+    def _ignored(self, planned: Planned) -> Hit:
+        """To the supervisor only the one that it ignores; to any of the others all of them."""
+        found = [one for one in self.place.processes() if one.kind in ("worker", "manager", "frontend", "logger")]
+        if planned.other < 0.2:
+            os.kill(self.place.pid, signal.SIGWINCH)
+            return Hit("supervisor", note="WINCH")
+        if not found:
+            raise Missed("no process is there")
+        process = found[int(planned.pick * len(found))]
+        for number in IGNORED:
+            os.kill(process.pid, number)
+        return Hit(str(process), note=f"{len(IGNORED)} signals")
 
     def _stop(self, process: Process) -> Hit:
         os.kill(process.pid, signal.SIGSTOP)
         return Hit(str(process), process.group, undo=lambda: _signal(process.pid, signal.SIGCONT))
 
     def _descriptors(self, process: Process) -> Hit:
-        number = lowest_free(process.pid)
+        """None is left; to a front end those that it keeps for workers, as without them libzmq ends it."""
+        number = lowest_free(process.pid) + (SPARE if process.kind == "frontend" else 0)
         limit_descriptors(process.pid, number)
         return Hit(str(process), process.group, undo=lambda: limit_descriptors(process.pid, None), note=f"at {number}")
+
+    def _slow(self, what: str, planned: Planned) -> Hit:
+        """Each of its system calls on files waits: for logs the logger's, else a front end's."""
+        process = self._choose("logger" if what == "log" else "frontend", planned)
+        tracer = slow.Tracer(process.pid, what)
+        return Hit(str(process), undo=tracer.end, note=tracer.how)
 
     # Disks and connections
 
@@ -138,36 +178,6 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
-
-
-def _wait_until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        states = [
-            (task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
-        ]
-        if all(state in "Tt" for state in states):
-            return
-        time.sleep(0.0005)
-
-
-def clients_of(pid: int, port: int) -> frozenset[int]:
-    """The clients' ports of the TCP connections to 127.0.0.1:`port` that a process holds."""
-    inodes = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            link = os.readlink(f"/proc/{pid}/fd/{name}")
-        except FileNotFoundError:
-            continue
-        if link.startswith("socket:["):
-            inodes.add(link[8:-1])
-    address = f"{struct.unpack('=I', socket.inet_aton('127.0.0.1'))[0]:08X}:{port:04X}"
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        if words[1] == address and words[9] in inodes:
-            found.add(int(words[2].partition(":")[2], 16))
-    return frozenset(found)
 
 
 def own_descriptors() -> None:

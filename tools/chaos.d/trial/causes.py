@@ -31,11 +31,6 @@ CAUSES = (
     _cause(rf"{_WORKER}killed by SIGKILL{_HAD}", "worker-kill"),
     _cause(rf"{_WORKER}killed by SIG(SEGV|ABRT)( \(core dumped\))?{_HAD}", "worker-segv"),
     _cause(rf"{_WORKER}.*its manager had died{_HAD}", "manager-kill", "manager-segv"),
-    _cause(
-        r'503: group "(?P<group>\w+)": the request.s body could not be kept in the spool directory:'
-        r" (No space left|File too large)",
-        "spool-full",
-    ),
 )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from trial.mix import PIECE, Ask, static
 
 PATIENCE = 60.0  # seconds without a byte after which a request counts as lost
+RECEIVED = 262144  # bytes that are taken at a time at most
 SLOW_BYTES = 65536  # that a slow reader takes at a time
 SLOW_PAUSE = 0.02  # seconds between two such
 NAMED = re.compile(rb"<p>Request ([0-9a-f]{16})</p>")
@@ -41,6 +42,7 @@ class Outcome:
     opened: float
     sent: float
     ended: float
+    checksum: str = ""  # of the body that was sent, or was to be
 
     @property
     def good(self) -> bool:
@@ -58,6 +60,8 @@ class Connection:
         self._got = 0  # bytes of the answer at hand
         self._local = 0
         self._opened = 0.0
+        self._body = b""
+        self._checksum = ""
         self.used = 0  # requests that were answered on it
 
     def close(self) -> None:
@@ -72,6 +76,8 @@ class Connection:
         sent = time.time()
         status, named, reused = 0, "", self.used > 0
         self._got = 0
+        self._body = ask.body()
+        self._checksum = hashlib.sha256(self._body).hexdigest()
         try:
             if self._sock is None:
                 self._open()
@@ -98,7 +104,9 @@ class Connection:
     def _outcome(
         self, ask: Ask, kind: str, status: int, named: str, detail: str, sent: float, keep: bool = False
     ) -> Outcome:
-        outcome = Outcome(ask, kind, status, named, detail, self._local, self._opened, sent, time.time())
+        outcome = Outcome(
+            ask, kind, status, named, detail, self._local, self._opened, sent, time.time(), self._checksum
+        )
         if not keep:
             self.close()
         return outcome
@@ -124,7 +132,7 @@ class Connection:
         elif ask.upload:
             head += f"Content-Length: {ask.upload}\r\n"
         data = head.encode() + b"\r\n"
-        body = ask.body()
+        body = self._body
         if ask.vanish == "upload":
             body = body[: len(body) // 2]
         try:
@@ -155,7 +163,7 @@ class Connection:
 
     def _more(self, what: str) -> None:
         assert self._sock is not None
-        data = self._sock.recv(SLOW_BYTES if self._slow else 262144)
+        data = self._sock.recv(SLOW_BYTES if self._slow else RECEIVED)
         if not data:
             raise Cut(f"end of file in {what}")
         self._got += len(data)
@@ -182,7 +190,7 @@ class Connection:
     def _read(self, ask: Ask, status: int, fields: dict[str, str]) -> tuple[str, bool]:
         """The rest of the answer: the server's id where an error page names it, and whether the connection is kept."""
         keep = fields.get("connection") != "close"
-        check = _Check(ask) if status == 200 else _Page()
+        check = _Check(ask, self._checksum) if status == 200 else _Page()
         if fields.get("transfer-encoding") == "chunked":
             self._chunks(check)
         else:
@@ -218,13 +226,14 @@ class Connection:
 class _Check:
     """An application's or file's answer, compared as it comes."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, checksum: str) -> None:
         self._ask = ask
+        self._checksum = checksum
         self._at = 0
         text = static(ask.target[8:].partition("?")[0]) if not ask.language else ask.answer()
         # Long enough that a piece begins anywhere in its first period.
         self._period = len(text)
-        self._text = text * (2 + 262144 // len(text))
+        self._text = text * (2 + min(ask.out, RECEIVED) // len(text))
 
     def take(self, part: bytes) -> None:
         start = self._at % self._period
@@ -238,7 +247,7 @@ class _Check:
             raise Wrong(f"{self._at} bytes instead of {ask.out}, and it looks whole")
         if ask.language and fields.get("x-id") != ask.id.lower():
             raise Wrong(f"the answer to {fields.get('x-id')}")
-        if ask.language and fields.get("x-sum") != hashlib.sha256(ask.body()).hexdigest():
+        if ask.language and fields.get("x-sum") != self._checksum:
             raise Wrong("the application read another body")
 
 

@@ -25,37 +25,51 @@ class Kind:
     costs: str = ""  # in words, for the table that is printed; "": nothing
 
 
-_LOGGER_ENDS = frozenset({"logger-kill", "logger-segv"})
+# One number of descriptors is set for a process at a time, and one tracer slows it down.
+_LOGGER_SLOW = frozenset({"log-slow"})
+_FRONTEND_SLOW = frozenset({"files-slow"})
+_FRONTEND_DESCRIPTORS = frozenset({"descriptors-frontend"})
 OWN = "its own connections"
 RUNNING = "requests that its workers run"
+ONE = "requests that it runs: 502, or cut off"
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("worker-kill", 1, costs="requests that it runs: 502, or cut off"),
-        Kind("worker-segv", 1, costs="requests that it runs: 502, or cut off"),
+        Kind("worker-kill", 1, costs=ONE),
+        Kind("worker-segv", 1, costs=ONE),
         Kind("worker-stop", 4, (0.1, 1.5)),
+        Kind("worker-term", 3),
         Kind("manager-kill", 1, costs=RUNNING),
         Kind("manager-segv", 1, costs=RUNNING),
         Kind("manager-stop", 4, (0.1, 1.5)),
+        Kind("manager-term", 1),
         Kind("frontend-kill", 1, costs=OWN),
         Kind("frontend-segv", 1, costs=OWN),
         Kind("frontend-stop", 4, (0.1, 1.0)),
-        Kind("logger-kill", 2, costs="log lines that it had just read"),
-        Kind("logger-segv", 1, costs="log lines that it had just read"),
+        Kind("logger-kill", 2),
+        Kind("logger-segv", 1),
         Kind("logger-stop", 4, (0.1, 1.5)),
-        Kind("log-full", 3, (0.5, 2.0), _LOGGER_ENDS),
-        Kind("log-rotate", 4, apart=_LOGGER_ENDS),
-        Kind("spool-full", 1, (0.5, 2.0), costs="gathered uploads: 503"),
-        Kind("connections-held", 4, (0.5, 1.5)),
-        Kind("descriptors-supervisor", 3, (0.3, 1.0)),
-        Kind("descriptors-manager", 3, (0.3, 1.0)),
+        Kind("logger-term", 1),
+        Kind("companion-kill", 1),
+        Kind("signal-ignored", 4),
+        Kind("log-full", 3, (0.5, 2.0)),
+        Kind("log-slow", 3, (0.5, 1.5), _LOGGER_SLOW),
+        Kind("log-rotate", 4),
+        Kind("spool-full", 2, (0.5, 2.0)),
+        Kind("files-slow", 3, (0.5, 1.5), _FRONTEND_SLOW),
+        Kind("connections-held", 3, (0.5, 1.5)),
+        Kind("descriptors-frontend", 3, (0.3, 1.0), _FRONTEND_DESCRIPTORS),
+        Kind("descriptors-supervisor", 2, (0.3, 1.0)),
+        Kind("descriptors-manager", 2, (0.3, 1.0)),
         Kind("descriptors-logger", 2, (0.3, 1.0)),
         Kind("reload", 4),
         Kind("restart", 3),
+        Kind("restart-touch", 1),
+        Kind("upgrade", 1),
         Kind("config-good", 3),
         Kind("config-broken", 4),
-        Kind("deploy-broken", 3),
+        Kind("deploy-broken", 2),
     )
 }
 

@@ -13,6 +13,8 @@ from trial.operations import KINDS as OPERATIONS
 from trial.operations import Operator
 from trial.place import Place
 
+AGAIN, AGAIN_AFTER = 5, 0.1  # times, seconds
+
 
 class Injector:
     def __init__(self, place: Place, plan: list[Planned]) -> None:
@@ -34,6 +36,7 @@ class Injector:
         """Wait for the end of the plan and of everything that was begun; what does not work afterwards."""
         self._thread.join()
         self._operator.finish()
+        self._acts.close()
         if self._failure is not None:
             raise self._failure
         return self._operator.settle()
@@ -84,16 +87,25 @@ class Injector:
         """True if it lasts."""
         began = time.time()
         try:
-            hit = self._acts.act(planned)
+            hit = self._act(planned)
         except Missed as error:
             self.missed.append(f"{planned.kind}: {error}")
             return False
         if hit.undo is None:
-            self._told(Done(planned, began, time.time(), hit.target, hit.group, hit.ports, hit.note))
+            self._told(Done(planned, began, hit.at or time.time(), hit.target, hit.group, hit.ports, hit.note))
             return False
         with self._lock:
             self._running[planned.number] = (planned, began, hit)
         return True
+
+    def _act(self, planned: Planned) -> Hit:
+        """What is to be hit may be on its way back from the fault before."""
+        for _ in range(AGAIN):
+            try:
+                return self._acts.act(planned)
+            except Missed:
+                time.sleep(AGAIN_AFTER)
+        return self._acts.act(planned)
 
     def _undo(self, planned: Planned) -> None:
         _, began, hit = self._running[planned.number]

@@ -17,7 +17,6 @@ from trial.ledger import Ledger, Runs
 from trial.logs import LogReader, Said
 from trial.place import GROUPS
 
-LOGGER_READ = 0.5  # seconds: what a logger that is killed had read and not written is no older, or newer
 ACCESS_DELAY = 1.5  # seconds that a front end keeps records of the access log, and then some
 NEAR = 5.0  # seconds before something wrong of which the faults are shown
 
@@ -55,7 +54,7 @@ class Judge:
         for outcome in self._ledger.other:
             self._judge(outcome)
         for (group, worker), count in self._deaths.items():
-            if count > GROUPS[group][2]:
+            if count > GROUPS[group].threads:
                 text = f"worker {worker} of group {group} is said to have run {count} requests at once"
                 self.judgement.add("wrong", f"{group}/{worker}", 0.0, text)
         for done in self._history:
@@ -129,7 +128,8 @@ class Judge:
             return
         cause, match = named
         group = match.groupdict().get("group") or outcome.ask.language
-        done = self._fault(cause.kinds, group if cause.kills else "", outcome)
+        # A slow reader sees the end of its answer long after it was decided; a logger that is held up says so later.
+        done = self._fault(cause.kinds, group if cause.kills else "", outcome.sent, min(outcome.ended, line.at))
         if done is None:
             self._found("unexplained", outcome, f"{what}: no such fault was done then: {line.text}")
             return
@@ -151,10 +151,7 @@ class Judge:
         return " | ".join(one.text for one in self._said(outcome)) or "no line in the log is about it"
 
     def _line_is_gone(self, outcome: Outcome) -> str:
-        """Why there may be no line: it was in a logger that was killed, or which request it is about was lost."""
-        for done in self._around(outcome.ended - LOGGER_READ, outcome.ended + LOGGER_READ):
-            if done.kind in ("logger-kill", "logger-segv") and abs(done.began - outcome.ended) <= LOGGER_READ:
-                return f"{done.kind} (its line)"
+        """Why no line is found: which request it is about was in the records of a front end that was killed."""
         if outcome.named or self._records(outcome):
             return ""
         for done in self._around(outcome.ended, outcome.ended + ACCESS_DELAY):
@@ -176,11 +173,11 @@ class Judge:
         first = max(0, bisect_left(self._begins, begin - 60.0))
         return [done for done in self._history[first:last] if done.ended >= begin - NEAR]
 
-    def _fault(self, kinds: frozenset[str], group: str, outcome: Outcome) -> Done | None:
-        for done in reversed(self._around(outcome.sent, outcome.ended)):
+    def _fault(self, kinds: frozenset[str], group: str, sent: float, at: float) -> Done | None:
+        for done in reversed(self._around(sent, at)):
             if done.kind not in kinds or (group and done.group != group):
                 continue
-            if done.began - 0.1 <= outcome.ended <= done.ended + causes.EFFECT:
+            if done.began - 0.1 <= at <= done.ended + causes.EFFECT:
                 return done
         return None
 

@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from trial.place import Place
+from trial.place import GROUPS, Place
 
 SETTLE = 40.0  # seconds for what was begun to end, and for back-offs to be over
 # A front end keeps files of sites open; a worker its ledger, and what its language opens on the way.
-MORE = {"frontend": 8, "worker": 4, "manager": 1, "supervisor": 0, "logger": 0}
+MORE = {"frontend": 8, "worker": 4, "manager": 1, "supervisor": 0, "logger": 0, "companion": 0}
+EACH_WORKER = ("page", "loans")  # shared memory of each worker
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,14 @@ class State:
     processes: dict[str, int]  # how many, by kind and name
     descriptors: dict[str, int]  # the most of any, by kind and group
     zombies: int
-    shared: dict[str, int]  # pieces of shared memory: of /dev/shm, and memfds of the supervisor
+    shared: dict[str, int]  # pieces of shared memory: in /dev/shm, and those that the supervisor made
     run: dict[str, int]  # files by form of their name
     spool: int  # bytes
 
 
 def look(place: Place) -> State:
-    processes = place.processes()
+    # Of the process that was started only its shadow is left after an upgrade.
+    processes = [one for one in place.processes() if one.kind != "stand-in"]
     descriptors: dict[str, int] = {}
     for one in processes:
         label = f"{one.kind} {one.group}".strip()
@@ -45,21 +47,27 @@ def look(place: Place) -> State:
     return State(
         processes=dict(sorted(Counter(f"{one.kind} {one.name}".strip() for one in processes).items())),
         descriptors=descriptors,
-        zombies=_zombies(place.pid),
-        shared={"/dev/shm": len(os.listdir("/dev/shm")), "memfd": _memfds(place.pid)},
+        zombies=_zombies(place.pid) + _zombies(place.started),
+        shared=_shared(place),
         run=dict(sorted(run.items())),
         spool=place.spool.used(),
     )
 
 
-def _memfds(pid: int) -> int:
-    count = 0
-    for name in os.listdir(f"/proc/{pid}/fd"):
+def _shared(place: Place) -> dict[str, int]:
+    """Pieces by name, however many descriptors lead to each; of those that each worker has, how many are too many."""
+    pieces = set()
+    for name in os.listdir(f"/proc/{place.pid}/fd"):
+        path = f"/proc/{place.pid}/fd/{name}"
         try:
-            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("/memfd:")
+            if (target := os.readlink(path)).startswith("/memfd:"):
+                pieces.add((target.removeprefix("/memfd:").split(" ")[0], os.stat(path).st_ino))
         except FileNotFoundError:
             continue
-    return count
+    counts = Counter(name for name, _ in pieces)
+    workers = len(place.pids("worker"))
+    found = {name: count - workers * (name in EACH_WORKER) for name, count in counts.items()}
+    return {"/dev/shm": len(os.listdir("/dev/shm")), **{name: count for name, count in found.items() if count}}
 
 
 def _zombies(pid: int) -> int:
@@ -74,13 +82,18 @@ def _zombies(pid: int) -> int:
 
 def differences(before: State, after: State) -> list[str]:
     wrong = []
-    if after.processes != before.processes:
-        gone = {name: n for name, n in before.processes.items() if after.processes.get(name) != n}
-        new = {name: n for name, n in after.processes.items() if before.processes.get(name) != n}
+    had, has = _steady(before.processes), _steady(after.processes)
+    if had != has:
+        gone = {name: n for name, n in had.items() if has.get(name) != n}
+        new = {name: n for name, n in has.items() if had.get(name) != n}
         wrong.append(f"processes: {gone} before, {new} after")
     for label, count in after.descriptors.items():
-        if count > before.descriptors.get(label, 0) + MORE[label.partition(" ")[0]]:
-            wrong.append(f"descriptors of {label}: {before.descriptors.get(label)} before, {count} after")
+        # Of a group that has workers only when there is work there may have been none.
+        had = before.descriptors.get(label)
+        if had is None and label.startswith("worker "):
+            had = max((n for other, n in before.descriptors.items() if other.startswith("worker ")), default=0)
+        if count > (had or 0) + MORE[label.partition(" ")[0]]:
+            wrong.append(f"descriptors of {label}: {had} before, {count} after")
     if after.zombies:
         wrong.append(f"{after.zombies} children that ended were not reaped")
     if after.shared != before.shared:
@@ -90,6 +103,12 @@ def differences(before: State, after: State) -> list[str]:
     if after.spool > before.spool:
         wrong.append(f"{after.spool - before.spool} bytes are left in the spool")
     return wrong
+
+
+def _steady(processes: dict[str, int]) -> dict[str, int]:
+    """Without workers of groups that have as many as they need; but never two of one number."""
+    grow = tuple(f"worker {name} " for name, group in GROUPS.items() if group.grows)
+    return {name: n for name, n in processes.items() if n > 1 or not name.startswith(grow)}
 
 
 def wait_for(place: Place, before: State) -> list[str]:

@@ -20,6 +20,8 @@ SLOW = 3
 VANISHING = 2
 SLOW_EVERY = 1.0  # seconds between two slow streams of one client
 VANISH_EVERY = 0.4
+SELDOM = 1
+SELDOM_EVERY = 2.5  # longer than its group keeps a worker that has nothing to do
 HISTORY_WAIT = 0.5  # for the injector to say what it has just done
 
 
@@ -53,6 +55,7 @@ class Load:
         self._end = threading.Event()
         self._failures: list[BaseException] = []
         kinds = [("c", CLIENTS, self._steady), ("s", SLOW, self._slow), ("v", VANISHING, self._vanishing)]
+        kinds.append(("w", SELDOM, self._seldom))
         self._threads = [
             threading.Thread(target=self._guarded, args=(run, Mix(seed, f"{letter}{number}")), name=f"{letter}{number}")
             for letter, count, run in kinds
@@ -123,6 +126,9 @@ class Load:
 
     def _slow(self, mix: Mix) -> None:
         self._apart(mix.slow(), SLOW_EVERY, True)
+
+    def _seldom(self, mix: Mix) -> None:
+        self._apart(mix.seldom(), SELDOM_EVERY, False)
 
     def _vanishing(self, mix: Mix) -> None:
         self._apart(mix.vanishing(), VANISH_EVERY, False)

@@ -11,11 +11,12 @@ import os
 import re
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
+REASONS = ("max_requests", "max_age", "idle_after")
 LOOK = 0.05  # seconds
 LAST_BYTES = 4.0  # seconds without a byte after which a rotated file is at its end
 KEPT = 20_000  # other lines, for showing what was said near something wrong
@@ -24,6 +25,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \[(\w+)\] (.*?): (.*)"
 REQUEST = re.compile(r"request=([0-9a-f]{16})")
 MORE = re.compile(r"\d+ more like this: (.*?) \(requests ([0-9a-f ]+)\)$")
 LOST = re.compile(r"(\d+) lines of this log were dropped|(\d+) lines were dropped|(\d+) lines of the supervisor were")
+ENDS = re.compile(r"worker \d+ of group (\w+) \(process \d+\) (?:is replaced|ends): (.*)")
 QUERY_ID = re.compile(r"[?&]id=([a-z0-9.]+)")
 
 
@@ -57,7 +59,10 @@ class _File:
 
 
 class LogReader:
-    def __init__(self, error_log: Path, access_log: Path) -> None:
+    def __init__(self, error_log: Path, access_log: Path, copy: Path) -> None:
+        """`copy`: where all lines of the error log are kept, whatever is rotated."""
+        self._copy_path = copy
+        self._copy: TextIO | None = None
         self._paths = {"error": error_log, "access": access_log}
         self._files: list[_File] = []
         self._end = threading.Event()
@@ -68,8 +73,10 @@ class LogReader:
         self.lines: deque[tuple[float, str]] = deque(maxlen=KEPT)
         self.lost = 0  # lines that the server says it has dropped
         self.records_seen = 0
+        self.ends: Counter[tuple[str, str]] = Counter()  # of workers that were told to go: group, and why in a word
 
     def start(self) -> None:
+        self._copy = open(self._copy_path, "w", encoding="utf-8")  # noqa: SIM115  # closed in _run
         self._thread.start()
 
     def finish(self) -> None:
@@ -92,6 +99,8 @@ class LogReader:
         finally:
             for file in self._files:
                 file.stream.close()
+            if self._copy is not None:
+                self._copy.close()
 
     def _look(self) -> None:
         current = {}
@@ -132,10 +141,14 @@ class LogReader:
     def _error(self, line: str) -> None:
         now = time.time()
         self.lines.append((now, line))
+        if self._copy is not None:
+            self._copy.write(f"{now:.3f} {line}\n")
         match = LINE.fullmatch(line)
         if match is None:
             return
         _, source, text = match.groups()
+        if found := ENDS.fullmatch(text):
+            self.ends[found[1], next((one for one in REASONS if one in found[2]), "")] += 1
         if found := LOST.search(text):
             self.lost += int(next(number for number in found.groups() if number))
         if found := REQUEST.search(source):

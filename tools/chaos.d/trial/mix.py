@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+SELDOM = "seldom"  # a group that nobody asks most of the time
 LANGUAGES = ("python", "perl", "ruby", "php")
 STATIC = {"small.bin": 900, "large.bin": 150_000}
 UNIT = 64  # bytes of the text that is repeated
@@ -70,6 +71,10 @@ class Mix:
         while True:
             yield self._one("slow", "")
 
+    def seldom(self) -> Iterator[Ask]:
+        while True:
+            yield self._one("seldom", "")
+
     def vanishing(self) -> Iterator[Ask]:
         while True:
             where = self._random.choice(("head", "upload", "answer"))
@@ -92,6 +97,8 @@ class Mix:
             return Ask(name, kind, "", "GET", f"/static/{file}?id={name}", out=STATIC[file], vanish=vanish)
         # What a .php file gets is not told apart by its path, so its uploads are all streamed.
         language = draw.choice(LANGUAGES if kind != "gathered" else LANGUAGES[:3])
+        if kind == "seldom":
+            language = SELDOM
         upload = {
             "small upload": draw.randrange(1, 4096),
             "large upload": draw.randrange(100_000, 600_000),

@@ -7,19 +7,19 @@ it is counted and told.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from trial.faults import Done, Planned
-from trial.place import FILES, GROUPS, Place
+from trial.place import FILES, GROUPS, Place, put
 
-KINDS = frozenset({"reload", "restart", "config-good", "config-broken", "deploy-broken"})
+KINDS = frozenset({"reload", "restart", "restart-touch", "upgrade", "config-good", "config-broken", "deploy-broken"})
+UPGRADE = 90.0  # seconds for another program to serve
+NO_UPGRADE = 1.0  # seconds without one that is on its way, after which there will be none
 # What a human being writes at night: text to look for, what to write instead.
 BROKEN = (
     ("processes = 2", "processors = 2"),
@@ -34,6 +34,8 @@ BROKEN = (
     ("application = app/app.psgi", "application = app/absent.psgi"),
     ("connections = 200", "connections = 5000"),
     ("user = nobody", "user = root"),
+    ("processes_min = 2", "processes_min = 20"),
+    ("max_age = 20s", "max_age = often"),
 )
 UNREADABLE = {"python": b"def application(:\n", "perl": b"sub { my ($env) = @_;\n", "ruby": b"run(lambda do |env|\n"}
 Tell = Callable[[Done], None]
@@ -61,7 +63,7 @@ class Operator:
 
     def settle(self) -> list[str]:
         """When all is quiet: what was refused before must work now. Returns what does not."""
-        self._place.config_file.write_text(self._place.config)
+        self._place.configure(self._place.config)
         wrong = []
         for words in (("reload",), *(("restart", group) for group in GROUPS)):
             result = self._place.ctl(*words)
@@ -77,6 +79,8 @@ class Operator:
                 target, group, note, wrong = {
                     "reload": self._reload,
                     "restart": self._restart,
+                    "restart-touch": self._touch,
+                    "upgrade": self._upgrade,
                     "config-good": self._good,
                     "config-broken": self._broken,
                     "deploy-broken": self._deploy,
@@ -98,36 +102,62 @@ class Operator:
         group = sorted(GROUPS)[int(planned.pick * len(GROUPS))]
         return group, group, refused(self._place.ctl("restart", group)), ""
 
+    def _touch(self, planned: Planned) -> tuple[str, str, str, str]:
+        """The server looks at it by itself, and restarts the group in its own time."""
+        group = sorted(GROUPS)[int(planned.pick * len(GROUPS))]
+        path = self._place.directory / f"app/touched-{group}"
+        path.touch()
+        return group, group, "", ""
+
+    def _upgrade(self, planned: Planned) -> tuple[str, str, str, str]:
+        if planned.other < 0.5:
+            return "by webserverctl", "", refused(self._place.ctl("upgrade")), ""
+        before = self._place.pid
+        self._place.signal(signal.SIGUSR2)
+        last, deadline = time.monotonic(), time.monotonic() + UPGRADE
+        while self._place.pid == before:
+            time.sleep(0.05)
+            now = time.monotonic()
+            last = now if self._place.follower(before) else last
+            if now - last > NO_UPGRADE:
+                return "by USR2", "", "refused: the old program goes on", ""
+            if now > deadline:
+                return "by USR2", "", "", f"no other program serves within {UPGRADE:g} s, and the old one says nothing"
+        return "by USR2", "", "", ""
+
     def _good(self, planned: Planned) -> tuple[str, str, str, str]:
-        """A changed group, a changed site, or one more of each for a while."""
+        """A changed group, a larger one, a changed site, or one more listener for a while."""
         place = self._place
         self._edition += 1
         group = sorted(GROUPS)[int(planned.pick * len(GROUPS))]
-        what = ("group", "site", "listener")[int(planned.other * 3)]
-        if what == "group":
+        what = ("group", "pool", "site", "listener")[int(planned.other * 4)]
+        if what in ("group", "pool"):
             head, mark, tail = place.config.partition(f"[[{group}]]")
-            text = head + mark + tail.replace("EDITION = 0", f"EDITION = {self._edition}", 1)
+            old, new = "EDITION = 0", f"EDITION = {self._edition}"
+            if what == "pool":
+                old, new = (f"processes = {GROUPS[group].processes + more}\n" for more in (0, 1))
+            text = head + mark + tail.replace(old, new, 1)
         elif what == "site":
             group = ""
             text = place.config.replace("root = public", f"root = public\n  max_body = {64 + self._edition % 8}m")
         else:
             group = ""
             text = place.config.replace(f":{place.port}\n", f":{place.port}, unix:run/{self._edition}.sock\n")
-        place.config_file.write_text(text)
+        place.configure(text)
         note = refused(place.ctl("reload"))
         if what == "listener":  # and away with it again, by the next reload at the latest
-            place.config_file.write_text(place.config)
+            place.configure(place.config)
         return f"{what} {group}".strip(), group, note, ""
 
     def _broken(self, planned: Planned) -> tuple[str, str, str, str]:
         place = self._place
         known = [pair for pair in BROKEN if pair[0] in place.config]
         before, after = known[int(planned.pick * len(known))]
-        place.config_file.write_text(place.config.replace(before, after))
+        place.configure(place.config.replace(before, after))
         try:
             result = place.ctl("reload")
         finally:
-            place.config_file.write_text(place.config)
+            place.configure(place.config)
         name = after.strip().splitlines()[0]
         if result.returncode == 0:
             return name, "", "", "a broken configuration was accepted"
@@ -141,22 +171,14 @@ class Operator:
         group = sorted(FILES)[int(planned.pick * len(FILES))]
         path = place.directory / FILES[group]
         good = path.read_bytes()
-        _put(path, UNREADABLE[group])
+        put(path, UNREADABLE[group])
         try:
             result = place.ctl("restart", group)
         finally:
-            _put(path, good)
+            put(path, good)
         wrong = "" if result.returncode else "a broken application was accepted"
         return group, group, "", wrong
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> str:
     return f"refused: {result.stderr.strip()[:200]}" if result.returncode else ""
-
-
-def _put(path: Path, content: bytes) -> None:
-    """In one step, as a deployment should do it."""
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(content)
-    os.chmod(new, 0o644)
-    new.rename(path)

@@ -24,21 +24,25 @@ from trial.disks import Disk
 from trial.mix import STATIC, static
 
 APPLICATIONS = Path(__file__).resolve().parent.parent / "applications"
-USERS = {"python": "nobody", "perl": "games", "ruby": "nobody", "php": "games"}
+USERS = {"python": "nobody", "perl": "games", "ruby": "nobody", "php": "games", "seldom": "games"}
 CONNECTIONS = 200  # of each front end
+OPEN_FILES = 1024
 CONFIG = """
 [server]
 listen = 127.0.0.1:{port}
 {user}frontends = 2
 run = run
 connections = {connections}
-open_files = 1024
+open_files = {open_files}
 spool = spool
 spool_memory = 64k
 [logs]
 error_log = logs/error.log
 access_log = logs/access.log
 access_format = json
+[companions]
+  [[clock]]
+  {companion}command = /bin/sleep, 1000000
 [groups]
 {groups}
 [sites]
@@ -55,23 +59,47 @@ access_format = json
     /ruby/ = group:ruby
     /ruby/gather = group:ruby
     .php = group:php
+    /seldom/ = group:seldom
 """
 GROUP = """  [[{name}]]
-  language = {name}
+  language = {language}
   {user}{application}processes = {processes}
   threads = {threads}
+  {pool}
+  touch = app/touched-{name}
   request_timeout = 60s
   queue_timeout = 40s
     [[[environment]]]
     LEDGER = {ledger}
     EDITION = 0
 """
-# Name: application, processes, threads.
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """One group. `pool`: what it does with its workers besides; `ends`: words of the log that show it at that."""
+
+    application: str
+    processes: int
+    threads: int
+    pool: str
+    ends: str
+    language: str = ""  # "": the group's name
+
+    @property
+    def grows(self) -> bool:
+        """The number of its workers follows its work."""
+        return "processes_min" in self.pool
+
+
 GROUPS = {
-    "python": ("application = app/app.wsgi\n  ", 2, 4),
-    "perl": ("application = app/app.psgi\n  ", 3, 1),
-    "ruby": ("application = app/config.ru\n  ", 2, 3),
-    "php": ("", 3, 1),
+    "python": Hosted("application = app/app.wsgi\n  ", 2, 4, "max_requests = 500", "max_requests"),
+    "perl": Hosted("application = app/app.psgi\n  ", 3, 1, "max_requests = 400", "max_requests"),
+    "ruby": Hosted("application = app/config.ru\n  ", 2, 3, "max_age = 20s", "max_age"),
+    "php": Hosted("", 4, 1, "processes_min = 2\n  spare = 1\n  idle_after = 1s", "idle_after"),
+    "seldom": Hosted(
+        "application = app/app.wsgi\n  ", 1, 2, "processes_min = 0\n  idle_after = 1s", "idle_after", "python"
+    ),
 }
 FILES = {"python": "app/app.wsgi", "perl": "app/app.psgi", "ruby": "app/config.ru"}  # that can be deployed broken
 
@@ -81,7 +109,7 @@ class Process:
     """One process of the server, by its title."""
 
     pid: int
-    kind: str  # worker, manager, frontend, logger, supervisor
+    kind: str  # worker, manager, frontend, logger, supervisor, companion, stand-in
     name: str  # "python 0"
 
     @property
@@ -101,7 +129,9 @@ class Place:
         self.ledger = self.directory / "ledger"
         self.error_log = self.directory / "logs/error.log"
         self.access_log = self.directory / "logs/access.log"
+        self.pid_file = self.directory / "run/webserverd.pid"
         self.process: subprocess.Popen[bytes] | None = None
+        self._supervisors: list[int] = []  # that have served, one after another
         for name in ("public/static", "app", "ledger", "logs", "spool", "run"):
             (self.directory / name).mkdir(parents=True)
         os.chmod(self.ledger, 0o1777)
@@ -123,17 +153,29 @@ class Place:
         groups = "".join(
             GROUP.format(
                 name=name,
-                application=application,
-                processes=processes,
-                threads=threads,
+                language=group.language or name,
+                application=group.application,
+                processes=group.processes,
+                threads=group.threads,
+                pool=group.pool,
                 ledger=self.ledger,
                 user=f"user = {USERS[name]}\n  " if serving.ROOT else "",
             )
-            for name, (application, processes, threads) in GROUPS.items()
+            for name, group in GROUPS.items()
         )
         user = f"user = {serving.SERVER_USER}\n" if serving.ROOT else ""
-        self.config = CONFIG.format(port=self.port, user=user, groups=groups, connections=CONNECTIONS)
-        self.config_file.write_text(self.config)
+        self.config = CONFIG.format(
+            port=self.port,
+            user=user,
+            groups=groups,
+            connections=CONNECTIONS,
+            open_files=OPEN_FILES,
+            companion="user = nobody\n  " if serving.ROOT else "",
+        )
+        self.configure(self.config)
+
+    def configure(self, text: str) -> None:
+        put(self.config_file, text.encode())
 
     def start(self) -> None:
         stderr = open(self.directory / "stderr", "wb")  # noqa: SIM115  # the child's
@@ -149,15 +191,28 @@ class Place:
             time.sleep(0.02)
 
     @property
-    def pid(self) -> int:
+    def started(self) -> int:
+        """The process that was started; others follow it, and it stands in for them."""
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def pid(self) -> int:
+        """The supervisor that serves."""
+        try:
+            pid = int(self.pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return self.started
+        if pid not in self._supervisors:
+            self._supervisors.append(pid)
+        return pid
+
     def processes(self, kind: str = "", group: str = "") -> list[Process]:
         """Those that run now, the supervisor too, in the order of their names."""
-        found = [one for pid in (self.pid, *serving.descendants(self.pid)) if (one := _titled(pid)) is not None]
+        serves = self.pid
+        found = [one for pid in (self.started, *serving.descendants(self.started)) if (one := _titled(pid)) is not None]
         # A child that has not come to its exec yet still has its parent's title.
-        found = [one for one in found if one.kind != "supervisor" or one.pid == self.pid]
+        found = [one for one in found if one.kind != "supervisor" or one.pid in (serves, *self._supervisors)]
         chosen = [one for one in found if (not kind or one.kind == kind) and (not group or one.group == group)]
         return sorted(chosen, key=lambda one: (one.kind, one.name, one.pid))
 
@@ -172,20 +227,31 @@ class Place:
         answer: dict[str, Any] = json.loads(self.ctl("status", "--json").stdout)
         return answer
 
+    def follower(self, pid: int) -> int:
+        """The program that a supervisor has started to follow it; 0 if there is none."""
+        for child in serving.children(pid):
+            try:
+                environment = Path(f"/proc/{child}/environ").read_bytes()
+            except OSError:
+                continue
+            if b"WEBSERVERD_HANDOVER=" in environment:
+                return int(child)
+        return 0
+
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        os.kill(self.started, number)
 
     def stop(self) -> str:
         """End it by TERM; returns what was wrong with its end, "" if nothing was."""
         if self.process is None:
             return ""
-        left = serving.descendants(self.pid)
+        left = serving.descendants(self.started)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(60)
         except subprocess.TimeoutExpired:
-            for pid in (self.pid, *serving.descendants(self.pid)):
+            for pid in (self.started, *serving.descendants(self.started)):
                 _kill(pid)
             self.process.wait()
             return "it did not end within 60 s after TERM and had to be killed"
@@ -206,6 +272,14 @@ class Place:
             disk.remove()
         if not keep:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def put(path: Path, content: bytes) -> None:
+    """In one step, as a deployment should do it."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(content)
+    os.chmod(new, 0o644)
+    new.rename(path)
 
 
 def _kill(pid: int) -> None:

@@ -13,7 +13,7 @@ from trial.judge import Judge, Judgement
 from trial.ledger import Ledger, read_runs
 from trial.load import Load
 from trial.logs import LogReader
-from trial.place import Place
+from trial.place import GROUPS, Place
 
 LOGGED = 2.5  # seconds until all is in the logs: a full disk is tried, and records are written, once in one
 WARM = 2.0  # seconds of load before anything is counted as "before"
@@ -52,7 +52,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     place.start()
     injector = Injector(place, plan)
     ledger = Ledger()
-    logs = LogReader(place.error_log, place.access_log)
+    logs = LogReader(place.error_log, place.access_log, place.directory / "said")
     load = Load(place.port, seed, ledger, injector.died_with)
     logs.start()
     load.start()
@@ -75,6 +75,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
     history = injector.history()
     judge = Judge(ledger, read_runs(place.ledger), logs, history)
     found = judge.run()
+    (place.directory / "faults").write_text("".join(f"{done.began:.3f} {done.text(origin)}\n" for done in history))
     for text in broken:
         found.add("operation", "-", 0.0, text)
     for text in left:
@@ -83,7 +84,7 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
         found.add("lost", "-", 0.0, "the supervisor has ended")
     if logs.lost:
         found.add("wrong", "-", 0.0, f"{logs.lost} lines of the log were dropped, as the server itself says")
-    _measure_up(found, ledger, history, seconds, only)
+    _measure_up(found, ledger, logs, history, seconds, only)
     for line in report.table(ledger, history, judge, injector.missed):
         say(line)
     good = report.share(ledger)
@@ -91,7 +92,8 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
         f"{ledger.count:,} requests in {elapsed:.0f} s, {ledger.answered():,} answered 2xx ({good:.4%}),"
         f" {ledger.vanished()} vanished on purpose, {len(ledger.resets)} idle connections reset and asked again"
     )
-    say(f"{len(history)} faults in {seconds:g} s")
+    ends = ", ".join(f"{count} of {name} by {why or 'order'}" for (name, why), count in sorted(logs.ends.items()))
+    say(f"{len(history)} faults in {seconds:g} s; workers that went besides: {ends}")
     near = {
         number: [line for line in logs.near(one.at) if "[error]" in line and "503" not in line][:6]
         for number, one in enumerate(found.findings[: report.SHOWN])
@@ -103,13 +105,17 @@ def _run(place: Place, seconds: float, seed: int, only: tuple[str, ...]) -> int:
 
 
 def _measure_up(
-    found: Judgement, ledger: Ledger, history: list[faults.Done], seconds: float, only: tuple[str, ...]
+    found: Judgement, ledger: Ledger, logs: LogReader, history: list[faults.Done], seconds: float, only: tuple[str, ...]
 ) -> None:
     """What a run has to be, to have shown anything."""
     if ledger.answered() < 10 * seconds:
         found.add("lost", "-", 0.0, f"only {ledger.answered()} requests were answered 2xx in {seconds:g} s")
     if only:
         return
+    for name, group in GROUPS.items():
+        # Not by us, and so not among the faults: its own policy, beside all of them.
+        if logs.ends[name, group.ends] < int(TIMES * seconds / HALF_HOUR):
+            found.add("operation", name, 0.0, f"{logs.ends[name, group.ends]} workers ended by {group.ends}")
     if seconds >= LONG and report.share(ledger) < GOOD:
         found.add("lost", "-", 0.0, f"{report.share(ledger):.4%} were answered 2xx, expected {GOOD:.1%}")
     if len(history) < (seconds - faults.QUIET) / GAP_MOST - 1:

@@ -13,7 +13,7 @@
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c
  * sources: webserver/engine/group.c webserver/engine/queue.c webserver/engine/slots.c webserver/engine/place.c
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
- * sources: webserver/engine/absorb.c webserver/engine/loans.c
+ * sources: webserver/engine/absorb.c webserver/engine/loans.c webserver/engine/gather.c
  * sources: webserver/engine/block.c webserver/engine/spool.c webserver/engine/endings.c webserver/engine/exchange.c
  * sources: webserver/engine/generation.c webserver/engine/pages.c webserver/engine/sendfile.c webserver/engine/dates.c
  * sources: webserver/engine/quarantine.c

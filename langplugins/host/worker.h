@@ -8,7 +8,8 @@
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
- *   stacks.c  where requests are, when they run for too long or somebody asks; frames.c their frames in C
+ *   stacks.c  where requests are, when they run for too long or somebody asks; frames.c their frames in C; crash.c
+ *             where a process was that crashes
  *   answer.c  a call's answer; part.c the messages it leaves in; loan.c or the memory; sendfile.c its body from a file;
  *             head.c its head
  *   body.c    a call's request body; block.c its head; trailers.c what follows both bodies

@@ -300,7 +300,8 @@ void queue_append(struct exchange *x);		    /* may refuse, and end the request *
 void queue_prepend(struct exchange *x);
 void queue_remove(struct exchange *x);
 void queue_place(struct group *g);
-void queue_look(struct engine *e); /* every LOOK_NS */
+void queue_look(struct engine *e);		   /* every LOOK_NS */
+uint64_t queue_waits_since(const struct group *g); /* when who waits longest began to; 0: nobody waits */
 
 struct generation *generation_find(const struct group *g, uint32_t number);
 struct worker *worker_find(const struct generation *gen, uint64_t number);

@@ -225,8 +225,8 @@ struct wire_page {
 	uint64_t started_ns;
 	uint32_t pid;
 	uint32_t protocol_errors;
-	uint32_t shown; /* how often it has shown where it is stuck, as it was asked to */
-	uint32_t unused;
+	uint32_t shown;	  /* how often it has shown where it is stuck, as it was asked to */
+	uint32_t crashed; /* 1 + the slot in whose request the process has crashed; 0: none, or it is not known which */
 	uint64_t reserved[10];
 	struct wire_slot slot[]; /* at byte 128 */
 };

@@ -320,6 +320,25 @@ def test_the_program_before_dies_while_it_finishes(place: Place) -> None:
     place.server.process = None
 
 
+@pytest.mark.long
+def test_a_logger_that_hangs_meanwhile(place: Place) -> None:
+    """Its pipe is asked back from the old logger, which says nothing: it is replaced, and the companion goes on."""
+    place.server.allow("logger")
+    said = place.server.file("said", "")
+    said.chmod(0o666)
+    place.start(locked(place, "talks", f"say={said}"), groups=GROUPS, site=PLAIN)
+    talks, before = pids(place, "talks"), named(place.server)
+    os.kill(place.server.pids("logger")[0], signal.SIGSTOP)
+    place.server.ctl("upgrade")
+    with said.open("a") as file:
+        file.write("while it hangs\n")
+    upgraded(place.server, before)
+    assert pids(place, "talks") == talks
+    line = f"companion talks {talks[0][0]}: while it hangs\n"
+    wait_until(lambda: line in place.server.log(), "what it has said is lost")
+    assert place.notes == ["start talks", "ready talks"]
+
+
 def test_in_the_background(place: Place) -> None:
     """The old program ends for good, and its wardens are nobody's children."""
     place.write(locked(place, "kept", "tree=yes"), groups=GROUPS, site=PLAIN)

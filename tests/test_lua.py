@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import Server, wait_until
@@ -161,6 +162,59 @@ def test_preloaded_modules_and_files_are_shared(server: Server) -> None:
     module, application, worker = server.get("/").body.split()
     assert module == application == str(server.pids("manager", "lua")[0]).encode()
     assert worker == str(server.pids("worker", "lua")[0]).encode()
+
+
+PID = "local function pid() local f <close> = io.open('/proc/self/stat') return f:read('n') end "
+HOOKS = (
+    PID
+    + """
+local opened, seen = "in " .. pid(), {}
+webserver.after_fork(function() opened = "in " .. pid() end, function() seen[#seen + 1] = "second" end)
+return function()
+  webserver.after_fork(function() seen[2] = "at once" end)
+  return 200, {}, ("%d %s %s"):format(pid(), opened, table.concat(seen, " "))
+end
+"""
+)
+
+
+@pytest.mark.parametrize("preload", ["", "preload = work/app.lua"])
+def test_hooks_after_the_fork(server: Server, preload: str) -> None:
+    """What the application has opened while it was preloaded is opened again in each worker."""
+    start(server, HOOKS, preload)
+    (pid,) = server.pids("worker", "lua")
+    assert server.get("/").text == f"{pid} in {pid} second at once"
+    server.file("work/app.lua", "webserver.after_fork(function() error('no database', 0) end) return function() end")
+    server.allow("group lua")
+    result = server.ctl("restart", "lua", check=False)
+    assert (result.returncode, "no database" in result.stderr) == (1, True)
+    server.file("work/app.lua", "webserver.after_fork(3) return function() end")
+    result = server.ctl("restart", "lua", check=False)
+    assert "app.lua:1: after_fork: expected functions, got a number" in result.stderr
+    assert server.get("/").status == 200
+
+
+def test_workers_have_random_numbers_of_their_own(server: Server) -> None:
+    busy = "local begun = os.clock() while os.clock() < begun + 0.02 do end"  # so that all of them are needed
+    code = PID + f"return function() {busy} return 200, {{}}, pid() .. ' ' .. math.random(0) end"
+    server.write(
+        CONFIG.format(application="application = work/app.lua", route="/", more="preload = work/app.lua").replace(
+            "processes = 1", "processes = 3"
+        )
+    )
+    server.file("work/app.lua", code)
+    server.start()
+    drawn: dict[str, str] = {}  # by process, the first number of each
+
+    def all_seen() -> bool:
+        for answer in pool.map(server.get, ["/"] * 12):
+            pid, number = answer.text.split()
+            drawn.setdefault(pid, number)
+        return len(drawn) == 3
+
+    with ThreadPoolExecutor(6) as pool:
+        wait_until(all_seen, "not all workers answer")
+    assert len(set(drawn.values())) == 3
 
 
 def test_everything_is_closed_in_its_turn(server: Server) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import seccomp
-from serving import GROUP_USER, ROOT, SERVER_USER, Server, directory, program, tree, wait_until
+from serving import GROUP_USER, ROOT, SERVER_USER, Server, descendants, directory, program, tree, wait_until
 from test_supervisor_spawn import ordinary, record, run
 
 from webserver.config.limits import CAPABILITIES
@@ -118,6 +118,49 @@ def test_every_process_is_who_it_should_be(server: Server) -> None:
         assert seen(server, "kept", bind)["bound"]
         server.allow("group alpha ")
         assert server.get(f"/alpha/?{bind.encode().hex()}").status == 500
+
+
+PROGRAM = """
+import os, socket, subprocess, sys
+if len(sys.argv) > 1:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen()
+subprocess.run(["sleep", "1000"])
+"""
+
+
+@pytest.mark.root
+def test_programs_and_companions_are_who_they_should_be(server: Server) -> None:
+    """Every process below the supervisor: wardens, what they run, and what that has started itself."""
+    path = server.file("program.py", PROGRAM)
+    python = "/usr/bin/python3, -I, -S"
+    server.config_file.write_text(
+        f"[server]\nlisten = 127.0.0.1:{server.port}\nfrontends = 1\nuser = {SERVER_USER}\nrun = run\n"
+        "[logs]\nerror_log = logs/error.log\n"
+        f"[groups]\n[[one]]\nlanguage = exec\napplication = /usr/bin/python3\narguments = -I, -S, {path}, {{socket}}\n"
+        "processes = 1\nuser = games\ngroups = news, lp\n"
+        f"[companions]\n[[two]]\ncommand = {python}, {path}\nuser = mail\ngroup = daemon\n"
+        "[sites]\n[[all]]\nhosts = *\n[[[routes]]]\n/ = group:one\n"
+    )
+    server.start()
+    games, mail = pwd.getpwnam("games"), pwd.getpwnam("mail")
+    daemon = set(os.getgrouplist("mail", 1))
+    (manager,) = server.pids("manager", "one")
+    [companion] = [one for one in server.status()["processes"] if one["kind"] == "companion"]
+    wait_until(lambda: len(below(manager)) == 5 and len(below(companion["warden"])) == 3, "not all run")
+    for pid in below(manager):  # manager, worker, warden, program, what that runs
+        look(status(pid), games.pw_uid, games.pw_gid, {games.pw_gid, gid("news"), gid("lp")}, NOTHING, "1")
+    for pid in below(companion["warden"]):
+        look(status(pid), mail.pw_uid, 1, daemon, NOTHING, "1")
+    everybody = descendants(server.process.pid) if server.process is not None else set()
+    others = everybody - below(manager) - below(companion["warden"])
+    assert others == {*server.pids("front end"), *server.pids("logger")}
+    assert all("0" not in status(pid)["Uid"].split() for pid in everybody)
+
+
+def below(pid: int) -> set[int]:
+    return {pid} | descendants(pid)
 
 
 def gid(name: str) -> int:

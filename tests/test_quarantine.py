@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+import signal
+import time
 
 import pytest
 from serving import Server, wait_until
 
-from webserver.supervisor.crashes import LOOP, WITHIN, Crashes
+from webserver.manager.policy import FIRST_DELAY, LONGEST_DELAY
+from webserver.supervisor.crashes import CALM, LOOP, WITHIN, Crashes
 
 CONFIG = """
 [groups]
@@ -171,10 +176,45 @@ threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
 def test_a_crash_loop_is_told_once(deadly: Server) -> None:
     """Each next start waits longer, and what is going on is said once a minute."""
     deadly.file("app.wsgi", LOOPING)
-    start(deadly, "quarantine = 3")
-    wait_until(lambda: deadly.log().count("): killed by SIGKILL") >= 9, "the workers do not end")
-    said = re.findall(r"group g: (\d+) workers have ended unasked within a minute, the last: killed", deadly.log())
+    start(deadly, "quarantine = 3", processes=1)
+    ends = []
+    for number in range(1, 7):
+        wait_until(
+            lambda number=number: deadly.log().count("): killed by SIGKILL") >= number, "the workers do not end", 40
+        )
+        ends.append(time.monotonic())
+    for number, (one, next_) in enumerate(itertools.pairwise(ends), 1):
+        assert next_ - one > 0.8 * FIRST_DELAY * 2 ** (number - 1), (number, ends)
+    said = re.findall(r"group g: (\d+) workers have ended unasked one after another, the last: killed", deadly.log())
     assert said == [str(LOOP)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "what"),
+    [
+        ("manager", "g", "group g: 5 of its managers"),
+        ("front end", None, "5 front ends"),
+        ("logger", None, "5 loggers"),
+    ],
+)
+def test_other_processes_that_end_again_and_again(deadly: Server, kind: str, group: str | None, what: str) -> None:
+    deadly.file("app.wsgi", WSGI)
+    deadly.allow("error")
+    start(deadly, processes=1, frontends=1)
+    for _ in range(LOOP):
+        [pid] = wait_until(lambda: [one for one in deadly.pids(kind, group) if one], "it does not come back", 40)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: pid not in deadly.pids(kind, group), "it does not end")
+    wait_until(lambda: f"{what} have ended unasked one after another, the last: killed" in deadly.log(), "not told", 40)
+    wait_until(lambda: deadly.log().count("have ended unasked") == 1, "it is told more than once")
+    wait_until(lambda: all(deadly.pids(kind, group)) and well(deadly), "it does not come back", 40)
+
+
+def well(server: Server) -> bool:
+    try:
+        return server.get("/").status == 200
+    except OSError:
+        return False
 
 
 def test_when_a_loop_is_told() -> None:
@@ -183,5 +223,22 @@ def test_when_a_loop_is_told() -> None:
         crashes, count = crashes.after(float(second))
         if count:
             said.append((second, count))
-    assert said == [(16, LOOP), (76, 15), (136, 15), (196, 15)]
-    assert Crashes((0.0,) * 4, None).after(WITHIN)[1] == 0
+    assert said == [(16, LOOP), (76, 20), (136, 35), (196, 50)]
+    assert Crashes((0.0,) * 4).after(WITHIN)[1] == 0
+
+
+def test_a_loop_is_told_of_for_as_long_as_it_lasts() -> None:
+    """Once a minute also when starts are half a minute apart; and another loop is another one."""
+    crashes, said, now, delay = Crashes(), [], 0.0, FIRST_DELAY
+    while now < 600:
+        crashes, count = crashes.after(now)
+        if count:
+            said.append(now)
+        delay = min(LONGEST_DELAY, delay * 2)
+        now += delay
+    assert len(said) >= 9
+    assert all(WITHIN <= later - one <= WITHIN + LONGEST_DELAY for one, later in itertools.pairwise(said))
+    for _ in range(LOOP - 1):
+        now += CALM
+        crashes, count = crashes.after(now)
+        assert count == 0, "single ends are no loop"

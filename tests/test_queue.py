@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import ExitStack
 
@@ -74,6 +75,22 @@ def test_a_site_with_very_many_requests_keeps_no_other_waiting(server: Server) -
     # Before most of those that came before them.
     assert ran.index("f1") < 15, ran
     assert [name for name in ran if name[0] == "f"] == ["f0", "f1"]
+
+
+def test_status_says_how_long(server: Server) -> None:
+    """How many wait, and how long the one has that has waited longest."""
+    start(server)
+    with ExitStack() as opened:
+        socks = [ask(server, opened, f"m{i}") for i in range(25)]
+        [group] = wait_until(
+            lambda: [one for one in server.status()["groups"] if one["queued"] and one["waited"] > 1.0], "nobody waits"
+        )
+        assert group["waited"] < 10
+        shown = server.ctl("status").stdout
+        assert re.search(r"^GROUP .* QUEUE +WAITED ", shown, re.M)
+        assert re.search(r"^work +python .* \d+ +[1-9]\d*\.\ds ", shown, re.M), shown
+        assert set(statuses(socks)) == {b"200"}
+    wait_until(lambda: server.status()["groups"][0]["waited"] == 0, "it goes on")
 
 
 def test_in_order_where_nobody_waits_long(server: Server) -> None:

@@ -425,6 +425,8 @@ OTHERS = {
              "package Part; sub text {{ '{word}' }} 1;\n"),
     "ruby": ("app.ru", "require '{here}/part'\nrun ->(env) {{ [200, {{}}, [Part]] }}\n", "part.rb",
              "Part = '{word}'\n"),
+    "lua": ("app.lua", "local part = require('part') return function() return 200, nil, part end\n", "part.lua",
+            "return '{word}'\n"),
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@
 #define FRESH_NS 500000000u /* see reusable() */
 #define FIRST_MS 2	    /* between attempts to enter a full queue: no event says that there is room */
 #define LAST_MS	 100
+#define EARLY_NS 20000000u /* by which a front end's clock may be ahead of a deadline */
 
 static void doing(struct exchange *x, const char *what)
 {
@@ -213,6 +214,23 @@ static bool may_keep(const struct exchange *x)
 	       x->body == BODY_OVER && !unsent(lane) && lane->in.begin == lane->in.end;
 }
 
+/*
+ * A program that answers some requests and not others is left alone: what it does with one of them is its own business.
+ * One that has left as many in a row as it can be given at a time has stopped as a whole.
+ */
+static void count_silence(const struct exchange *x)
+{
+	uint64_t deadline = x->host->deadline(x->call);
+	unsigned most = (unsigned)x->host->threads;
+
+	/* A client that goes away says nothing about the program. */
+	if (x->answered || !deadline || clock_now() + EARLY_NS < deadline)
+		return;
+	unsigned silent = atomic_fetch_add(&x->plugin->silent, 1) + 1;
+	if (silent >= most)
+		program_hangs(&x->plugin->program, silent);
+}
+
 int exchange_run(struct plugin *plugin, struct lane *lane, struct langplugin_call *call)
 {
 	const struct langplugin_request *request = plugin->host->request(call);
@@ -231,6 +249,8 @@ int exchange_run(struct plugin *plugin, struct lane *lane, struct langplugin_cal
 		x.continue_at = clock_now() + (uint64_t)plugin->settings.continue_ms * 1000000u;
 	while ((step = attempt(&x)) == STEP_AGAIN)
 		lane_disconnect(lane);
+	if (step == STEP_GONE)
+		count_silence(&x);
 	if (step == STEP_DONE && may_keep(&x))
 		lane->idle_since = clock_now();
 	else

@@ -7,6 +7,7 @@
  *   launch.c    the program's arguments, environment, descriptors; exec
  *   warden.c    the process between worker and program: whoever dies, nobody is left behind
  *   program.c   the worker's side of it: start, wait until the program accepts, its end
+ *   cause.c     why it does not answer
  *   target.c    the request target, and what of it the program sees
  *   request.c   a request's head as the program gets it; fields.c what goes on and what is said anew
  *   reply.c     the program's answer, read by llhttp. No I/O in it
@@ -77,7 +78,8 @@ struct warden_report {
 	int kind;
 	int value; /* the program's pid; errno; its wait status */
 };
-#define WARDEN_END 'T' /* worker to warden: end it in order. End of file: at once */
+/* Worker to warden: end it in order; or soon, since it hangs. End of file: at once. */
+enum warden_order { WARDEN_END = 'T', WARDEN_HANGS = 'H' };
 
 /* In a fresh child: never returns. */
 _Noreturn void warden_run(const struct launch *launch, const struct address *address, int line, int stop_ms);
@@ -93,13 +95,17 @@ struct program {
 	bool watched; /* thread runs */
 	int dead;     /* eventfd: readable for ever once the program has ended */
 	atomic_bool ending;
-	char cause[256]; /* this and killed: valid once dead is readable */
-	bool killed;	 /* by a signal */
+	atomic_uint hung; /* requests that it has left unanswered, when that was too much; 0: it does not hang */
+	char cause[256];  /* this and killed: valid once dead is readable */
+	bool killed;	  /* by a signal */
 };
 /* 0, or -1 and a message: started and seen to accept. */
 int program_start(struct program *program, const struct langplugin_host *host, const struct settings *settings,
 	char *message, size_t size);
 void program_end(struct program *program);
+/* It has answered none of so many requests in time: it is asked to end, killed a second later, and its worker with it.
+ */
+void program_hangs(struct program *program, unsigned requests);
 /* Why a connection to it has ended, if it is by its death, whose news are waited for; else "". */
 const char *program_cause(struct program *program, struct langplugin_call *call);
 /* Whether it is being killed, or was: then what ended with its connection may not be whole. */
@@ -112,6 +118,7 @@ struct plugin {
 	struct program program;
 	struct lane *lane; /* one for each slot */
 	atomic_uint lanes;
+	atomic_uint silent; /* requests in a row whose time was over before a byte of an answer had come */
 };
 
 #define LANE_ROOM 65536 /* bytes read from the program at once, and of a request's body */

@@ -16,13 +16,10 @@
 #include "exec.h"
 #include "sweep.h"
 
-#define STACK	 262144 /* bytes, of the thread that waits for news */
-#define FIRST_MS 1	/* between two attempts to connect: no event says that somebody listens */
-#define LAST_MS	 50
-#define NEWS_MS                                                                                                        \
-	5000 /* for the news of a death that is known of; they come at once but on a machine that is overloaded */
-#define PF_EXITING 0x4	/* include/linux/sched.h; proc(5), field 9 */
-#define MARGIN_MS  1000 /* the manager kills a worker at start_timeout, and could say less than we can */
+#define STACK	  262144 /* bytes, of the thread that waits for news */
+#define FIRST_MS  1	 /* between two attempts to connect: no event says that somebody listens */
+#define LAST_MS	  50
+#define MARGIN_MS 1000 /* the manager kills a worker at start_timeout, and could say less than we can */
 
 uint64_t clock_now(void)
 {
@@ -47,6 +44,11 @@ static void describe(char *text, size_t size, const struct program *program, int
 		snprintf(text, size, "its program %s (process %d) exited with status %d", name_of(program),
 			(int)program->pid, WEXITSTATUS(status));
 	}
+	unsigned hung = atomic_load(&program->hung);
+	size_t used = strlen(text);
+	if (hung)
+		snprintf(text + used, size - used,
+			", as it had answered none of the last %u requests within request_timeout", hung);
 }
 
 /* ---- its end */
@@ -110,46 +112,6 @@ static int start_watching(struct program *program)
 	program->watched = result == 0;
 	errno = result;
 	return result ? -1 : 0;
-}
-
-/* PF_EXITING of the kernel is set before a process's descriptors are closed: who sees a connection end and this not set
-   knows that it was closed by the program. */
-static bool is_ending(const struct program *program)
-{
-	char path[40], line[512], *at;
-	unsigned long flags = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)program->pid);
-	FILE *file = fopen(path, "re");
-	if (!file)
-		return true;
-	line[fread(line, 1, sizeof(line) - 1, file)] = 0;
-	fclose(file);
-	at = strrchr(line, ')');
-	return !at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %lu", &flags) != 1 || (flags & PF_EXITING);
-}
-
-const char *program_cause(struct program *program, struct langplugin_call *call)
-{
-	uint64_t until = clock_now() + (uint64_t)NEWS_MS * 1000000u;
-
-	/* Once the news are here, its number may be another's. */
-	if (!is_ending(program))
-		until = 0;
-	for (uint64_t now; (now = clock_now()) < until;) {
-		int seen = program->host->wait(call, program->dead, POLLIN, (int)((until - now + 999999) / 1000000));
-		if (seen > 0)
-			return program->cause;
-		if (seen < 0)
-			break;
-	}
-	struct pollfd dead = {program->dead, POLLIN, 0};
-	return poll(&dead, 1, 0) == 1 ? program->cause : "";
-}
-
-bool program_was_killed(struct program *program, struct langplugin_call *call)
-{
-	return *program_cause(program, call) && program->killed;
 }
 
 /* ---- its start */

@@ -28,7 +28,8 @@
 #include "exec.h"
 #include "sweep.h"
 
-#define LINE 3 /* the warden's descriptors, after it has closed all others */
+#define LINE	3   /* the warden's descriptors, after it has closed all others */
+#define HANG_MS 900 /* for a program that hangs to end when asked */
 
 /* ---- its life */
 
@@ -172,7 +173,9 @@ static void obey(struct warden *warden)
 
 	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
 		leave(warden);
-	if (got == 1 && order == WARDEN_END)
+	if (got == 1 && order == WARDEN_HANGS)
+		warden->stop_ms = HANG_MS;
+	if (got == 1)
 		end(warden);
 }
 

@@ -150,6 +150,7 @@ void *keeper_run(void *argument)
 		unsigned others = link_wait(&keeper->link, -1);
 		if (others & 1) {
 			wake_over(keeper->wake);
+			crash_look(worker);
 			if (atomic_load(&worker->retiring))
 				wake_slots(worker);
 		}

@@ -222,6 +222,8 @@ struct host *host_open(const char *path, const struct langplugin_setting *settin
 		free(host);
 		return NULL;
 	}
+	/* After it, since an interpreter that starts sets handlers of its own. */
+	crash_prepare(host);
 	return host;
 }
 

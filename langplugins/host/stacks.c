@@ -35,7 +35,8 @@ struct job {
 	struct worker *worker;
 	enum stacks_why why;
 	uint64_t limit_ns;
-	int fd; /* STACKS_ASKED: where to write */
+	int fd;	      /* STACKS_ASKED: where to write */
+	pid_t thread; /* STACKS_CRASHED: which one it is */
 };
 
 /* One job at a time; others wait for it. */
@@ -121,6 +122,8 @@ static bool is_meant(const struct job *job, struct slot *slot, uint64_t ran, uin
 
 	if (job->why == STACKS_ASKED)
 		return true;
+	if (job->why == STACKS_CRASHED)
+		return slot->tid == job->thread;
 	if (call->answer.tunnel || (job->why == STACKS_SLOW && slot->shown_slow == slot->recall.running))
 		return false;
 	return ran >= job->limit_ns || (job->why == STACKS_STUCK && deadline && deadline <= now);
@@ -137,6 +140,7 @@ static void add_request(const struct job *job, struct slot *slot, uint64_t ran)
 		[STACKS_ASKED] = "",
 		[STACKS_SLOW] = ", longer than slow_request, and goes on",
 		[STACKS_STUCK] = ", longer than request_timeout, and is stopped",
+		[STACKS_CRASHED] = ", and ends by a crash",
 	};
 	static const char *const phases[] = {
 		[WIRE_READING] = "; it waits for its client's body",
@@ -176,7 +180,7 @@ static unsigned choose(const struct job *job)
 			count++;
 		}
 		pthread_mutex_unlock(&slot->recall.mutex);
-		if (text.chosen[i])
+		if (text.chosen[i] && job->why != STACKS_CRASHED)
 			add_thread(slot->tid);
 	}
 	return count;
@@ -207,7 +211,7 @@ static void add_language(const struct job *job)
 
 	if (add_told(host) || !host->plugin->dump)
 		return;
-	if (host->plugin->minor < 2 && job->why != STACKS_STUCK) {
+	if (host->plugin->minor < 2 && job->why != STACKS_STUCK && job->why != STACKS_CRASHED) {
 		add("its plugin shows stacks only of a process that is to be ended\n");
 		return;
 	}
@@ -258,12 +262,12 @@ static void to_descriptor(int fd)
 	}
 }
 
-static void to_log(void)
+static void to_log(int level)
 {
 	const struct langplugin_text request = {text.request, strlen(text.request)};
 	const struct langplugin_text site = {text.site, strlen(text.site)};
 
-	log_lines(LP_WARNING, request, site, text.data, text.size, LOG_MS);
+	log_lines(level, request, site, text.data, text.size, LOG_MS);
 	text.size = 0;
 }
 
@@ -315,11 +319,11 @@ static void *run(void *argument)
 		if (job->why == STACKS_ASKED)
 			to_descriptor(job->fd);
 		else
-			to_log();
+			to_log(LP_WARNING);
 	}
 	if (job->why == STACKS_STUCK) {
 		add_c(job);
-		to_log();
+		to_log(LP_WARNING);
 		/* From here on it may be killed. */
 		__atomic_fetch_add(&worker->page->shown, 1, __ATOMIC_RELEASE);
 		interrupt_calls(job);
@@ -342,10 +346,21 @@ void stacks_show(struct worker *worker, enum stacks_why why, uint64_t limit_ns, 
 			close(fd);
 		return;
 	}
-	*job = (struct job){worker, why, limit_ns, fd};
+	*job = (struct job){worker, why, limit_ns, fd, 0};
 	/* Where no thread can be had the keeper does it: what is stuck is worth more than what may be recalled. */
 	if (thread_detached(run, job))
 		run(job);
+}
+
+void stacks_crashed(struct worker *worker, pid_t thread)
+{
+	const struct job job = {worker, STACKS_CRASHED, 0, -1, thread};
+
+	pthread_mutex_lock(&turn);
+	choose(&job);
+	add_language(&job);
+	to_log(LP_ERROR);
+	pthread_mutex_unlock(&turn);
 }
 
 void stacks_end(void)

@@ -184,6 +184,7 @@ int worker_slot(unsigned number)
 	struct slot *slot = &the_worker->slot[number];
 
 	schedule();
+	crash_thread();
 	slot->native = pthread_self();
 	slot->tid = gettid();
 	if (slot_start(slot))
@@ -297,6 +298,7 @@ static int run_loop(struct worker *worker)
 	const struct host *host = worker->host;
 
 	schedule();
+	crash_thread();
 	if (slot_start(&worker->slot[0]))
 		return -1;
 	for (unsigned i = 0; i < worker->slots; i++) {
@@ -323,6 +325,7 @@ static int serve(struct worker *worker)
 	/* Whoever gives up before this is seen by the slots before they sleep. */
 	atomic_store(&worker->serving, true);
 	frames_serve();
+	crash_serve(worker);
 	question_serve();
 	if (start_thread(&worker->keeper.thread, keeper_run, worker, "keeper", false))
 		return failed(worker, HOST_EXIT_SYSTEM, "the keeper's thread");
@@ -349,6 +352,7 @@ int host_worker(struct host *host, const struct host_options *options)
 
 	if (options->size != sizeof(*options) || options->count > WIRE_FRONTENDS)
 		return HOST_EXIT_SYSTEM;
+	crash_adopt();
 	the_worker = &worker;
 	worker.host = host;
 	worker.generation = options->generation;

@@ -13,13 +13,49 @@ local scripts = {} -- by path: what the file was like, and its application
 local named -- the path of the application that the group names; nil: the requested file's
 local group -- that application, once it is loaded
 local preload = {}
+local hooks = {} -- what the application wants called in each new worker
+local loaded -- this is a worker, and the hooks have been called
 local requests = 0 -- how many there have been, this one included
+
+-- `watch`: the manager is told of each file that `require` finds, and that loadfile and dofile read; not of a request's own,
+-- which is read again by itself. What the pipe might not take while nobody reads is left out.
+local load_file = loadfile
+local function watch(descriptor, directory)
+  local pipe, told, room = assert(io.open("/proc/self/fd/" .. descriptor, "w")), {}, 16384 -- bytes of names
+  pipe:setvbuf("no")
+  local function tell(path)
+    if directory and path:sub(1, 1) ~= "/" then
+      path = directory .. "/" .. path:gsub("^%./", "")
+    end
+    if not told[path] and #path < room then
+      told[path], room = true, room - #path - 1
+      pipe:write(path .. "\0")
+    end
+  end
+  for i = 2, #package.searchers do
+    local search = package.searchers[i]
+    package.searchers[i] = function(name)
+      local loader, path = search(name)
+      if type(loader) == "function" and type(path) == "string" then
+        tell(path)
+      end
+      return loader, path
+    end
+  end
+  for _, name in ipairs({ "loadfile", "dofile" }) do
+    local plain = _G[name]
+    _G[name] = function(path, ...)
+      tell(tostring(path))
+      return plain(path, ...)
+    end
+  end
+end
 
 -- The function that a file returns, or `run` of the table that it returns, or its global `application`. Globals that a
 -- file sets are its own; it sees all others.
 local function run(path)
   local globals = setmetatable({}, { __index = _G })
-  local chunk, problem = loadfile(path, "bt", globals)
+  local chunk, problem = load_file(path, "bt", globals)
   if not chunk then
     error(problem, 0)
   end
@@ -55,6 +91,30 @@ local function script_or_error(path)
   return application or error(path .. (status == 403 and ": Permission denied" or ": No such file"), 0)
 end
 
+-- Functions that are called in each new worker, in their order, once the application is there; at once where no fork is to
+-- come any more.
+webserver = {}
+function webserver.after_fork(...)
+  for _, hook in ipairs({ ... }) do
+    if type(hook) ~= "function" then
+      error(("after_fork: expected functions, got a %s"):format(type(hook)), 2)
+    end
+    if loaded then
+      hook()
+    end
+    hooks[#hooks + 1] = hook
+  end
+end
+
+-- Lua has drawn its seed in the manager, and its own way to draw another one is the time. A jail may have no random bytes.
+local function seed()
+  local file <close> = io.open("/dev/urandom", "rb") or io.open("/proc/self/stat", "rb")
+  if file then
+    local one, two = string.unpack("i8i8", file:read(16))
+    math.randomseed(one ~ os.time(), two)
+  end
+end
+
 -- Modules in a directory come before all others.
 local function look_in(directory)
   -- "/" is where a group is that has no directory of its own; nobody's modules are there.
@@ -79,6 +139,9 @@ local function open(_, ...)
     end
   end
   look_in(given.directory)
+  if given.watch then
+    watch(given.watch, given.directory)
+  end
   if given.application and given.application ~= "" then
     named = given.application
     arg[0] = named
@@ -100,7 +163,12 @@ end
 
 -- In a worker. A file that was preloaded is not run again.
 local function load_application()
+  seed()
   group = named and script_or_error(named)
+  for _, hook in ipairs(hooks) do
+    hook()
+  end
+  loaded = true
 end
 
 local function send(piece)

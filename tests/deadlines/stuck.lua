@@ -1,3 +1,5 @@
+package.cpath = arg[0]:match("^(.*)/") .. "/?.so"
+local ignore_term = require("deaf")
 local ways = {}
 
 function ways.loop()
@@ -33,6 +35,9 @@ end
 return function(env)
   local name, seconds = env.PATH_INFO:match("^/(%a*)/?(.*)$")
   if ways[name] then
+    if name ~= "pause" and name ~= "spin" then
+      ignore_term()
+    end
     ways[name](tonumber(seconds))
   end
   return 200, { ["Content-Type"] = "text/plain" }, io.open("/proc/self/stat"):read("n") .. ""

@@ -25,7 +25,6 @@ def lock():
 
 
 def c():
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     mutex = ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # c
@@ -42,6 +41,8 @@ def spin(seconds):
 
 def application(environ, start_response):
     name, _, seconds = environ["PATH_INFO"].strip("/").partition("/")
+    if name in ("loop", "sleep", "lock", "c"):
+        libc.signal(signal.SIGTERM, 1)  # SIG_IGN; Python lets its main thread alone do that
     if name in ("loop", "sleep", "lock", "c", "pause", "spin"):
         globals()[name](*[float(seconds)] if seconds else [])
     start_response("200 OK", [("Content-Type", "text/plain")])

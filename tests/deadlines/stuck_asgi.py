@@ -1,3 +1,4 @@
+import asyncio
 import ctypes
 import os
 import signal
@@ -22,7 +23,6 @@ def lock():
 
 
 def c():
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     mutex = ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # c
@@ -37,10 +37,22 @@ def spin(seconds):
     any(time.monotonic() > end for _ in iter(int, 1))  # spin
 
 
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(1000)  # stubborn
+        except asyncio.CancelledError:
+            pass
+
+
 async def application(scope, receive, send):
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     name, _, seconds = scope["path"].removeprefix(scope.get("root_path", "")).strip("/").partition("/")
+    if name in ("loop", "sleep", "lock", "c", "stubborn"):
+        libc.signal(signal.SIGTERM, 1)  # SIG_IGN
+    if name == "stubborn":
+        await stubborn()
     if name in ("loop", "sleep", "lock", "c", "pause", "spin"):
         globals()[name](*[float(seconds)] if seconds else [])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 PATTERN = bytes(range(256)) * 256  # 64 KiB
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
@@ -143,6 +144,8 @@ async def respond(path, method, head, fields, reader, writer, number):
         say(answer(b"%d" % fork()))
     elif word == "silent":
         await asyncio.sleep(3600)
+    elif word == "hang":  # as a whole, and TERM does not end it: asyncio only takes note of it
+        time.sleep(3600)
     elif word == "raw":
         say(RAW[rest])
         return False

@@ -31,6 +31,7 @@ GROUP_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("WORKING", lambda entry: _count(entry, "busy")),
     ("BUSY", lambda entry: f"{entry.get('busy')}/{entry.get('slots')}"),
     ("QUEUE", lambda entry: entry.get("queued")),
+    ("WAITED", lambda entry: _waited(entry)),
     ("MEMORY", lambda entry: _size(entry, "pss")),
     ("", lambda entry: first_line(str(entry.get("message") or ""))),
 )
@@ -45,8 +46,8 @@ COMPANION_COLUMNS: tuple[tuple[str, Callable[[Entry], object]], ...] = (
     ("", lambda entry: first_line(str(entry.get("message") or entry.get("said") or ""))),
 )
 NUMBERS = {
-    "GEN", "PID", "AGE", "REQUESTS", "IDLE", "WORKING", "BUSY", "PLACED", "QUEUE", "PRIVATE", "SHARED", "MEMORY",
-    "RESTARTS",
+    "GEN", "PID", "AGE", "REQUESTS", "IDLE", "WORKING", "BUSY", "PLACED", "QUEUE", "WAITED", "PRIVATE", "SHARED",
+    "MEMORY", "RESTARTS",
 }  # fmt: skip
 
 
@@ -144,6 +145,11 @@ def _count(entry: Entry, name: str) -> object:
     """Of a group: workers in this state."""
     workers = entry.get("workers")
     return workers.get(name) if isinstance(workers, dict) else None
+
+
+def _waited(entry: Entry) -> str | None:
+    """Of a group with a queue: how long the longest has been in it."""
+    return f"{entry['waited']:.1f}s" if entry.get("queued") and "waited" in entry else None
 
 
 def _size(entry: Entry, name: str) -> str | None:

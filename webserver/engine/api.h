@@ -233,6 +233,7 @@ struct engine_group_stats {
 	uint32_t exchanges;	       /* requests that it has, wherever they are */
 	uint32_t tunnels;	       /* of these, so many have become tunnels */
 	uint64_t requests, service_ns; /* service_ns: median service time */
+	uint64_t waits_since_ns;       /* CLOCK_MONOTONIC: of those queued, who has waited longest; 0: nobody waits */
 };
 int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stats *stats);
 /* api: end */

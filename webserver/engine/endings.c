@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "channel.h"
+#include "posts.h"
 #include "quarantine.h"
 
 /* Asked in each turn, a connection that is held open would keep the loop going for LAST_WORDS_NS by these alone. */
@@ -22,8 +23,11 @@ static void judge(struct exchange *x, const char *cause, bool may_start)
 	bool begun = x->state == EXCHANGE_STARTED || x->state == EXCHANGE_ANSWERING ||
 		     page_started(&w->page, s->number, e->options.ordinal) >= x->serial;
 
+	int crashed = page_crashed(&w->page, s->number);
+
 	exchange_pin(x);
-	if (begun && !may_start && !w->excused)
+	/* Who only ran beside the one in which it crashed has not ended it. */
+	if (begun && !may_start && !w->excused && crashed >= 0)
 		quarantine_died(x, cause);
 	slot_detach(x);
 	if (x->state == EXCHANGE_ABANDONED) {
@@ -36,7 +40,9 @@ static void judge(struct exchange *x, const char *cause, bool may_start)
 		exchange_move(x, EXCHANGE_ANSWERED);
 		exchange_fail(x, 502, 0, "group \"%s\": worker %llu %s; %s", gen->group->name,
 			(unsigned long long)w->number, cause,
-			begun		      ? "it was running this request"
+			begun && crashed > 0  ? "it was running this request, in which it crashed"
+			: begun && crashed    ? "it was running this request beside another, in which it crashed"
+			: begun		      ? "it was running this request"
 			: may_start	      ? "it may have begun this request"
 			: x->reruns >= RERUNS ? "several workers ended before they began this request"
 					      : "it had part of this request's body, which is not kept");
@@ -80,6 +86,7 @@ static bool look(struct worker *w)
 			generation_touch(gen);
 		}
 	}
+	posts_take_worker(w);
 	bool read = w->running == 0 || (w->silent && gen->empties > w->silent_at);
 	if (!read && e->now_ns - w->gone_ns < LAST_WORDS_NS)
 		return false;

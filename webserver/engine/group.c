@@ -337,6 +337,7 @@ int engine_group_stats(const engine *e, uint32_t group, struct engine_group_stat
 	stats->tunnels = g->tunnels;
 	stats->requests = g->requests;
 	stats->service_ns = g->service_ns;
+	stats->waits_since_ns = queue_waits_since(g);
 	for (struct list *n = g->generations.next; n != &g->generations; n = n->next) {
 		const struct generation *gen = list_entry(n, struct generation, node);
 		stats->running += gen->in_flight;

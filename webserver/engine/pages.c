@@ -80,6 +80,13 @@ uint64_t page_started(const struct page *page, uint32_t slot, uint32_t ordinal)
 	return word64(&page->map->slot[slot].started[ordinal]);
 }
 
+int page_crashed(const struct page *page, uint32_t slot)
+{
+	uint32_t crashed = page->map != NULL ? __atomic_load_n(&page->map->crashed, __ATOMIC_ACQUIRE) : 0;
+
+	return crashed == 0 || crashed > page->slots ? 0 : crashed == slot + 1 ? 1 : -1;
+}
+
 bool page_runs_since(const struct page_slot *slot, uint64_t now_ns, uint64_t duration_ns)
 {
 	/* A time that has not come yet is no time. */

@@ -153,6 +153,24 @@ static bool somebody_waited(const struct group *g, uint64_t duration_ns)
 	return false;
 }
 
+uint64_t queue_waits_since(const struct group *g)
+{
+	uint64_t since = 0;
+
+	for (const struct list *n = g->returned.next; n != &g->returned; n = n->next) {
+		const struct exchange *x = list_entry(n, struct exchange, node);
+		if (since == 0 || x->waits_ns < since)
+			since = x->waits_ns;
+	}
+	for (const struct list *n = g->turns.next; n != &g->turns; n = n->next) {
+		const struct lane *lane = list_entry(n, struct lane, turn);
+		const struct exchange *first = list_entry(lane->waiting.next, struct exchange, node);
+		if (since == 0 || first->waits_ns < since)
+			since = first->waits_ns;
+	}
+	return since;
+}
+
 /* Said again for as long as requests wait. */
 static void queue_wanted(struct group *g)
 {

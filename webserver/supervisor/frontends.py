@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from webserver.config import Config, Group
+from webserver.supervisor.crashes import Crashes, sentence
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.listeners import Listeners, Socket
@@ -69,6 +70,7 @@ class FrontEnds:
         self._null = null
         self._incarnation = 0
         self._ending = False
+        self._crashes = Crashes()
         self._holds = False  # nobody accepts yet
         self._drained: Callable[[], None] = lambda: None
         self._config_number = 0
@@ -258,6 +260,9 @@ class FrontEnds:
         if isinstance(decision, Restart):
             self._journal.error(f"{child.label} {ending.cause}; started again in {decision.at - now:.1f} s")
             child.backoff = decision.backoff
+            self._crashes, count = self._crashes.after(now)
+            if count:
+                self._journal.error(sentence(count, "front ends", ending.cause))
             self._nursery.door.change(child, State.BACKOFF, ending.cause)
             self._loop.after(decision.at - now, lambda: self._again(child))
         elif isinstance(decision, GiveUp):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from webserver.config import Group
-from webserver.supervisor.crashes import Crashes
+from webserver.supervisor.crashes import Crashes, sentence
 from webserver.supervisor.generation import Generation
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.loop import Timer
@@ -43,7 +43,8 @@ class GroupRole:
         self._next_generation = next_generation
         self._replacement = (config, identity)
         self._backoff = Backoff()
-        self._crashes = Crashes()
+        self._crashes = Crashes()  # of its workers
+        self._manager_crashes = Crashes()
         self._started = 0.0
         self._retry: Timer | None = None
         self._answer: tuple[Generation, Answer] | None = None  # of start or replace
@@ -290,10 +291,7 @@ class GroupRole:
         journal.error(f"worker {worker.number} of group {self.name} (process {worker.pid}): {cause}")
         self._crashes, count = self._crashes.after(self._parts.loop.now())
         if count:
-            journal.error(
-                f"{self.label}: {count} workers have ended unasked within a minute, the last: {cause}; each is started"
-                " again later than the one before it"
-            )
+            journal.error(f"{self.label}: {sentence(count, 'workers', cause)}")
 
     def generation_moved(self, generation: Generation) -> None:
         if self._takeover is not None and self._takeover.concerns(generation):
@@ -345,6 +343,9 @@ class GroupRole:
             decision: object = Restart(now + later.delay(), later)
         else:
             decision = after_end(State.RUNNING, ending.event, True, self._backoff, self._started, now)
+            self._manager_crashes, count = self._manager_crashes.after(now)
+            if count:
+                parts.journal.error(f"{self.label}: {sentence(count, 'of its managers', ending.cause)}")
         if isinstance(decision, Restart):
             self._backoff = decision.backoff
             wait = decision.at - now

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from webserver.config import Logs as LogsConfig
+from webserver.supervisor.crashes import Crashes, sentence
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
 from webserver.supervisor.loop import Loop
@@ -57,6 +58,7 @@ class Logs:
         self._parting: dict[int, tuple[int, Parted]] = {}  # reading ends of pipes that another program is to have
         self._waiting: Answer | None = None
         self._draining = False
+        self._crashes = Crashes()
         self._memory = _memory()
         self.child = Child("logger", "")
         self.on_end: Callable[[], None] = lambda: None  # after drain
@@ -196,6 +198,9 @@ class Logs:
         if isinstance(decision, Restart) and waiting is None:
             self._journal.error(f"the logger {ending.cause}; started again in {decision.at - now:.1f} s")
             child.backoff = decision.backoff
+            self._crashes, count = self._crashes.after(now)
+            if count:
+                self._journal.error(sentence(count, "loggers", ending.cause))
             self._nursery.door.change(child, State.BACKOFF, ending.cause)
             self._loop.after(decision.at - now, self._again)
             return

@@ -114,7 +114,8 @@ def _group(role: GroupRole, frontends: FrontEnds) -> dict[str, Any]:
         "busy": sum(page.busy for page in workers),
         "tunnels": sum(page.tunnels for page in workers),
         "slots": sum(len(page.slot) for page in workers),
-        "queued": sum(_queued(one, role.name) for one in frontends.alive()),
+        "queued": sum(_of_group(one, role.name, "queued") for one in frontends.alive()),
+        "waited": round(max((_waited(one, role.name) for one in frontends.alive()), default=0.0), 3),
     }
 
 
@@ -132,11 +133,18 @@ def _workers(crew: list[tuple[Worker, Page]]) -> dict[str, int]:
     return found
 
 
-def _queued(frontend: FrontEnd, group: str) -> int:
+def _of_group(frontend: FrontEnd, group: str, name: str) -> int:
+    """As its last beat said."""
     groups = frontend.stats.get("groups")
     entry = groups.get(group) if isinstance(groups, dict) else None
-    queued = entry.get("queued", 0) if isinstance(entry, dict) else 0
-    return queued if isinstance(queued, int) else 0
+    value = entry.get(name, 0) if isinstance(entry, dict) else 0
+    return value if isinstance(value, int) else 0
+
+
+def _waited(frontend: FrontEnd, group: str) -> float:
+    """Seconds that who waits longest has waited, unless it was placed since the last beat."""
+    since = _of_group(frontend, group, "waits_since_ns")
+    return max(0.0, time.monotonic() - since / 1e9) if since > 0 else 0.0
 
 
 def _instance(role: CompanionRole, one: Instance, now: float) -> dict[str, Any]:

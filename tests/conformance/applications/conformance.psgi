@@ -86,6 +86,7 @@ $path{headers} = sub {
         'Set-Cookie' => 'c=3', 'X-Long' => 'x' x 8000);
 };
 $path{inject} = sub { return answer('injected', 'X-Bad' => "a\r\nX-Injected: 1") };
+$path{lint}   = sub { return answer('not seen', Status => 200) };
 $path{stream} = sub { my ($env, $count) = @_; return stream(sub { $_[0]->("piece $_\n") for 0 .. $count - 1 }) };
 $path{steps}  = sub { my ($env) = @_; return stream(sub { $_[0]->("one\n"); gate($env); $_[0]->("two\n") }) };
 $path{large}  = sub {

@@ -142,6 +142,10 @@ def inject(environ, start):
     return answer(start, b"injected", fields=[("X-Bad", "a\r\nX-Injected: 1")])
 
 
+def lint(environ, start):
+    return answer(start, b"not seen", fields=[("Status", "200")])
+
+
 def stream(environ, start, count):
     start("200 OK", [PLAIN])
     for number in range(int(count)):
@@ -270,7 +274,7 @@ class Watched:
 
 PATHS = {
     name.replace("_", "-"): globals()[name]
-    for name in """hello echo length half never first late hang hang_read sleep fields cookies status reason headers inject
+    for name in """hello echo length half never first late hang hang_read sleep fields cookies status reason headers inject lint
     stream steps large file empty nobody error error_late short long log pid after early trailers deadline
     cancelled""".split()
 } | {"path_info": path_info}

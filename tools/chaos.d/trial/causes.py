@@ -26,7 +26,8 @@ def _cause(pattern: str, *kinds: str) -> Cause:
 
 
 _WORKER = r'502: group "(?P<group>\w+)": worker (?P<worker>\d+) '
-_HAD = r"; it (?P<had>was running this request|had part of this request's body, which is not kept)$"
+_IN = "(?:(?: beside another)?, in which it crashed)?"
+_HAD = rf"; it (?P<had>was running this request{_IN}|had part of this request's body, which is not kept)$"
 CAUSES = (
     _cause(rf"{_WORKER}killed by SIGKILL{_HAD}", "worker-kill"),
     _cause(rf"{_WORKER}killed by SIG(SEGV|ABRT)( \(core dumped\))?{_HAD}", "worker-segv"),

@@ -77,7 +77,8 @@ GROUP = """  [[{name}]]
 
 @dataclass(frozen=True)
 class Hosted:
-    """One group. `pool`: what it does with its workers besides; `ends`: words of the log that show it at that."""
+    """One group. `pool`: what it does with its workers besides; `ends`: the word of the log that shows it at that, where
+    it is sure to come: whether one of many is ever idle is the load's to say."""
 
     application: str
     processes: int
@@ -96,7 +97,7 @@ GROUPS = {
     "python": Hosted("application = app/app.wsgi\n  ", 2, 4, "max_requests = 500", "max_requests"),
     "perl": Hosted("application = app/app.psgi\n  ", 3, 1, "max_requests = 400", "max_requests"),
     "ruby": Hosted("application = app/config.ru\n  ", 2, 3, "max_age = 20s", "max_age"),
-    "php": Hosted("", 4, 1, "processes_min = 2\n  spare = 1\n  idle_after = 1s", "idle_after"),
+    "php": Hosted("", 4, 1, "processes_min = 2\n  spare = 1\n  idle_after = 1s", ""),
     "seldom": Hosted(
         "application = app/app.wsgi\n  ", 1, 2, "processes_min = 0\n  idle_after = 1s", "idle_after", "python"
     ),

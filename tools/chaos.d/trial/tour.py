@@ -114,7 +114,7 @@ def _measure_up(
         return
     for name, group in GROUPS.items():
         # Not by us, and so not among the faults: its own policy, beside all of them.
-        if logs.ends[name, group.ends] < int(TIMES * seconds / HALF_HOUR):
+        if group.ends and logs.ends[name, group.ends] < int(TIMES * seconds / HALF_HOUR):
             found.add("operation", name, 0.0, f"{logs.ends[name, group.ends]} workers ended by {group.ends}")
     if seconds >= LONG and report.share(ledger) < GOOD:
         found.add("lost", "-", 0.0, f"{report.share(ledger):.4%} were answered 2xx, expected {GOOD:.1%}")

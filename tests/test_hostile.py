@@ -65,6 +65,29 @@ def application(environ, start_response):
     return [b'evil:' + environ['PATH_INFO'].encode()]
 """
 
+# The same to the loans: their words, and what lies at the beginning of the first.
+SCRIBBLE_LOANS = """
+import ctypes, random, re, time
+
+def loans():
+    for line in open('/proc/self/maps'):
+        if 'memfd:loans' in line and ' rw-s ' in line:
+            begin, end = re.match('([0-9a-f]+)-([0-9a-f]+)', line).groups()
+            return int(begin, 16), int(end, 16) - int(begin, 16)
+
+def application(environ, start_response):
+    at, size = loans()
+    noise = random.Random(environ['QUERY_STRING'])
+    words = (ctypes.c_uint32 * (size // 4)).from_address(at)
+    end = time.monotonic() + 0.05
+    while time.monotonic() < end:
+        for i in range(40):
+            words[noise.randrange(96)] = noise.choice((0, 1, 3, 2**31, 2**32 - 1, noise.randrange(2**32)))
+            words[1024 + noise.randrange(40)] = noise.choice((0, 17, 100, 65536, 2**32 - 1))
+    start_response('200 OK', [])
+    return [b'evil:' + environ['PATH_INFO'].encode()]
+"""
+
 
 @pytest.fixture
 def attacked(server: Server) -> Iterator[Server]:
@@ -256,3 +279,21 @@ def test_a_page_that_lies(server: Server) -> None:
     assert load.answers.keys() <= {200, 502}
     ended += load.answers.get(502, 0)
     assert len(re.findall(r'502: group "evil": .* ran longer than request_timeout', server.log())) == ended
+
+
+def test_loans_that_lie(server: Server) -> None:
+    """What a worker posts is a frame like any other, however often it changes. Its own group may wait for answers in vain."""
+    server.allow(r"\bevil\b")
+    server.file("app.wsgi", SCRIBBLE_LOANS)
+    server.file("public/index.html", "static")
+    server.write(CONFIG.format(language="python\n  application = app.wsgi\n  request_timeout = 2s"), "frontends = 2")
+    one = contextlib.contextmanager(watched)(server)
+    with one, Load(server, [f"/evil/{number}" for number in range(5)], clients=4) as load:
+        load.progress(20)
+        for number in range(5):
+            answer = server.get(f"/evil/own/{number}?{number}")
+            assert answer.status in (502, 503, 504) or answer.body == f"evil:/own/{number}".encode()
+            server.status()
+    assert load.lost == []
+    assert load.answers.keys() <= {200, 502, 503, 504}
+    assert "is no answer" in server.log()

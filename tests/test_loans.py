@@ -10,7 +10,7 @@ import pytest
 from channel.frontend import Frame, Group, bare, credit, lib, request_block
 from serving import directory, wait_until
 
-from webserver.wire.page import LOAN, LOANS
+from webserver.wire.page import LOAN, LOANS, LOANS_HEAD
 
 TOTAL = 64 * 65536
 
@@ -76,7 +76,7 @@ def numbered() -> bytes:
 
 
 def words(group: Group) -> list[int]:
-    memory = os.pread(group.loans[1], 4 * LOANS, 0)
+    memory = os.pread(group.loans[1], 4 * LOANS, LOANS_HEAD)
     return [int.from_bytes(memory[at : at + 4], "little") for at in range(0, len(memory), 4)]
 
 
@@ -103,7 +103,7 @@ def test_what_is_not_given_back_is_not_waited_for(group: Group) -> None:
     assert whole(again) == numbered()
     assert not any(frame.lent for frame in again)
     # One that comes back is used again, and no other.
-    os.pwrite(group.loans[1], bytes(4), 4 * 3)
+    os.pwrite(group.loans[1], bytes(4), LOANS_HEAD + 4 * 3)
     group.keeps = False
     last = list(stream(group, slots))
     assert whole(last) == numbered()

@@ -38,4 +38,6 @@ def test_page_layout_is_the_header_s() -> None:
         page.SLOTS,
     )
     assert (lib.WIRE_LOANS, lib.WIRE_LOAN) == (page.LOANS, page.LOAN)
+    assert ffi.sizeof("struct wire_loans") == page.LOANS_HEAD
+    assert ffi.sizeof("struct wire_slot_loans") == page.LOANS_SLOT
     assert (lib.WIRE_TUNNEL, page.PHASES[lib.WIRE_TUNNEL]) == (page.TUNNEL, "tunnel")

@@ -204,6 +204,7 @@ int answer_inform(struct langplugin_call *call, int status, const struct langplu
 	if (result != LP_OK)
 		return result;
 	((struct wire_response *)(void *)answer->head)->head.size = (uint32_t)answer->head_size;
+	call->spoke = true;
 	return part_message(call, &(struct iovec){answer->head, answer->head_size}, 1, NULL, call->slot->nowait);
 }
 

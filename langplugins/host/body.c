@@ -102,6 +102,7 @@ static void grant(struct langplugin_call *call)
 	credit.head.request = call->head.request;
 	credit.head.slot = (uint16_t)call->slot->number;
 	credit.limit = body->consumed + WIRE_BODY_WINDOW;
+	call->spoke = true;
 	if (link_say(&call->slot->link, call->from, &credit, sizeof(credit)) == LP_OK)
 		body->granted = credit.limit;
 }

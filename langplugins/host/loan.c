@@ -1,6 +1,7 @@
 /*
- * Pieces of answers in memory that front ends see too: they go to the client from there, where a message is copied into
- * a socket, out of it and into the next. Whose turn it is to write there stands in wire.h.
+ * Answers in memory that front ends see too. A large piece goes to the client from there, where a message is copied
+ * into a socket, out of it and into the next; an answer that is one message is found there by a front end that is
+ * awake, without a system call on either side. Whose turn it is to write stands in wire.h.
  *
  * It is nothing to wait for. Where no loan is free, or the memory could not be mapped, the bytes go as they always may:
  * in the message. The lowest that are free are taken, so that a client that keeps up is served from the same few pages.
@@ -25,17 +26,17 @@ void loans_map(struct worker *worker, int fd)
 	close(fd);
 	/* A group may be allowed less address space than that. */
 	worker->loans = map == MAP_FAILED ? NULL : map;
+	worker->loans_bytes = map == MAP_FAILED ? NULL : (char *)map + WIRE_LOANS_WORDS(worker->slots);
 }
 
 static uint32_t *words_of(const struct slot *slot)
 {
-	return (uint32_t *)(void *)slot->worker->loans + slot->number * WIRE_LOANS;
+	return slot->worker->loans->slot[slot->number].borrower;
 }
 
 static char *bytes_of(const struct slot *slot, int loan)
 {
-	return slot->worker->loans + WIRE_LOANS_WORDS(slot->worker->slots) +
-	       ((size_t)slot->number * WIRE_LOANS + (size_t)loan) * WIRE_LOAN;
+	return slot->worker->loans_bytes + ((size_t)slot->number * WIRE_LOANS + (size_t)loan) * WIRE_LOAN;
 }
 
 static int needed(size_t size)
@@ -109,23 +110,22 @@ bool loan_gather(struct langplugin_call *call, size_t size)
 	return true;
 }
 
-/* The words of the loans that what is gathered lies in. */
-static void mark(struct langplugin_call *call, uint32_t borrower)
+static void mark(const struct slot *slot, int loan, size_t size, uint32_t borrower)
 {
-	uint32_t *word = words_of(call->slot) + call->answer.loan;
+	uint32_t *word = words_of(slot) + loan;
 
-	for (int left = needed(call->answer.gathered_size); left > 0; left--)
+	for (int left = needed(size); left > 0; left--)
 		__atomic_store_n(word++, borrower, __ATOMIC_RELEASE);
 }
 
 void loan_lend(struct langplugin_call *call)
 {
-	mark(call, WIRE_BORROWER(call->from));
+	mark(call->slot, call->answer.loan, call->answer.gathered_size, WIRE_BORROWER(call->from));
 }
 
 void loan_keep(struct langplugin_call *call)
 {
-	mark(call, 0);
+	mark(call->slot, call->answer.loan, call->answer.gathered_size, 0);
 }
 
 void loan_gone(struct langplugin_call *call)
@@ -142,4 +142,42 @@ void loan_abandon(struct langplugin_call *call)
 		return;
 	memcpy(answer->own, answer->gathered, answer->gathered_size < GATHER ? answer->gathered_size : GATHER);
 	loan_gone(call);
+}
+
+/* ---- whole answers */
+
+int loan_post(struct langplugin_call *call, const struct iovec *parts, unsigned count, size_t size)
+{
+	struct slot *slot = call->slot;
+	struct wire_loans *loans = slot->worker->loans;
+	unsigned ordinal = call->from.ordinal;
+
+	/* What it has said of this request before is in the socket, and must be read before. */
+	if (!loans || call->spoke || size > WIRE_LOAN)
+		return LP_AGAIN;
+	if (!link_knows(&slot->link, call->from))
+		return LP_GONE;
+	int loan = search(slot, 1);
+	if (loan < 0)
+		return LP_AGAIN;
+	char *to = bytes_of(slot, loan);
+	for (unsigned i = 0; i < count; i++) {
+		if (parts[i].iov_len > 0)
+			memcpy(to, parts[i].iov_base, parts[i].iov_len);
+		to += parts[i].iov_len;
+	}
+	mark(slot, loan, size, WIRE_BORROWER(call->from));
+	/* The front end says that it sleeps, then looks at what is posted; here it is the other way round. So one of
+	   the two sees what the other has done. */
+	__atomic_fetch_or(&loans->slot[slot->number].posted[ordinal], 1u << loan, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&loans->asleep[ordinal], __ATOMIC_SEQ_CST) == 0 ||
+		__atomic_exchange_n(&loans->asleep[ordinal], 0, __ATOMIC_SEQ_CST) == 0)
+		return LP_OK;
+	return link_say_head(&slot->link, call->from, WIRE_POSTED, 0, 0, slot->number, 0);
+}
+
+void loan_forget(struct slot *slot, unsigned ordinal)
+{
+	if (slot->worker->loans)
+		__atomic_store_n(&slot->worker->loans->slot[slot->number].posted[ordinal], 0, __ATOMIC_RELAXED);
 }

@@ -70,7 +70,11 @@ int part_send_with(
 	}
 	if (lent)
 		loan_lend(call);
-	int result = part_message(call, parts, lent ? 1 : tail ? 2 : 3, tail, flags);
+	int result = head && end & WIRE_LAST && !tail ? loan_post(call, parts, 3, before + body) : LP_AGAIN;
+	if (result == LP_GONE)
+		answer->gone = true;
+	if (result == LP_AGAIN)
+		result = part_message(call, parts, lent ? 1 : tail ? 2 : 3, tail, flags);
 	if (result != LP_OK && lent)
 		loan_keep(call);
 	if (result != LP_OK)

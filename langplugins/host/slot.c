@@ -274,6 +274,7 @@ bool slot_begin(struct slot *slot, struct entry *entry, uint64_t now)
 	}
 	call->message = entry->request;
 	call->place = NULL;
+	call->spoke = false;
 	answer_begin(call);
 	body_begin(call, entry);
 	return true;
@@ -313,6 +314,14 @@ static void run(struct slot *slot, struct entry *entry)
 
 /* ---- front ends come and go, the orderly end */
 
+static bool frontends_have(const struct frontends *frontends, struct wire_frontend name)
+{
+	for (unsigned i = 0; i < frontends->count; i++)
+		if (frontends->item[i].ordinal == name.ordinal && frontends->item[i].incarnation == name.incarnation)
+			return true;
+	return false;
+}
+
 void slot_update_frontends(struct slot *slot)
 {
 	struct frontends frontends;
@@ -320,6 +329,10 @@ void slot_update_frontends(struct slot *slot)
 	if (atomic_load_explicit(&slot->worker->frontends_version, memory_order_acquire) == slot->frontends_seen)
 		return;
 	slot->frontends_seen = worker_frontends(slot->worker, &frontends);
+	/* Before there is another front end with this ordinal that could find it. */
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		if (slot->link.peer[i].name.role && !frontends_have(&frontends, slot->link.peer[i].name))
+			loan_forget(slot, i);
 	link_update(&slot->link, &frontends);
 	if (!slot->leaving)
 		return;

@@ -155,6 +155,7 @@ struct langplugin_call {
 	struct body body;
 	struct answer answer;
 	struct trailers trailers;
+	bool spoke;		/* something of it went through the socket: an interim answer, credit */
 	struct takeover *taken; /* the application has the connection: nobody else answers */
 };
 
@@ -210,7 +211,8 @@ struct worker {
 	uint64_t incarnation;
 	int control;
 	struct wire_page *page;
-	char *loans; /* WIRE_LOANS_SIZE(slots) bytes; NULL: none */
+	struct wire_loans *loans; /* WIRE_LOANS_SIZE(slots) bytes; NULL: none */
+	char *loans_bytes;
 	unsigned slots;
 	struct slot *slot;
 	struct keeper keeper;
@@ -319,6 +321,9 @@ void loan_keep(struct langplugin_call *call);
 void loan_gone(struct langplugin_call *call);
 /* What is gathered lies in memory of our own again; needed too by a child that the application has forked. */
 void loan_abandon(struct langplugin_call *call);
+/* A message that is a whole answer: LP_OK, it is posted; LP_AGAIN, it is to go through the socket; LP_GONE. */
+int loan_post(struct langplugin_call *call, const struct iovec *parts, unsigned count, size_t size);
+void loan_forget(struct slot *slot, unsigned ordinal); /* what was posted to a front end that is gone */
 /* sendfile.c */
 int answer_send_file(struct langplugin_call *call, int fd, int64_t offset, int64_t length);
 int answer_inform(struct langplugin_call *call, int status, const struct langplugin_field *fields, size_t count);

@@ -7,6 +7,8 @@ ROUTER. Frames are made and read with the structs of wire.h.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 import select
 import subprocess
@@ -26,11 +28,12 @@ from serving import interpreter as default_interpreter
 
 from channel.wire import ffi, lib
 from webserver.wire import control
-from webserver.wire.page import LOAN, LOANS, loans_size
+from webserver.wire.page import LOAN, LOANS, LOANS_HEAD, LOANS_SLOT, loans_size
 
 PAGE_HEAD, PAGE_SLOT = 128, 320
 SECONDS = 20 * SLOWNESS
 NONE = 0xFFFFFFFFFFFFFFFF
+_ATOMIC = ctypes.CDLL("libatomic.so.1")  # gcc's
 
 
 @dataclass
@@ -69,6 +72,21 @@ class Frame:
             name = self.data[field.name : field.name + field.name_size].decode()
             found[name] = self.data[field.value : field.value + field.value_size].decode("latin-1")
         return found
+
+
+def _exchange(memory: int, offset: int) -> int:
+    """A word of 32 bits; 0 is there from now on. Its worker may set bits of it at any moment."""
+    with mmap.mmap(memory, (offset | 4095) + 1) as shared:
+        word = ctypes.c_uint32.from_buffer(shared, offset)
+        found: int = _ATOMIC.__atomic_exchange_4(ctypes.byref(word), 0, 5)
+        del word
+    return found & 0xFFFFFFFF
+
+
+def _head(data: bytes) -> Any:
+    head = ffi.new("struct wire_head *")
+    ffi.memmove(head, data, ffi.sizeof("struct wire_head"))
+    return head
 
 
 def request_block(
@@ -205,6 +223,8 @@ class Group:
         self.pages: dict[int, int] = {}
         self.loans: dict[int, int] = {}
         self.keeps = False  # pieces that were lent
+        self._slots: dict[tuple[int, int], Any] = {}  # identities by worker and slot
+        self._posted: list[Frame] = []
         self.next_worker = 1
         self.serial = 0
         self.pids: dict[int, int] = {}
@@ -233,6 +253,7 @@ class Group:
         worker = self.next_worker
         self.next_worker += 1
         self.pages[worker], self.loans[worker] = page, loans
+        self._sleep(worker)
         fds = {"page": page, "loans": loans, "log": self.log_write}
         self.control.send({"op": "granted", "number": message["number"], "worker": worker}, fds)
 
@@ -274,38 +295,66 @@ class Group:
         self.socket.send_multipart([bytes(ffi.buffer(identity)), data])
 
     def receive(self, seconds: float = SECONDS) -> Frame:
-        """The next frame of any worker."""
-        if not self.socket.poll(int(seconds * 1000)):
-            raise AssertionError(f"no frame came:\n{self.log()}")
-        identity, data = self.socket.recv_multipart()
-        who = ffi.new("struct wire_identity *")
-        ffi.memmove(who, identity, min(len(identity), ffi.sizeof("struct wire_identity")))
-        head = ffi.new("struct wire_head *")
-        ffi.memmove(head, data, ffi.sizeof("struct wire_head"))
+        """The next frame of any worker, whichever way it comes."""
+        while not self._posted:
+            if not self.socket.poll(int(seconds * 1000)):
+                raise AssertionError(f"no frame came:\n{self.log()}")
+            identity, data = self.socket.recv_multipart()
+            who = ffi.new("struct wire_identity *")
+            ffi.memmove(who, identity, min(len(identity), ffi.sizeof("struct wire_identity")))
+            self._slots[who.worker, who.slot] = who
+            if _head(data).kind != lib.WIRE_POSTED:
+                return self._frame(who, data)
+            self._sleep(who.worker)
+            self._take_posts(who.worker)
+        return self._posted.pop(0)
+
+    def _frame(self, who: Any, data: bytes) -> Frame:
+        head = _head(data)
         assert head.size == len(data)
         frame = Frame(who, head.kind, head.serial, head.flags, data)
         if head.kind == lib.WIRE_BODY and head.flags & lib.WIRE_LENT:
             frame.lent = self._borrow(frame)
         return frame
 
+    def _sleep(self, worker: int) -> None:
+        """Answers that are posted from now on are told of."""
+        os.pwrite(self.loans[worker], (1).to_bytes(4, sys.byteorder), 4 * self.ordinal)
+
+    def _take_posts(self, worker: int) -> None:
+        memory = self.loans[worker]
+        for slot in range(self.threads):
+            words = LOANS_HEAD + slot * LOANS_SLOT
+            posted = _exchange(memory, words + 4 * (LOANS + self.ordinal))
+            for number in range(LOANS):
+                if posted & 1 << number:
+                    place = self._place(slot, number)
+                    size = int.from_bytes(os.pread(memory, 8, place)[4:], sys.byteorder)
+                    data = os.pread(memory, size, place)
+                    os.pwrite(memory, bytes(4), words + 4 * number)
+                    self._posted.append(self._frame(self._slots[worker, slot], data))
+
+    def _place(self, slot: int, number: int) -> int:
+        """Where a loan's bytes begin."""
+        return loans_size(self.threads) + ((slot - self.threads) * LOANS + number) * LOAN
+
     def _borrow(self, frame: Frame) -> bytes:
         """A piece in a loan, which is given back unless `keeps`."""
         slot, piece = frame.identity.slot, frame.of("wire_body").data
         assert len(frame.data) == ffi.sizeof("struct wire_body")
         assert 0 < piece.size <= lib.WIRE_PIECE
-        first, count = slot * LOANS + piece.at, (piece.size + LOAN - 1) // LOAN
+        count, words = (piece.size + LOAN - 1) // LOAN, LOANS_HEAD + slot * LOANS_SLOT + 4 * piece.at
         memory = self.loans[frame.identity.worker]
         borrower = (self.ordinal << 24 | self.incarnation).to_bytes(4, sys.byteorder)
-        assert os.pread(memory, 4 * count, 4 * first) == borrower * count
-        at = loans_size(self.threads) + (first - self.threads * LOANS) * LOAN
-        found = os.pread(memory, piece.size, at)
+        assert os.pread(memory, 4 * count, words) == borrower * count
+        found = os.pread(memory, piece.size, self._place(slot, piece.at))
         if not self.keeps:
-            os.pwrite(memory, bytes(4 * count), 4 * first)
+            os.pwrite(memory, bytes(4 * count), words)
         return found
 
     def quiet(self, seconds: float = 0.2) -> bool:
         """True if no frame comes in this time."""
-        return not self.socket.poll(int(seconds * SLOWNESS * 1000))
+        return not self._posted and not self.socket.poll(int(seconds * SLOWNESS * 1000))
 
     def answer(self, identity: Any, data: bytes) -> tuple[Frame, bytes]:
         """Send a request; its answer's head and whole body. Credit is given freely."""

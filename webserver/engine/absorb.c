@@ -127,7 +127,7 @@ static bool pass_on(struct exchange *x, const struct piece *piece, int *result)
 		press(x, queued);
 	if (over && x->answer.slow && give_file(x, piece->data, size, queued, result))
 		return false;
-	if (size <= SMALL_BODY) {
+	if (size <= SMALL_BODY || (piece->message == NULL && piece->loans == NULL)) {
 		*result = reply_data(r, piece->data, size);
 		return false;
 	}

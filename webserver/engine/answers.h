@@ -19,7 +19,7 @@ struct piece {
 	const char *data;
 	size_t size;
 	zmq_msg_t *message;  /* that data lies in, or */
-	struct loans *loans; /* that it was borrowed of */
+	struct loans *loans; /* that it was borrowed of; neither: it is copied */
 };
 /* 0, or -1: the client is gone. A loan is returned, now or when it has been written. */
 int absorb(struct exchange *x, const struct piece *piece);

@@ -5,6 +5,7 @@
 
 #include "answers.h"
 #include "channel.h"
+#include "posts.h"
 #include "quarantine.h"
 
 #define ROUNDS 4 /* reading and placing again within one turn, since each send may have swallowed a wake-up */
@@ -142,6 +143,7 @@ bool channel_turn(struct engine *e)
 
 	c->spooled = 0;
 	for (unsigned round = 0; more && round < ROUNDS; round++) {
+		posts_take(e);
 		read_all(e);
 		if (!list_empty(&c->ending))
 			ending_look(e);
@@ -234,7 +236,9 @@ int channel_make(struct engine *e)
 		c->share = 1;
 	c->watch_queue = timer_queue(e, STUCK_NS, watch_expired);
 	c->look_queue = timer_queue(e, LOOK_NS, look_expired);
-	return c->watch_queue != NULL && c->look_queue != NULL && absorb_make(c) == 0 ? tunnels_limits(e) : -1;
+	return c->watch_queue != NULL && c->look_queue != NULL && absorb_make(c) == 0 && posts_make(c) == 0
+		       ? tunnels_limits(e)
+		       : -1;
 }
 
 void channel_free(struct engine *e)
@@ -249,6 +253,7 @@ void channel_free(struct engine *e)
 	timer_disarm(&c->look);
 	exchanges_free(e);
 	quarantine_free(c);
+	posts_free(c);
 	free(c->table);
 	free(c);
 	e->channel = NULL;

@@ -7,6 +7,7 @@
  *   generation.c sockets, workers as control announces them, draining and closing
  *   slots.c      a slot's states, hello, probe, leaving; what is placed at it
  *   place.c      which slot; sending; looking after what does not start; recall
+ *   posts.c      answers that are found in workers' loans (posts.h)
  *   frames.c     what workers say: checked against the engine's own record before anything is done
  *   answers.c    answer heads and bodies on their way to the client; credit for the worker (answers.h)
  *   tunnel.c     requests that were answered with 101: how they begin, and how long they may go on
@@ -231,6 +232,7 @@ struct slot {
 	struct list free;	       /* in its worker's list while usable and nothing of ours is at it */
 	struct list watched;	       /* in channel->watched while it has a placed exchange */
 	struct list owing;	       /* in channel->owing while owes is not 0 */
+	struct list busy;	       /* in channel->busy while something of ours is at it */
 	struct list exchanges;	       /* in order of their serials */
 	uint32_t placed;	       /* how many */
 	uint32_t recalls;	       /* how many of them are recalled */
@@ -254,6 +256,7 @@ struct worker {
 	struct wire_identity keeper_identity;
 	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
 	bool excused;		     /* its end is no doing of what it runs */
+	bool may_ring;		     /* it was told that we sleep */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
 	uint64_t overdue_ns;	     /* when it was last told that a request's time is over; 0: never */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
@@ -266,7 +269,8 @@ struct channel {
 	struct list groups, closed_groups;
 	struct group **table; /* by id */
 	uint32_t table_size;
-	struct list recheck, due, waiting, watched, owing, ending, tunnels;
+	struct list recheck, due, waiting, watched, owing, busy, ending, tunnels;
+	char *posted;	   /* WIRE_LOAN bytes: one answer that was posted */
 	struct list retry; /* struct exchange.due: to be due at the next look */
 	struct timer_queue *watch_queue, *look_queue;
 	struct timer_queue *pressed;				      /* absorb.c */
@@ -343,7 +347,8 @@ void place_given_back(struct exchange *x);
 uint32_t place_limit(const struct channel *c, const struct group *g);
 
 /* ---- frames.c */
-bool frames_read(struct generation *gen, unsigned most); /* true: there may be more */
+bool frames_read(struct generation *gen, unsigned most);	  /* true: there may be more */
+void frame_posted(struct slot *s, const char *data, size_t size); /* from its worker's loans; 0: none */
 void frame_take(struct generation *gen, const void *identity, size_t identity_size, zmq_msg_t *message, bool more);
 
 /* ---- bodies.c */

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "channel.h"
+#include "posts.h"
 #include "quarantine.h"
 
 /* Asked in each turn, a connection that is held open would keep the loop going for LAST_WORDS_NS by these alone. */
@@ -85,6 +86,7 @@ static bool look(struct worker *w)
 			generation_touch(gen);
 		}
 	}
+	posts_take_worker(w);
 	bool read = w->running == 0 || (w->silent && gen->empties > w->silent_at);
 	if (!read && e->now_ns - w->gone_ns < LAST_WORDS_NS)
 		return false;

@@ -9,6 +9,7 @@
 
 #include "answers.h"
 #include "channel.h"
+#include "posts.h"
 
 struct frame {
 	struct generation *gen;
@@ -57,6 +58,11 @@ static void take_alive(struct frame *f)
 static void take_leaving(struct frame *f)
 {
 	slot_leaving(f->slot);
+}
+
+static void take_posted(struct frame *f)
+{
+	(void)f; /* to be woken was all; frame_take has looked already, as has the turn for the worker's other slots */
 }
 
 static void take_goodbye(struct frame *f)
@@ -182,6 +188,7 @@ static const struct rule {
 	[WIRE_ALIVE] = {FROM_SLOT, NEEDS_SLOT, false, sizeof(struct wire_head), 0, take_alive},
 	[WIRE_LEAVING] = {FROM_SLOT, NEEDS_SLOT, false, sizeof(struct wire_head), 0, take_leaving},
 	[WIRE_GOODBYE] = {FROM_SLOT | FROM_KEEPER, NEEDS_NOTHING, false, sizeof(struct wire_head), 0, take_goodbye},
+	[WIRE_POSTED] = {FROM_SLOT, NEEDS_SLOT, false, sizeof(struct wire_head), 0, take_posted},
 	[WIRE_ABORT] = {FROM_SLOT, NEEDS_EXCHANGE, true, sizeof(struct wire_head),
 		BEFORE_ANSWER | IN(ANSWERING) | IN(ABANDONED), take_abort},
 };
@@ -286,10 +293,27 @@ void frame_take(struct generation *gen, const void *identity, size_t identity_si
 		generation_violation(gen, "a connection that did not say hello first");
 		return;
 	}
+	/* What it has posted before it said this. */
+	if (f.slot != NULL)
+		posts_take_slot(f.slot);
 	if (rule->needs == NEEDS_EXCHANGE)
 		take_about_exchange(&f, rule);
 	else
 		rule->take(&f);
+}
+
+void frame_posted(struct slot *s, const char *data, size_t size)
+{
+	struct generation *gen = s->worker->generation;
+	struct frame f = {.gen = gen, .worker = s->worker, .slot = s, .data = data, .size = size};
+
+	if (size > 0)
+		memcpy(&f.head, data, sizeof(f.head));
+	if (size < rules[WIRE_RESPONSE].size || f.head.kind != WIRE_RESPONSE || !(f.head.flags & WIRE_LAST) ||
+		f.head.slot != s->number)
+		generation_violation(gen, "what is posted is no answer");
+	else
+		take_about_exchange(&f, &rules[WIRE_RESPONSE]);
 }
 
 /* ---- the socket */

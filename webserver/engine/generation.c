@@ -295,6 +295,7 @@ void worker_free(struct worker *w)
 		slot_lost(s);
 		list_remove(&s->free);
 		list_remove(&s->watched);
+		list_remove(&s->busy);
 	}
 	if (w->keeper)
 		gen->connections--;

@@ -1,5 +1,6 @@
 /*
- * What workers lend: memory that they have written a piece of an answer into, and that goes to the client from there.
+ * What workers lend: memory that they have written a piece of an answer into, and that goes to the client from there,
+ * or a whole answer.
  *
  * The worker is not believed: which of its loans are here is our own record, no word of the file is read, and what it
  * writes into bytes that it has lent changes its own answer. The file is sealed, so that nothing of it can be cut off
@@ -26,7 +27,8 @@
 _Static_assert(WIRE_LOANS == 32, "a slot's loans are the bits of a word");
 
 struct loans {
-	char *map;
+	struct wire_loans *map;
+	char *bytes; /* of the first loan */
 	size_t size;
 	uint32_t slots, uses; /* uses: pieces that are here, and the worker */
 	uint32_t here[];      /* by slot: a bit for each loan */
@@ -57,7 +59,8 @@ struct loans *loans_map(int fd, uint32_t slots, char *message, size_t message_si
 		free(loans);
 		return NULL;
 	}
-	*loans = (struct loans){.map = map, .size = size, .slots = slots, .uses = 1};
+	*loans = (struct loans){
+		.map = map, .bytes = (char *)map + WIRE_LOANS_WORDS(slots), .size = size, .slots = slots, .uses = 1};
 	return loans;
 }
 
@@ -83,18 +86,53 @@ const char *loans_borrow(struct loans *loans, uint32_t slot, uint32_t loan, size
 		return NULL;
 	loans->here[slot] |= bits_of(loan, size);
 	loans->uses++;
-	return loans->map + WIRE_LOANS_WORDS(loans->slots) + ((size_t)slot * WIRE_LOANS + loan) * WIRE_LOAN;
+	return loans->bytes + ((size_t)slot * WIRE_LOANS + loan) * WIRE_LOAN;
 }
 
 void loans_return(struct loans *loans, const char *bytes, size_t size)
 {
-	size_t number = (size_t)(bytes - loans->map - WIRE_LOANS_WORDS(loans->slots)) / WIRE_LOAN;
-	uint32_t *word = (uint32_t *)(void *)loans->map + number;
+	size_t number = (size_t)(bytes - loans->bytes) / WIRE_LOAN;
+	uint32_t *word = &loans->map->slot[number / WIRE_LOANS].borrower[number % WIRE_LOANS];
 
 	loans->here[number / WIRE_LOANS] &= ~bits_of(number % WIRE_LOANS, size);
 	for (size_t left = (size + WIRE_LOAN - 1) / WIRE_LOAN; left > 0; left--)
 		__atomic_store_n(word++, 0, __ATOMIC_RELEASE);
 	unuse(loans);
+}
+
+uint32_t loans_posted(struct loans *loans, uint32_t slot, uint32_t ordinal)
+{
+	uint32_t *posted = &loans->map->slot[slot].posted[ordinal];
+
+	if (__atomic_load_n(posted, __ATOMIC_RELAXED) == 0)
+		return 0;
+	return __atomic_exchange_n(posted, 0, __ATOMIC_ACQUIRE);
+}
+
+bool loans_any(const struct loans *loans, uint32_t slot, uint32_t ordinal)
+{
+	return __atomic_load_n(&loans->map->slot[slot].posted[ordinal], __ATOMIC_SEQ_CST) != 0;
+}
+
+size_t loans_copy(struct loans *loans, uint32_t slot, uint32_t loan, void *room)
+{
+	const char *from = loans->bytes + ((size_t)slot * WIRE_LOANS + loan) * WIRE_LOAN;
+	struct wire_head head;
+
+	/* Read once: what the worker makes of it afterwards is not looked at. */
+	memcpy(&head, from, sizeof(head));
+	size_t size = head.size >= sizeof(head) && head.size <= WIRE_LOAN ? head.size : 0;
+	if (size > 0) {
+		memcpy(room, &head, sizeof(head));
+		memcpy((char *)room + sizeof(head), from + sizeof(head), size - sizeof(head));
+	}
+	__atomic_store_n(&loans->map->slot[slot].borrower[loan], 0, __ATOMIC_RELEASE);
+	return size;
+}
+
+void loans_asleep(struct loans *loans, uint32_t ordinal, bool asleep)
+{
+	__atomic_store_n(&loans->map->asleep[ordinal], asleep, __ATOMIC_SEQ_CST);
 }
 
 void loans_forget(struct loans *loans)

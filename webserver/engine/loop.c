@@ -21,6 +21,7 @@
 #include "engine.h"
 #include "loop.h"
 #include "pace.h"
+#include "posts.h"
 #include "wire.h"
 #include "zmqlib.h"
 
@@ -168,6 +169,7 @@ int engine_run(engine *e, struct engine_event *events, int max)
 	engine_clock(e);
 	e->stats.turns++;
 	pace_turn(e);
+	posts_wake(e);
 	uint64_t end = e->now_ns + TURN_NS;
 	bool more;
 	for (;;) {
@@ -187,6 +189,7 @@ int engine_run(engine *e, struct engine_event *events, int max)
 		if (count < 2 && !more)
 			break;
 	}
+	more |= posts_sleep(e);
 	access_flush(e);
 	connections_sweep(e);
 	int handed = events_hand_out(ev, events, max);

@@ -76,6 +76,8 @@ void slot_attach(struct slot *s, struct exchange *x)
 	slot_refile(s);
 	if (!list_linked(&s->watched))
 		list_append(&s->worker->generation->engine->channel->watched, &s->watched);
+	if (!list_linked(&s->busy))
+		list_append(&s->worker->generation->engine->channel->busy, &s->busy);
 }
 
 void slot_detach(struct exchange *x)
@@ -93,8 +95,10 @@ void slot_detach(struct exchange *x)
 	s->placed--;
 	s->worker->running--;
 	gen->in_flight--;
-	if (s->placed == 0)
+	if (s->placed == 0) {
 		list_remove(&s->watched);
+		list_remove(&s->busy);
+	}
 	slot_refile(s);
 	gen->group->look = true;
 	generation_settle(gen);

@@ -18,6 +18,8 @@ PAGE_HEAD = 128  # sizeof(struct wire_page)
 SLOT_SIZE = 64 + 8 * FRONTENDS  # sizeof(struct wire_slot)
 LOANS = 32  # WIRE_LOANS
 LOAN = 65536  # WIRE_LOAN
+LOANS_HEAD = 4 * FRONTENDS  # sizeof(struct wire_loans)
+LOANS_SLOT = 4 * (LOANS + FRONTENDS)  # sizeof(struct wire_slot_loans)
 
 STATES = ("starting", "ready", "draining", "gone")  # enum wire_worker_state
 PHASES = ("idle", "running", "reading", "writing", "tunnel")  # enum wire_phase
@@ -91,7 +93,7 @@ def page_size(slots: int) -> int:
 
 def loans_size(slots: int) -> int:
     """WIRE_LOANS_SIZE: bytes of the memory that a worker with so many slots lends pieces of answers in."""
-    words = (slots * LOANS * 4 + 4095) & ~4095
+    words = (LOANS_HEAD + slots * LOANS_SLOT + 4095) & ~4095
     return words + slots * LOANS * LOAN
 
 

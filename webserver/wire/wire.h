@@ -55,7 +55,8 @@ enum wire_kind {
 	WIRE_ALIVE = 20,    /* struct wire_head */
 	WIRE_LEAVING = 21,  /* struct wire_head; this slot wants no new request */
 	WIRE_GOODBYE = 22,  /* struct wire_head; the last frame of an orderly end */
-	WIRE_ABORT = 23	    /* struct wire_head; the answer ends here and is not whole: cut the client's connection */
+	WIRE_ABORT = 23,    /* struct wire_head; the answer ends here and is not whole: cut the client's connection */
+	WIRE_POSTED = 24    /* struct wire_head; you were asleep: answers are posted */
 };
 
 enum wire_flags {
@@ -232,19 +233,33 @@ struct wire_page {
 
 /*
  * A worker's loans: a second memfd from the supervisor, sealed as the page is, that worker and front ends map for
- * writing. Each slot has WIRE_LOANS of WIRE_LOAN bytes. The worker writes a piece of an answer into one, or into as
- * many that follow each other as it needs, puts the front end's name into their words, and sends a BODY with WIRE_LENT
- * and nothing behind its head. The front end writes the bytes from where they are, then 0 into the words: the loans may
- * be used again. It reads no word. What a front end had that is gone comes back by itself.
+ * writing. Behind the words of struct wire_loans each slot has WIRE_LOANS loans of WIRE_LOAN bytes. The worker writes
+ * into one, or into as many that follow each other as it needs, and puts the front end's name into their words. The
+ * front end writes 0 into the words when it has done with the bytes: the loans may be used again. It reads none of
+ * these words. What a front end had that is gone comes back by itself.
  *
- * At the beginning of the file: WIRE_LOANS words for each slot. 0: not lent; else WIRE_BORROWER of the front end.
+ *   a piece of an answer   announced by a BODY with WIRE_LENT that has nothing behind its head; the front end writes
+ *                          the bytes to the client from where they are
+ *   a whole answer         a RESPONSE with WIRE_LAST, its message as it would be; posted: its bit is set in `posted`,
+ *                          which the front end looks at while it is awake. If it is asleep, as `asleep` says, whoever
+ *                          clears that sends a POSTED. The bytes are copied before they are looked at.
  */
+struct wire_slot_loans {
+	uint32_t borrower[32]; /* by loan. 0: not lent; else WIRE_BORROWER of the front end */
+	uint32_t posted[32];   /* by front-end ordinal: a bit for each loan */
+};
+
+struct wire_loans {
+	uint32_t asleep[32]; /* by front-end ordinal */
+	struct wire_slot_loans slot[];
+};
 /* wire: end */
 
-#define WIRE_LOANS_WORDS(slots) (((size_t)(slots)*WIRE_LOANS * sizeof(uint32_t) + 4095) & ~(size_t)4095)
-#define WIRE_LOANS_SIZE(slots)	(WIRE_LOANS_WORDS(slots) + (size_t)(slots)*WIRE_LOANS * WIRE_LOAN)
-#define WIRE_BORROWER(name)	((uint32_t)(name).ordinal << 24 | (name).incarnation) /* an incarnation is never 0 */
-#define WIRE_PAGE_SIZE(slots)	(sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
+#define WIRE_LOANS_WORDS(slots)                                                                                        \
+	((sizeof(struct wire_loans) + (size_t)(slots) * sizeof(struct wire_slot_loans) + 4095) & ~(size_t)4095)
+#define WIRE_LOANS_SIZE(slots) (WIRE_LOANS_WORDS(slots) + (size_t)(slots)*WIRE_LOANS * WIRE_LOAN)
+#define WIRE_BORROWER(name)    ((uint32_t)(name).ordinal << 24 | (name).incarnation) /* an incarnation is never 0 */
+#define WIRE_PAGE_SIZE(slots)  (sizeof(struct wire_page) + (size_t)(slots) * sizeof(struct wire_slot))
 
 _Static_assert(sizeof(struct wire_head) == 24, "wire_head");
 _Static_assert(sizeof(struct wire_field) == 16, "wire_field");

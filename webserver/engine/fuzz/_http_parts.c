@@ -24,6 +24,17 @@ void zmqlib_free(struct zmqlib *library)
 	(void)library;
 }
 
+void posts_wake(struct engine *e)
+{
+	(void)e;
+}
+
+bool posts_sleep(struct engine *e)
+{
+	(void)e;
+	return false;
+}
+
 bool channel_turn(struct engine *e)
 {
 	(void)e;

@@ -13,7 +13,7 @@
  * sources: webserver/engine/reply.c webserver/engine/output.c webserver/engine/errors.c webserver/engine/green.c
  * sources: webserver/engine/group.c webserver/engine/queue.c webserver/engine/slots.c webserver/engine/place.c
  * sources: webserver/engine/channel.c webserver/engine/frames.c webserver/engine/answers.c webserver/engine/bodies.c
- * sources: webserver/engine/absorb.c webserver/engine/loans.c webserver/engine/gather.c
+ * sources: webserver/engine/absorb.c webserver/engine/loans.c webserver/engine/posts.c webserver/engine/gather.c
  * sources: webserver/engine/block.c webserver/engine/spool.c webserver/engine/endings.c webserver/engine/exchange.c
  * sources: webserver/engine/generation.c webserver/engine/pages.c webserver/engine/sendfile.c webserver/engine/dates.c
  * sources: webserver/engine/quarantine.c
@@ -366,7 +366,9 @@ static void draft_response(struct draft *d, struct placement *p, struct wire_hea
 
 static uint32_t *loan_word(const struct lender *from, size_t number)
 {
-	return (uint32_t *)(void *)from->map + number;
+	struct wire_loans *loans = (struct wire_loans *)(void *)from->map;
+
+	return &loans->slot[number / WIRE_LOANS].borrower[number % WIRE_LOANS];
 }
 
 static char *loan_bytes(const struct lender *from, size_t number)
@@ -387,29 +389,56 @@ static void loans_wipe(void)
 	}
 }
 
+/* A loan of the worker that has p, that is free; NULL: none. */
+static struct lender *lender_of(const struct placement *p, size_t *number)
+{
+	struct live *l = live[0].number == p->at.generation ? &live[0] : &live[1];
+
+	for (unsigned place = 0; place < WORKERS; place++) {
+		if (l->worker[place] != p->at.worker || p->at.slot >= SLOTS)
+			continue;
+		for (unsigned i = 0; i < WIRE_LOANS; i++) {
+			*number = (size_t)p->at.slot * WIRE_LOANS + i;
+			if (*loan_word(&l->lender[place], *number) == 0)
+				return &l->lender[place];
+		}
+	}
+	return NULL;
+}
+
+static void put_loan(struct lender *from, size_t number, const char *data, size_t size)
+{
+	from->written[number] = size;
+	memcpy(loan_bytes(from, number), data, size);
+	*loan_word(from, number) = 1;
+}
+
 /* The draft's bytes behind its head, in a loan instead. */
 static void lend(struct draft *d, const struct placement *p, struct wire_body *b)
 {
-	struct live *l = live[0].number == p->at.generation ? &live[0] : &live[1];
-	unsigned place = 0;
+	size_t number;
+	struct lender *from = lender_of(p, &number);
 
-	while (place < WORKERS && l->worker[place] != p->at.worker)
-		place++;
-	if (place == WORKERS || d->size == sizeof(*b) || p->at.slot >= SLOTS)
+	if (from == NULL || d->size == sizeof(*b))
 		return;
-	struct lender *from = &l->lender[place];
-	for (unsigned i = 0; i < WIRE_LOANS; i++) {
-		size_t number = (size_t)p->at.slot * WIRE_LOANS + i;
-		if (*loan_word(from, number) != 0)
-			continue;
-		from->written[number] = d->size - sizeof(*b);
-		memcpy(loan_bytes(from, number), d->data + sizeof(*b), from->written[number]);
-		*loan_word(from, number) = 1;
-		d->size = sizeof(*b);
-		b->head.flags |= WIRE_LENT;
-		b->data.at = i;
-		return;
-	}
+	put_loan(from, number, d->data + sizeof(*b), d->size - sizeof(*b));
+	d->size = sizeof(*b);
+	b->head.flags |= WIRE_LENT;
+	b->data.at = (uint32_t)(number % WIRE_LOANS);
+}
+
+/* The draft as it is, right or wrong, posted. True: nothing is to be said of it, or that it is. */
+static bool post(const struct draft *d, const struct placement *p, uint32_t ordinal)
+{
+	size_t number;
+	struct lender *from = lender_of(p, &number);
+
+	if (from == NULL)
+		return false;
+	put_loan(from, number, d->data, d->size);
+	struct wire_loans *loans = (struct wire_loans *)(void *)from->map;
+	loans->slot[p->at.slot].posted[ordinal] |= 1u << number % WIRE_LOANS;
+	return true;
 }
 
 static void draft_body(struct draft *d, struct placement *p, struct wire_head head, bool wrong)
@@ -496,6 +525,15 @@ static void do_frame(bool wrong)
 			parts = 1 + how % 4;
 		else
 			d.data[(where - 56) % d.size] = (char)(d.data[(where - 56) % d.size] ^ how);
+	}
+	d.size = size;
+	if (head.kind == WIRE_RESPONSE && what & 64 && size > 0 && post(&d, p, world.e->options.ordinal)) {
+		/* It may be asleep. */
+		head.kind = WIRE_POSTED;
+		head.size = (uint32_t)(size = sizeof(head));
+		memcpy(d.data, &head, sizeof(head));
+		from = p->at;
+		parts = 2;
 	}
 	say(l, &from, d.data, size, parts);
 }
@@ -707,7 +745,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const uint8_t ready[] = {6, 0, 7, 0, 8, 0, 23, 0};
 	/* Nothing that came before may count, so that a case is the same alone. */
 	for (unsigned i = 0; i < GENERATIONS * WORKERS; i++)
-		memset(live[i / WORKERS].lender[i % WORKERS].map, 0, SLOTS * WIRE_LOANS * sizeof(uint32_t));
+		memset(live[i / WORKERS].lender[i % WORKERS].map, 0, WIRE_LOANS_WORDS(SLOTS));
 	loans_wipe();
 	memset(world.page, 0, WIRE_PAGE_SIZE(SLOTS));
 	memset(world.placed, 0, sizeof(world.placed));

@@ -25,7 +25,7 @@ class Injector:
         self._history: list[Done] = []
         self._running: dict[int, tuple[Planned, float, Hit]] = {}
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="injector")
+        self._thread = threading.Thread(target=self._run, name="injector", daemon=True)
         self.missed: list[str] = []
 
     def start(self) -> None:

@@ -57,7 +57,7 @@ class Load:
         kinds = [("c", CLIENTS, self._steady), ("s", SLOW, self._slow), ("v", VANISHING, self._vanishing)]
         kinds.append(("w", SELDOM, self._seldom))
         self._threads = [
-            threading.Thread(target=self._guarded, args=(run, Mix(seed, f"{letter}{number}")), name=f"{letter}{number}")
+            threading.Thread(target=self._guarded, args=(run, Mix(seed, f"{letter}{number}")), daemon=True)
             for letter, count, run in kinds
             for number in range(count)
         ]

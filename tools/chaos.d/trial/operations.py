@@ -19,6 +19,7 @@ from trial.place import FILES, GROUPS, Place, put
 
 KINDS = frozenset({"reload", "restart", "restart-touch", "upgrade", "config-good", "config-broken", "deploy-broken"})
 UPGRADE = 90.0  # seconds for another program to serve
+UNANSWERED = 2  # commands without an answer after which no more are given
 NO_UPGRADE = 1.0  # seconds without one that is on its way, after which there will be none
 # What a human being writes at night: text to look for, what to write instead.
 BROKEN = (
@@ -46,15 +47,13 @@ class Operator:
         self._place = place
         self._tell = tell
         self._work: queue.SimpleQueue[Planned | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="operator")
+        self._thread = threading.Thread(target=self._run, name="operator", daemon=True)
         self._edition = 0
-        self.waiting = 0
 
     def start(self) -> None:
         self._thread.start()
 
     def give(self, planned: Planned) -> None:
-        self.waiting += 1
         self._work.put(planned)
 
     def finish(self) -> None:
@@ -72,7 +71,10 @@ class Operator:
         return wrong
 
     def _run(self) -> None:
+        unanswered = 0
         while (planned := self._work.get()) is not None:
+            if unanswered >= UNANSWERED:
+                continue  # it is known by now; the run is to end some time
             began = time.time()
             target, group, note, wrong = "", "", "", ""
             try:
@@ -86,8 +88,8 @@ class Operator:
                     "deploy-broken": self._deploy,
                 }[planned.kind](planned)
             except subprocess.TimeoutExpired as error:
+                unanswered += 1
                 wrong = f"{' '.join(error.cmd[-2:])} has not answered within {error.timeout:g} s"
-            self.waiting -= 1
             self._tell(Done(planned, began, time.time(), target, group, note=note, wrong=wrong))
 
     # Each returns target, group, what is worth telling, what is wrong.

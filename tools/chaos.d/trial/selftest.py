@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 COPIED = ("webserver", "langplugins", "tests", "tools", "etc", "man", "build/lib", "build/.engine", ".venv")
 FILES = ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "DESIGN.md", "CHANGES", "LICENSE")
 RUN = 45.0  # seconds of one run
+LONGEST = 300.0  # seconds that it may take with all that is waited for; a server with a bug may answer nobody
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _found(copy: Path, bug: Bug) -> bool:
     seed = 1
     while time.monotonic() - began < bug.within:
         command = [str(copy / "tools/chaos"), "--seconds", f"{RUN:g}", "--seed", str(seed), "--only", bug.faults]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = _run(command)
         lines = [line for line in result.stdout.splitlines() if line.startswith(bug.found)]
         if result.returncode and lines:
             say(f"found after {time.monotonic() - began:.0f} s, seed {seed}: {lines[0][:200]}")
@@ -96,6 +98,19 @@ def _found(copy: Path, bug: Bug) -> bool:
         seed += 1
     say(f"not found within {bug.within:g} s")
     return False
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """One run; one that takes too long is ended, and has found nothing."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, errors = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            say(f"a run is ended after {LONGEST:g} s")
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate()
+            return subprocess.CompletedProcess(command, 0, out, errors)
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
 def say(text: str) -> None:

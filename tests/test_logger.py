@@ -66,6 +66,12 @@ def test_what_only_looks_like_an_entry(line: bytes) -> None:
     assert found.level == "stderr"
 
 
+def test_an_entry_behind_what_was_not_ended() -> None:
+    raw, entry = split(b'while it dies\x1e{"level": "error", "text": "crashes"}\n')
+    assert (raw.level, raw.text) == ("stderr", "while it dies")
+    assert (entry.level, entry.text) == ("error", "crashes")
+
+
 def test_long_lines_are_split_with_a_mark() -> None:
     found = split(b"a" * (2 * LINE_LIMIT + 5) + b"\n" + b"b\n")
     assert [len(entry.text.removesuffix(MARK)) for entry in found] == [LINE_LIMIT, LINE_LIMIT, 5, 1]

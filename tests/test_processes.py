@@ -93,7 +93,8 @@ KINDS = {
                   "anon_inode:[timerfd]"},
     "manager": {"/dev/null", "pipe", "socket"},
     "worker": {"/dev/null", "pipe", "socket", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"},
-    "logger": {"/dev/null", "pipe", "socket", "anon_inode:[eventpoll]"},
+    # The memfd: entries that are not written yet, for the logger that follows.
+    "logger": {"/dev/null", "pipe", "socket", "anon_inode:[eventpoll]", "/memfd:log (deleted)"},
 }  # fmt: skip
 
 

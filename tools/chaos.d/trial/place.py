@@ -77,8 +77,8 @@ GROUP = """  [[{name}]]
 
 @dataclass(frozen=True)
 class Hosted:
-    """One group. `pool`: what it does with its workers besides; `ends`: the word of the log that shows it at that, where
-    it is sure to come: whether one of many is ever idle is the load's to say."""
+    """One group. `pool`: what it does with its workers besides; `ends`: the word of the log that shows it at that,
+    where it is sure to come: whether one of many is ever idle is the load's to say."""
 
     application: str
     processes: int

@@ -66,10 +66,17 @@ def test_what_only_looks_like_an_entry(line: bytes) -> None:
     assert found.level == "stderr"
 
 
-def test_an_entry_behind_what_was_not_ended() -> None:
-    raw, entry = split(b'while it dies\x1e{"level": "error", "text": "crashes"}\n')
+@pytest.mark.parametrize("before", [b"while it dies", b"while it dies\n"])
+def test_an_entry_behind_what_may_not_have_been_ended(before: bytes) -> None:
+    raw, entry = split(before + b'\n\x1e{"level": "error", "text": "crashes"}\n')
     assert (raw.level, raw.text) == ("stderr", "while it dies")
     assert (entry.level, entry.text) == ("error", "crashes")
+
+
+def test_an_entry_begins_a_line() -> None:
+    """What a client has sent, and an application prints, is no entry of ours."""
+    (raw,) = split(b'GET /\x1e{"level": "error", "text": "forged"}\n')
+    assert raw.level == "stderr"
 
 
 def test_long_lines_are_split_with_a_mark() -> None:

@@ -133,7 +133,8 @@ static void put_what(const char *name, const siginfo_t *info, const struct slot 
 	const struct langplugin_request *request = slot ? &slot->call.block.request : NULL;
 	struct line line = {.size = 0};
 
-	add_text(&line, "\x1e{\"level\":\"error\",\"request\":\"");
+	/* The application may not have ended its line. */
+	add_text(&line, "\n\x1e{\"level\":\"error\",\"request\":\"");
 	add_quoted(&line, request ? request->request_id : none, 64);
 	add_text(&line, "\",\"site\":\"");
 	add_quoted(&line, request ? request->site : none, 256);

@@ -1,6 +1,6 @@
 """Bytes from a pipe into lines, and lines into log entries. Pure: no descriptors, no clock.
 
-Which group or process a line comes from is known by its pipe, never by its text. From a 0x1e on a line is an
+Which group or process a line comes from is known by its pipe, never by its text. A line that begins with 0x1e is an
 entry of the worker host or of a front end, as JSON; anything else is what some program wrote to its standard error.
 """
 
@@ -44,8 +44,10 @@ class Splitter:
         """Entries that `data` completes."""
         lines = (self.rest + data).split(b"\n")
         self.rest = lines.pop()
-        for line in lines:
-            yield from entries(line)
+        for number, line in enumerate(lines):
+            # An entry that is written in a hurry ends the line before it, whether that was ended or not.
+            if line or not (lines[number + 1 :] or [self.rest])[0].startswith(RECORD):
+                yield from entries(line)
         limit = ENTRY_LIMIT if self.rest.startswith(RECORD) else LINE_LIMIT
         while len(self.rest) > limit:
             yield from entries(self.rest[:limit], MARK)
@@ -67,14 +69,11 @@ class Splitter:
 
 def entries(line: bytes, mark: str = "") -> Iterator[Entry]:
     """The entries of one line: one, or several for a raw line that is too long."""
-    at = line.find(RECORD)
-    parsed = _record(line[at + 1 :]) if at >= 0 else None
-    if parsed is not None:
-        # What stands before it is what the program had not ended with a newline.
-        if at > 0:
-            yield from entries(line[:at])
-        yield parsed
-        return
+    if line.startswith(RECORD):
+        parsed = _record(line[1:])
+        if parsed is not None:
+            yield parsed
+            return
     for at in range(0, max(1, len(line)), LINE_LIMIT):
         part = line[at : at + LINE_LIMIT]
         more = MARK if at + LINE_LIMIT < len(line) else mark

@@ -187,7 +187,7 @@ enum step answer_step(struct exchange *x)
 		in->begin = 0;
 		in->end = (size_t)got;
 		x->answered = true;
-		atomic_store_explicit(&x->plugin->silent, 0, memory_order_relaxed);
+		silence_over(x->plugin);
 	}
 	if (x->tunnel) {
 		x->left = (struct langplugin_text){in->data + in->begin, in->end - in->begin};

@@ -13,11 +13,10 @@
 
 #include "exec.h"
 
-#define FRESH_NS  500000000u /* see reusable() */
-#define FIRST_MS  2	     /* between attempts to enter a full queue: no event says that there is room */
-#define LAST_MS	  100
-#define NOTICE_MS 400	    /* less than a request may be over its time: D85 */
-#define EARLY_NS  20000000u /* by which a front end's clock may be ahead of a deadline */
+#define FRESH_NS 500000000u /* see reusable() */
+#define FIRST_MS 2	    /* between attempts to enter a full queue: no event says that there is room */
+#define LAST_MS	 100
+#define EARLY_NS 20000000u /* by which a front end's clock may be ahead of a deadline */
 
 static void doing(struct exchange *x, const char *what)
 {
@@ -215,33 +214,12 @@ static bool may_keep(const struct exchange *x)
 	       x->body == BODY_OVER && !unsent(lane) && lane->in.begin == lane->in.end;
 }
 
-/* True if the program sees that nobody waits for its answer any more, and ends its side too: it lives. */
-static bool takes_notice(int fd)
-{
-	struct pollfd end = {fd, POLLIN, 0};
-
-	return fd >= 0 && shutdown(fd, SHUT_WR) == 0 && poll(&end, 1, NOTICE_MS) > 0;
-}
-
-/*
- * A program that answers some requests and not others is left alone: what it does with one of them is its own business.
- * One that has left as many in a row as it can be given at a time has stopped as a whole.
- */
-static void count_silence(const struct exchange *x)
+/* A client that goes away says nothing about the program. */
+static bool was_silent(const struct exchange *x)
 {
 	uint64_t deadline = x->host->deadline(x->call);
-	unsigned most = (unsigned)x->host->threads;
 
-	/* A client that goes away says nothing about the program. */
-	if (x->answered || !deadline || clock_now() + EARLY_NS < deadline)
-		return;
-	if (takes_notice(x->lane->fd)) {
-		atomic_store(&x->plugin->silent, 0);
-		return;
-	}
-	unsigned silent = atomic_fetch_add(&x->plugin->silent, 1) + 1;
-	if (silent >= most)
-		program_hangs(&x->plugin->program, silent);
+	return !x->answered && deadline && clock_now() + EARLY_NS >= deadline;
 }
 
 int exchange_run(struct plugin *plugin, struct lane *lane, struct langplugin_call *call)
@@ -262,8 +240,8 @@ int exchange_run(struct plugin *plugin, struct lane *lane, struct langplugin_cal
 		x.continue_at = clock_now() + (uint64_t)plugin->settings.continue_ms * 1000000u;
 	while ((step = attempt(&x)) == STEP_AGAIN)
 		lane_disconnect(lane);
-	if (step == STEP_GONE)
-		count_silence(&x);
+	if (step == STEP_GONE && was_silent(&x))
+		silence_add(plugin, lane);
 	if (step == STEP_DONE && may_keep(&x))
 		lane->idle_since = clock_now();
 	else

@@ -111,6 +111,25 @@ const char *program_cause(struct program *program, struct langplugin_call *call)
 /* Whether it is being killed, or was: then what ended with its connection may not be whole. */
 bool program_was_killed(struct program *program, struct langplugin_call *call);
 
+/* ---- silence.c */
+#define SILENCE_MOST 256 /* slots of a worker */
+
+struct silence {
+	atomic_uint count; /* requests in a row whose time was over before a byte of an answer had come */
+	pthread_mutex_t mutex;
+	int ended[SILENCE_MOST]; /* their connections, of which our side is shut; -1: there was none */
+	bool judged, answered;	 /* thread looks at them; something was answered meanwhile */
+	bool begun;		 /* thread is to be joined */
+	pthread_t thread;
+};
+struct lane;
+struct plugin;
+void silence_begin(struct silence *silence);
+void silence_end(struct silence *silence);
+/* One more. Its connection is the silence's from now on. */
+void silence_add(struct plugin *plugin, struct lane *lane);
+void silence_over(struct plugin *plugin); /* the program has answered something */
+
 /* ---- plugin.c */
 struct plugin {
 	const struct langplugin_host *host;
@@ -118,7 +137,7 @@ struct plugin {
 	struct program program;
 	struct lane *lane; /* one for each slot */
 	atomic_uint lanes;
-	atomic_uint silent; /* requests in a row whose time was over before a byte of an answer had come */
+	struct silence silence;
 };
 
 #define LANE_ROOM 65536 /* bytes read from the program at once, and of a request's body */

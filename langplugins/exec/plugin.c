@@ -52,6 +52,7 @@ static int plugin_open(const struct langplugin_host *host, const struct langplug
 		return -1;
 	}
 	plugin->host = host;
+	silence_begin(&plugin->silence);
 	*state = plugin;
 	if (settings_read(&plugin->settings, settings, count, message, size))
 		return -1;
@@ -121,6 +122,7 @@ static void plugin_close(void *state)
 	struct plugin *plugin = state;
 
 	program_end(&plugin->program);
+	silence_end(&plugin->silence);
 	free(plugin->lane);
 	settings_free(&plugin->settings);
 	free(plugin);

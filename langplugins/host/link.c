@@ -185,6 +185,7 @@ unsigned link_wait(struct link *link, int milliseconds)
 		short events = link->poll[LINK_OTHERS + i].revents;
 		if (events & ~POLLOUT)
 			peer->readable = true;
+		peer->ended |= (events & POLLHUP) != 0;
 		if (events & POLLOUT)
 			link_write(link, peer);
 	}
@@ -216,8 +217,9 @@ static bool read_some(struct link *link, struct message **message)
 			link_lose(link, peer);
 			continue;
 		}
-		/* Less than was asked for is all there was. */
-		if (got < (ssize_t)room)
+		/* Less than was asked for is all there was, but for its end: what comes from who is gone is not begun.
+		 */
+		if (got < (ssize_t)room && !(peer->ended && got > 0))
 			peer->readable = false;
 		if (got < 0)
 			continue;

@@ -31,6 +31,7 @@ struct peer {
 	struct wire_frontend name; /* role 0: nobody has this ordinal */
 	bool closed;		   /* has sent WIRE_CLOSED, or is gone: no request follows */
 	bool readable;		   /* there may be something to read */
+	bool ended;		   /* the other side is closed; what it has sent before that may still be there */
 	bool late;		   /* has been waited for in vain, and has taken nothing since */
 	bool awaited;		   /* somebody waits for room in the socket, with nothing in out */
 	int fd;			   /* -1: the connection has ended */

@@ -36,6 +36,7 @@ void link_event(struct link *link, unsigned ordinal, uint32_t events)
 		return;
 	if (events & ~(uint32_t)EPOLLOUT)
 		peer->readable = true;
+	peer->ended |= (events & EPOLLHUP) != 0;
 	if (events & EPOLLOUT)
 		link_write(link, peer);
 }

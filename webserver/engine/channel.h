@@ -245,6 +245,7 @@ struct slot {
 
 struct worker {
 	struct list node, ending;
+	struct list told_asleep; /* in channel->told_asleep: it sends word of what it posts */
 	struct worker *bucket_next;
 	struct generation *generation;
 	uint64_t number;
@@ -256,7 +257,6 @@ struct worker {
 	struct wire_identity keeper_identity;
 	bool keeper, gone, leaves, told_left, told_serving, told_silent, silent;
 	bool excused;		     /* its end is no doing of what it runs */
-	bool may_ring;		     /* it was told that we sleep */
 	uint64_t gone_ns, silent_at; /* silent_at: generation->empties when the last connection was seen closed */
 	uint64_t overdue_ns;	     /* when it was last told that a request's time is over; 0: never */
 	uint64_t probe_ns;	     /* gone: not asked before whether its connections are closed */
@@ -269,7 +269,7 @@ struct channel {
 	struct list groups, closed_groups;
 	struct group **table; /* by id */
 	uint32_t table_size;
-	struct list recheck, due, waiting, watched, owing, busy, ending, tunnels;
+	struct list recheck, due, waiting, watched, owing, busy, told_asleep, ending, tunnels;
 	char *posted;	   /* WIRE_LOAN bytes: one answer that was posted */
 	struct list retry; /* struct exchange.due: to be due at the next look */
 	struct timer_queue *watch_queue, *look_queue;

@@ -301,6 +301,7 @@ void worker_free(struct worker *w)
 		gen->connections--;
 	list_remove(&w->node);
 	list_remove(&w->ending);
+	list_remove(&w->told_asleep);
 	page_unmap(&w->page);
 	loans_forget(w->loans);
 	free(w);

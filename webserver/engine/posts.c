@@ -12,6 +12,7 @@
 int posts_make(struct channel *c)
 {
 	list_init(&c->busy);
+	list_init(&c->told_asleep);
 	c->posted = malloc(WIRE_LOAN);
 	return c->posted != NULL ? 0 : -1;
 }
@@ -57,13 +58,11 @@ void posts_take(struct engine *e)
 
 void posts_wake(struct engine *e)
 {
-	struct list *busy = &e->channel->busy;
+	struct list *told = &e->channel->told_asleep;
 
-	for (struct list *n = busy->next; n != busy; n = n->next) {
-		struct worker *w = list_entry(n, struct slot, busy)->worker;
-		if (!w->may_ring)
-			continue;
-		w->may_ring = false;
+	while (!list_empty(told)) {
+		struct worker *w = list_entry(told->next, struct worker, told_asleep);
+		list_remove(&w->told_asleep);
 		loans_asleep(w->loans, e->options.ordinal, false);
 	}
 }
@@ -75,9 +74,9 @@ bool posts_sleep(struct engine *e)
 
 	for (struct list *n = busy->next; n != busy; n = n->next) {
 		struct worker *w = list_entry(n, struct slot, busy)->worker;
-		if (w->may_ring)
+		if (list_linked(&w->told_asleep))
 			continue;
-		w->may_ring = true;
+		list_append(&e->channel->told_asleep, &w->told_asleep);
 		loans_asleep(w->loans, e->options.ordinal, true);
 	}
 	for (struct list *n = busy->next; n != busy && !any; n = n->next) {

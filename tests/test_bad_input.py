@@ -63,7 +63,7 @@ GROUPS = {
         ("language = php", "[[[ini]]]", "opcache.memory_consumption = much"),
         "php: [ini] opcache.memory_consumption = much: PHP does not take this value, and has 128 instead",
     ),
-    "compile": (("language = php", "preload = broken.php"), "php: preload: '{}/broken.php' could not be compiled"),
+    "compile": (("language = php", "preload = broken.php"), "php: preload: {}/broken.php:1: Unclosed '('"),
 }
 
 

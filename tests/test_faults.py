@@ -112,8 +112,8 @@ def outcome(sock: socket.socket) -> str:
     return head.split(b" ", 2)[1].decode() if whole else "cut"
 
 
-def front_end_of(server: Server, sock: socket.socket) -> int:
-    """Which front end has the other end of a connection."""
+def front_end_of(server: Server, sock: socket.socket) -> int | None:
+    """Which front end has the other end of a connection; None: nobody has accepted it yet."""
     mine = sock.getsockname()[1]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()
@@ -124,12 +124,13 @@ def front_end_of(server: Server, sock: socket.socket) -> int:
                     with contextlib.suppress(OSError):
                         if os.readlink(fd) == f"socket:[{words[9]}]":
                             return pid
-    raise AssertionError("no front end has it")
+    return None
 
 
 def victim_of(server: Server, victim: str, sock: socket.socket) -> int:
     if victim == "front end":
-        return front_end_of(server, sock)
+        found: int = wait_until(lambda: front_end_of(server, sock), "no front end has it")
+        return found
     (pid,) = server.pids(victim, "app" if victim in ("worker", "manager") else None)
     return pid
 

@@ -649,7 +649,7 @@ def busy(one: Server, milliseconds: int = 1500 * SLOWNESS) -> Iterator[None]:
 
 def test_queue_length() -> None:
     """With the slot busy, so many wait; one more is refused at once."""
-    with running(plain(queue_length=1)) as one, busy(one), one.connect() as waiting:
+    with running(plain(queue_length=1)) as one, busy(one, 3000 * SLOWNESS), one.connect() as waiting:
         one.allow("queue_length")
         # More than a block holds, so it is not placed ahead at the slot.
         waiting.sendall(b"POST /plain/length HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200000)

@@ -253,6 +253,8 @@ def test_a_restart_that_fails_in_the_middle_is_undone(place: Server) -> None:
     left = writable(place, "left", "one\n" * 20)
     place.file("app.wsgi", COUNTED % left)
     start(place)
+    # A group serves with its first worker; the others load what is there now as well.
+    wait_until(lambda: Path(left).read_text().count("one") == 16, "they have not all loaded it")
     writable(place, "left", "one\n" * 2)
     # The old manager has to fork again what had gone: it finds an application that loads.
     place.file("app.wsgi", (COUNTED % left).replace("counted", "second"))

@@ -264,7 +264,8 @@ def test_a_restart_that_fails_in_the_middle_is_undone(place: Server) -> None:
         assert result.returncode == 1
         assert "no more of it can be loaded" in result.stderr
         assert "nothing was changed" in result.stderr
-        place.file("app.wsgi", WSGI % "counted")
+        # At once: somebody may be reading it.
+        os.replace(place.file("app.new", WSGI % "counted"), place.directory / "app.wsgi")
         wait_until(
             lambda: settled(place, "shop") and len(place.pids("worker", "shop")) == 4, "the old ones are not all there"
         )

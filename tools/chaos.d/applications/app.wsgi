@@ -15,7 +15,8 @@ def note(line):
     pid = os.getpid()
     with lock:
         if pid not in opened:
-            name = "%s/python.%d" % (os.environ["LEDGER"], pid)
+            # Two groups run this, as two users: one of them may get the number that the other's process had.
+            name = "%s/python.%d.%d" % (os.environ["LEDGER"], pid, os.getuid())
             opened.clear()
             opened[pid] = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(opened[pid], line.encode())

@@ -19,6 +19,7 @@ from trial.place import GROUPS
 
 ACCESS_DELAY = 1.5  # seconds that a front end keeps records of the access log, and then some
 NEAR = 5.0  # seconds before something wrong of which the faults are shown
+KINDS = ("lost", "twice", "unexplained", "operation", "wrong", "leftover")  # of findings, as they are shown
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Judge:
         for done in self._history:
             if done.wrong:
                 self.judgement.add("operation", done.kind, done.began, f"{done.target}: {done.wrong}")
+        self.judgement.findings.sort(key=lambda one: KINDS.index(one.kind))
         return self.judgement
 
     # The two ledgers

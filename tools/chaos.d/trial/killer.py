@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -48,9 +49,11 @@ def strike(pid: int, port: int, number: signal.Signals) -> dict[str, object]:
             ports = _held(pid, handle, port)
         finally:
             os.kill(pid, number)
-            at = time.time()
             if number != signal.SIGKILL:
                 os.kill(pid, signal.SIGCONT)
+        # Not before it is gone: a fault's handler takes its time, and the other threads go on meanwhile.
+        select.select([handle], [], [], STOP_WAIT)
+        at = time.time()
     finally:
         os.close(handle)
     return {"ports": sorted(ports), "at": at}

@@ -7,7 +7,6 @@
  * stuck.
  */
 #include <poll.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,14 +19,7 @@ void silence_begin(struct silence *silence)
 	pthread_mutex_init(&silence->mutex, NULL);
 }
 
-void silence_end(struct silence *silence)
-{
-	if (silence->begun)
-		pthread_join(silence->thread, NULL);
-	pthread_mutex_destroy(&silence->mutex);
-}
-
-/* With the mutex. */
+/* With the mutex, or alone. */
 static void forget(struct silence *silence)
 {
 	unsigned count = atomic_exchange(&silence->count, 0);
@@ -35,6 +27,14 @@ static void forget(struct silence *silence)
 	for (unsigned i = 0; i < count; i++)
 		if (silence->ended[i] >= 0)
 			close(silence->ended[i]);
+}
+
+void silence_end(struct silence *silence)
+{
+	if (silence->begun)
+		pthread_join(silence->thread, NULL);
+	forget(silence);
+	pthread_mutex_destroy(&silence->mutex);
 }
 
 static void *judge(void *data)

@@ -66,60 +66,49 @@ static int chunk_end(struct request *r, int result)
 	return result < 0 ? reply_no_memory(r) : 0;
 }
 
-int reply_data(struct request *r, const void *data, size_t size)
+/* 1: *size bytes of the piece are to be queued. 0: none of them. -1: it is over. */
+static int piece_begin(struct request *r, size_t *size)
 {
 	if (!reply_goes_on(r))
 		return -1;
-	size = body_take(r, size);
-	if (size == 0)
+	*size = body_take(r, *size);
+	if (*size == 0)
 		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_copy(r->connection, data, size));
+	return chunk_begin(r, *size) < 0 ? -1 : 1;
+}
+
+int reply_data(struct request *r, const void *data, size_t size)
+{
+	int result = piece_begin(r, &size);
+	return result <= 0 ? result : chunk_end(r, output_copy(r->connection, data, size));
 }
 
 int reply_static(struct request *r, const void *data, size_t size, struct file *owner)
 {
-	if (!reply_goes_on(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_borrow(r->connection, data, size, owner));
+	int result = piece_begin(r, &size);
+	return result <= 0 ? result : chunk_end(r, output_borrow(r->connection, data, size, owner));
 }
 
 int reply_message(struct request *r, void *message, const char *data, size_t size)
 {
-	if (!reply_goes_on(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_message(r->connection, message, data, size));
+	int result = piece_begin(r, &size);
+	return result <= 0 ? result : chunk_end(r, output_message(r->connection, message, data, size));
 }
 
 int reply_lent(struct request *r, struct loans *loans, const char *data, size_t borrowed)
 {
-	size_t size = reply_goes_on(r) ? body_take(r, borrowed) : 0;
-	if (size == 0 || chunk_begin(r, size) < 0) {
+	size_t size = borrowed;
+	int result = piece_begin(r, &size);
+	if (result <= 0) {
 		loans_return(loans, data, borrowed);
-		return reply_goes_on(r) ? 0 : -1;
+		return result;
 	}
 	return chunk_end(r, output_lent(r->connection, loans, data, borrowed, size));
 }
 
-int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t size)
+int reply_file(struct request *r, struct file *file, uint64_t offset, uint64_t length)
 {
-	if (!reply_goes_on(r))
-		return -1;
-	size = body_take(r, size);
-	if (size == 0)
-		return 0;
-	if (chunk_begin(r, size) < 0)
-		return -1;
-	return chunk_end(r, output_file(r->connection, file, offset, size));
+	size_t size = length;
+	int result = piece_begin(r, &size);
+	return result <= 0 ? result : chunk_end(r, output_file(r->connection, file, offset, size));
 }

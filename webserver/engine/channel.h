@@ -19,7 +19,7 @@
  *   endings.c    a worker's death: reading the rest, judging its requests by the page
  *   quarantine.c requests that end the workers that run them
  *   pages.c      workers' pages, which are hostile input
- *   loans.c      pieces of answers where workers have written them
+ *   loans.c      pieces of answers where workers have written them; sealed.c maps both
  *   zmqlib.c     the functions of the libzmq that pyzmq loaded
  *
  * Ownership: channel -> groups -> generations -> workers -> slots. An exchange belongs to its request until

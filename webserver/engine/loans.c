@@ -8,21 +8,14 @@
  */
 #include "loans.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "sealed.h"
 #include "wire.h"
-
-#ifndef F_GET_SEALS
-#define F_GET_SEALS   1034
-#define F_SEAL_SHRINK 2
-#endif
 
 _Static_assert(WIRE_LOANS == 32, "a slot's loans are the bits of a word");
 
@@ -36,26 +29,19 @@ struct loans {
 
 struct loans *loans_map(int fd, uint32_t slots, char *message, size_t message_size)
 {
-	struct stat st;
-	int seals = -1;
 	size_t size = WIRE_LOANS_SIZE(slots);
 	struct loans *loans = NULL;
-	void *map = MAP_FAILED;
 
 	if (slots == 0 || slots > WIRE_SLOTS)
 		snprintf(message, message_size, "%u slots are not possible", slots);
-	else if (fstat(fd, &st) < 0)
-		snprintf(message, message_size, "fstat: %s", strerror(errno));
-	else if (st.st_size < 0 || (uint64_t)st.st_size < size)
-		snprintf(message, message_size, "the loans have %lld bytes and not %zu", (long long)st.st_size, size);
-	else if ((seals = fcntl(fd, F_GET_SEALS)) < 0 || !(seals & F_SEAL_SHRINK))
-		snprintf(message, message_size, "the loans are not sealed against shrinking");
 	else if ((loans = calloc(1, sizeof(*loans) + slots * sizeof(loans->here[0]))) == NULL)
-		snprintf(message, message_size, "no memory");
-	else if ((map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
-		snprintf(message, message_size, "mmap: %s", strerror(errno));
-	close(fd);
-	if (map == MAP_FAILED) {
+		snprintf(message, message_size, "no memory for a worker's loans");
+	if (loans == NULL) {
+		close(fd);
+		return NULL;
+	}
+	void *map = sealed_map(fd, size, PROT_READ | PROT_WRITE, "memory of loans", message, message_size);
+	if (map == NULL) {
 		free(loans);
 		return NULL;
 	}

@@ -2,48 +2,28 @@
  * Workers' pages: mapped read-only, read word by word. A page is written by its worker and may say anything; what is
  * read here is compared and subtracted, and is never an index, a length or a pointer.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "channel.h"
-
-#ifndef F_GET_SEALS
-#define F_GET_SEALS   1034
-#define F_SEAL_SHRINK 2
-#endif
+#include "sealed.h"
 
 int page_map(struct page *page, int fd, uint32_t slots, char *message, size_t message_size)
 {
-	struct stat st;
-	int seals = -1;
-	void *map = MAP_FAILED;
 	size_t size = WIRE_PAGE_SIZE(slots);
 
 	page->map = NULL;
-	message[0] = 0;
-	if (slots == 0 || slots > WIRE_SLOTS)
+	if (slots == 0 || slots > WIRE_SLOTS) {
 		snprintf(message, message_size, "%u slots are not possible", slots);
-	else if (fstat(fd, &st) < 0)
-		snprintf(message, message_size, "fstat: %s", strerror(errno));
-	else if (st.st_size < 0 || (uint64_t)st.st_size < size)
-		snprintf(message, message_size, "the page has %lld bytes and not %zu", (long long)st.st_size, size);
-	else if ((seals = fcntl(fd, F_GET_SEALS)) < 0 || !(seals & F_SEAL_SHRINK))
-		/* If its worker could cut it short, reading it would be the end of this process (SIGBUS). */
-		snprintf(message, message_size, "the page is not sealed against shrinking");
-	else if ((map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
-		snprintf(message, message_size, "mmap: %s", strerror(errno));
-	close(fd);
-	if (map == MAP_FAILED)
+		close(fd);
 		return -1;
-	page->map = map;
+	}
+	page->map = sealed_map(fd, size, PROT_READ, "page", message, message_size);
 	page->size = size;
 	page->slots = slots;
-	return 0;
+	return page->map != NULL ? 0 : -1;
 }
 
 void page_unmap(struct page *page)

@@ -3,6 +3,7 @@
  * byte each and what it needs: requests come and go, workers are announced, speak and die, send what they should, or
  * nearly so, or anything; pages say anything; sends fail; time passes.
  *
+ * sources: webserver/engine/sealed.c
  * sources: webserver/engine/loop.c webserver/engine/pace.c webserver/engine/timers.c webserver/engine/listener.c
  * sources: webserver/engine/connection.c webserver/engine/connections.c webserver/engine/deadlines.c
  * sources: webserver/engine/transport.c webserver/engine/buffers.c webserver/engine/reading.c

@@ -2,6 +2,7 @@
  * Arbitrary bytes, in arbitrary pieces, into a connection without a socket; arbitrary backends; a client that takes
  * arbitrary amounts.
  *
+ * sources: webserver/engine/sealed.c
  * sources: webserver/engine/loop.c webserver/engine/pace.c webserver/engine/timers.c webserver/engine/listener.c
  * sources: webserver/engine/connection.c webserver/engine/connections.c webserver/engine/deadlines.c
  * sources: webserver/engine/transport.c webserver/engine/buffers.c webserver/engine/reading.c

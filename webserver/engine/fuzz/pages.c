@@ -1,6 +1,7 @@
 /*
  * A worker's page that says anything and something else each time it is read; descriptors that are no pages.
  *
+ * sources: webserver/engine/sealed.c
  * sources: webserver/engine/pages.c
  *
  * What is read is what stands there, word for word, whatever slot and front end are asked for; what does not exist

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # The benchmark's Rack application: does what app.wsgi does, for every Ruby server. See there.
-require 'digest'
+require 'digest/sha2' # not by its autoload, which threads race for
 
 PIECE = ('0123456789abcdef' * 4096).freeze # 64 KiB
 STREAM_BYTES = 10 * 1024 * 1024

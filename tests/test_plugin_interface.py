@@ -160,3 +160,25 @@ def test_no_memory_is_lost_per_request(server: Server) -> None:
         run(rounds * 2)
         assert private(pid) - before < 500 + KEPT_KB, f"{group}: {before} KB, then {private(pid)} KB"
         assert server.pids("worker", group) == [pid]
+
+
+def test_what_a_large_body_took_is_given_back(server: Server) -> None:
+    """A slot keeps the memory of two pieces for the next ones; one that has nothing to do keeps none."""
+    server.write(ECHO)
+    server.start()
+    (pid,) = server.pids("worker", "plain")
+
+    def anonymous() -> int:
+        """KB, whoever else has them: not what is private, which grows whenever the manager writes to its own."""
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(re.findall(r"^RssAnon:\s+(\d+) kB$", status, re.M)[0])
+
+    def post(size: int) -> None:
+        with server.connect() as sock:
+            sock.sendall(b"POST /length HTTP/1.0\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+            assert sock.makefile("rb").read().endswith(b"\r\n\r\n%d" % size)
+
+    post(1)
+    before = anonymous()
+    post(4_000_000)
+    wait_until(lambda: anonymous() - before < 200, "the memory is the worker's still")

@@ -1,8 +1,8 @@
 /*
  * host.h - the worker host as the manager sees it: called through ctypes, so plain types only.
  *
- * In the manager: host_open, host_preload. In a forked worker: host_worker, once, which returns what the process is to
- * exit with. Nothing here takes or needs a language's lock; the caller must not hold one.
+ * In the manager: host_open, host_preload, and host_fork for each worker. Nothing here takes or needs a language's
+ * lock, and the caller must not hold one, but for host_fork.
  */
 #ifndef WEBSERVER_HOST_H
 #define WEBSERVER_HOST_H
@@ -18,7 +18,7 @@
 #define HOST_PATH 112 /* a unix socket path and its NUL; sun_path has 108 */
 #define HOST_TEXT 4096
 
-/* What host_worker returns. Below 64 so that an application's own exit codes of sysexits.h stay apart. */
+/* What a worker exits with. Below 64 so that an application's own exit codes of sysexits.h stay apart. */
 enum host_exit {
 	HOST_EXIT_DONE = 0,    /* orderly end */
 	HOST_EXIT_LOAD = 40,   /* the application did not load: HOST_FAILED has been sent */
@@ -65,14 +65,17 @@ struct host_options {
 	int32_t page;	     /* memfd of WIRE_PAGE_SIZE(threads) bytes or more */
 	int32_t loans;	     /* memfd of WIRE_LOANS_SIZE(threads) bytes or more */
 	int32_t control;     /* SOCK_SEQPACKET to the manager */
+	int32_t log;	     /* standard output and error of the worker */
 	int32_t manager;     /* its pid */
 	uint32_t generation; /* of the group */
 	uint32_t count;	     /* of frontend */
+	uint32_t closing_count;
 	uint64_t worker;     /* incarnation */
 	uint64_t tell_after; /* requests; HOST_WORN is sent once; 0: never */
 	const char *title;   /* process title */
 	const char *name;    /* short name, 15 bytes */
 	const struct host_frontend *frontend;
+	const int32_t *closing; /* descriptors that a worker does not keep */
 };
 
 struct host;
@@ -87,15 +90,16 @@ HOST_PUBLIC struct host *host_open(const char *plugin, const struct langplugin_s
 /* 0, or -1 and a message. */
 HOST_PUBLIC int host_preload(struct host *host, char *message, size_t size);
 
-/* As fork(2), by the plugin if it has to know. Whoever calls it holds the lock of the manager's Python. */
-HOST_PUBLIC int host_fork(struct host *host);
+/*
+ * Fork a worker: its pid, or -1 and errno. The child never returns: it lives its whole life in here and exits with one
+ * of enum host_exit. Whoever calls this holds the lock of the manager's Python. options are the manager's again at its
+ * end.
+ */
+HOST_PUBLIC int host_fork(struct host *host, const struct host_options *options);
 
 /* "python", "3.11.2" */
 HOST_PUBLIC const char *host_language(const struct host *host);
 HOST_PUBLIC const char *host_language_version(const struct host *host);
-
-/* The whole life of a worker; on the main thread of a freshly forked process. Returns enum host_exit. */
-HOST_PUBLIC int host_worker(struct host *host, const struct host_options *options);
 
 /* Set the title that ps shows and the short name. Copies the environment out of the way first. */
 HOST_PUBLIC void host_title(const char *title, const char *name);

@@ -17,7 +17,8 @@
 #define DIRECT	    4096    /* bytes that are missing of a message, to be read straight into it */
 #define SEND_BUFFER 1048576 /* bytes in the kernel: pieces of WIRE_PIECE go in whole */
 _Static_assert(MESSAGE_ROOM == WIRE_PIECE + 64, "a piece and its head fit");
-#define CONNECT_S 2 /* a front end that hangs, with a full backlog, is not waited for longer */
+#define CONNECT_S 2    /* a front end that hangs, with a full backlog, is not waited for longer */
+#define IDLE_MS	  1000 /* a pause that no busy worker makes */
 
 int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others)
 {
@@ -167,6 +168,18 @@ static void poll_anew(struct link *link)
 	link->changed = false;
 }
 
+/* Whoever may wait for ever gives back first what it has kept, once nothing has happened for a while. */
+static int wait_long(struct link *link)
+{
+	if (messages_kept()) {
+		int ready = poll(link->poll, LINK_OTHERS + link->polls, IDLE_MS);
+		if (ready)
+			return ready;
+		messages_forget();
+	}
+	return poll(link->poll, LINK_OTHERS + link->polls, -1);
+}
+
 unsigned link_wait(struct link *link, int milliseconds)
 {
 	unsigned others = 0;
@@ -176,7 +189,7 @@ unsigned link_wait(struct link *link, int milliseconds)
 	/* What was read and not taken is announced by nobody. */
 	if (link->at < link->end)
 		milliseconds = 0;
-	if (poll(link->poll, LINK_OTHERS + link->polls, milliseconds) <= 0)
+	if ((milliseconds < 0 ? wait_long(link) : poll(link->poll, LINK_OTHERS + link->polls, milliseconds)) <= 0)
 		return 0;
 	for (unsigned i = 0; i < LINK_OTHERS; i++)
 		others |= link->poll[i].revents ? 1u << i : 0;

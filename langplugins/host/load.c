@@ -232,14 +232,6 @@ int host_preload(struct host *host, char *message, size_t size)
 	return host->plugin->preload ? host->plugin->preload(host->state, message, size) : 0;
 }
 
-int host_fork(struct host *host)
-{
-	const struct langplugin *plugin = host->plugin;
-	bool has = plugin->size >= offsetof(struct langplugin, fork) + sizeof(plugin->fork) && plugin->fork;
-
-	return (int)(has ? plugin->fork(host->state) : fork());
-}
-
 const char *host_language(const struct host *host)
 {
 	return host->plugin->name;

@@ -1,7 +1,6 @@
 /* Memory of messages: see message.h. */
 #include "message.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -47,6 +46,11 @@ void message_free(struct message *message)
 		kept[kept_count++] = message;
 	else
 		unmap_large(message);
+}
+
+bool messages_kept(void)
+{
+	return kept_count > 0;
 }
 
 void messages_forget(void)

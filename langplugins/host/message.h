@@ -2,11 +2,13 @@
  * message.h - one message of the channel in memory of its own; whoever has the pointer owns it.
  *
  * Large ones are pieces of bodies. Each thread keeps two of them for the next: given back to the kernel and faulted in
- * again they would cost more than their copying, and what a worker keeps is its private memory.
+ * again they would cost more than their copying. What a worker keeps is its private memory, so one that has nothing to
+ * do gives it back (link_wait).
  */
 #ifndef WEBSERVER_HOST_MESSAGE_H
 #define WEBSERVER_HOST_MESSAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define MESSAGE_LARGE 32768
@@ -20,6 +22,7 @@ struct message {
 
 struct message *message_new(size_t size); /* NULL: no memory */
 void message_free(struct message *message);
+bool messages_kept(void);   /* by the calling thread */
 void messages_forget(void); /* the calling thread's */
 
 #endif

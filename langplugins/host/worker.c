@@ -345,7 +345,7 @@ static int serve(struct worker *worker)
 	return atomic_load(&worker->gave_up) ? HOST_EXIT_GAVE_UP : HOST_EXIT_DONE;
 }
 
-int host_worker(struct host *host, const struct host_options *options)
+int worker_run(struct host *host, const struct host_options *options)
 {
 	static struct worker worker;
 	char message[HOST_TEXT] = "";

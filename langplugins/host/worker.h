@@ -2,7 +2,8 @@
  * worker.h - what a worker is made of. Internal to the host.
  *
  *   load.c    host_open, host_preload; what host.h says about the plugin
- *   worker.c  host_worker: page, threads, orders, the orderly end
+ *   fork.c    host_fork: what a worker does not keep of its manager
+ *   worker.c  the whole life of a worker: page, threads, orders, the orderly end
  *   slot.c    one request's place: receives, starts, runs
  *   async.c   many of them in one thread, for a plugin that has an event loop; watch.c their connections
  *   queue.c   requests that have come and not begun
@@ -233,6 +234,7 @@ struct worker {
 uint64_t clock_ns(void);
 void wake_up(int wake);
 void wake_over(int wake);
+int worker_run(struct host *host, const struct host_options *options); /* the whole life of one: enum host_exit */
 int worker_report(const struct worker *worker, uint32_t kind, const char *text);
 /* The list of front ends as it is now; returns its version. */
 unsigned worker_frontends(struct worker *worker, struct frontends *frontends);

@@ -193,6 +193,7 @@ static const struct langplugin asgi = {
 	.close = plugin_close,
 	.run = asgi_run,
 	.ready = asgi_ready,
+	.fork = plugin_fork,
 	.ask = stacks_ask,
 };
 

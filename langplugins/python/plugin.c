@@ -1,4 +1,5 @@
 /* Python as a language plugin: WSGI applications in the interpreter that the manager was started with. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -107,6 +108,24 @@ int plugin_forked(struct plugin *plugin)
 	return stacks_prepare() || load_after_fork(plugin) ? -1 : 0;
 }
 
+/* os.fork() of a manager whose language this is: with the hooks of os.register_at_fork. The child gives the lock away.
+ */
+pid_t plugin_fork(void *state)
+{
+	(void)state;
+	PyOS_BeforeFork();
+	pid_t pid = fork();
+	if (pid != 0) {
+		int saved = errno;
+		PyOS_AfterFork_Parent();
+		errno = saved;
+		return pid;
+	}
+	PyOS_AfterFork_Child();
+	PyEval_SaveThread();
+	return 0;
+}
+
 static int plugin_after_fork(void *state, char *message, size_t message_size)
 {
 	return plugin_guarded(state, plugin_forked, message, message_size) ||
@@ -184,5 +203,6 @@ __attribute__((visibility("default"))) const struct langplugin langplugin = {
 	.dump = stacks_dump,
 	.close = plugin_close,
 	.choose = plugin_choose,
+	.fork = plugin_fork,
 	.ask = stacks_ask,
 };

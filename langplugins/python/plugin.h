@@ -185,6 +185,7 @@ int plugin_open(const struct langplugin_host *host, const struct langplugin_sett
 int plugin_preload(void *state, char *message, size_t message_size);
 /* In a new worker, before the application is loaded. 0, or -1 with an exception. */
 int plugin_forked(struct plugin *plugin);
+pid_t plugin_fork(void *state);
 void plugin_close(void *state);
 /* Call what may leave an exception, with the interpreter's lock; the exception goes to the log and the message. */
 int plugin_guarded(struct plugin *plugin, int (*what)(struct plugin *plugin), char *message, size_t message_size);

@@ -4,7 +4,6 @@ ctypes.CDLL gives the interpreter's lock away during each call, which host.h ask
 """
 
 import ctypes
-import errno
 import os
 import signal
 from typing import NamedTuple, Sequence, Tuple
@@ -66,15 +65,30 @@ class _Options(ctypes.Structure):
         ("page", ctypes.c_int32),
         ("loans", ctypes.c_int32),
         ("control", ctypes.c_int32),
+        ("log", ctypes.c_int32),
         ("manager", ctypes.c_int32),
         ("generation", ctypes.c_uint32),
         ("count", ctypes.c_uint32),
+        ("closing_count", ctypes.c_uint32),
         ("worker", ctypes.c_uint64),
         ("tell_after", ctypes.c_uint64),
         ("title", ctypes.c_char_p),
         ("name", ctypes.c_char_p),
         ("frontend", ctypes.POINTER(_FrontEnd)),
+        ("closing", ctypes.POINTER(ctypes.c_int32)),
     ]
+
+
+class Place(NamedTuple):
+    """A worker that is to be forked, as the supervisor has granted it."""
+
+    number: int
+    worker: int  # its incarnation
+    page: int  # these four are descriptors
+    loans: int
+    log: int
+    control: int
+    tell_after: int  # it says WORN once it has run so many requests; 0: never
 
 
 class Host:
@@ -93,12 +107,11 @@ class Host:
             ctypes.c_size_t,
         ]
         self._library.host_preload.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
-        self._library.host_worker.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Options)]
         self._library.host_language_version.restype = ctypes.c_char_p
         self._library.host_language_version.argtypes = [ctypes.c_void_p]
         # Not given away: fork copies the lock as it is.
-        self._fork = ctypes.PyDLL(library).host_fork
-        self._fork.argtypes = [ctypes.c_void_p]
+        self._fork = ctypes.PyDLL(library, use_errno=True).host_fork
+        self._fork.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Options)]
         self._library.host_title.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
         self._library.host_title.restype = None
         self._library.host_log.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
@@ -134,48 +147,32 @@ class Host:
         if self._library.host_preload(self._host, message, MESSAGE) != 0:
             raise HostError(message.value.decode(errors="replace") or "preloading failed")
 
-    def fork(self) -> int:
-        """As os.fork(): by the plugin, whose language may have to know of it. Raises OSError."""
-        ctypes.pythonapi.PyOS_BeforeFork()
-        pid = int(self._fork(self._host))
-        if pid == 0:
-            ctypes.pythonapi.PyOS_AfterFork_Child()
-        else:
-            ctypes.pythonapi.PyOS_AfterFork_Parent()
+    def fork(
+        self, place: Place, group: str, generation: int, frontends: Sequence[FrontEnd], closing: Sequence[int]
+    ) -> int:
+        """Fork a worker, which never comes back here: its pid. `closing`: what it does not keep. Raises OSError."""
+        options = _Options()
+        options.size = ctypes.sizeof(_Options)
+        options.page, options.loans, options.control, options.log = place.page, place.loans, place.control, place.log
+        options.manager, options.generation = os.getpid(), generation
+        options.worker, options.tell_after = place.worker, place.tell_after
+        options.title, options.name = _bytes("webserver: worker %s %d" % (group, place.number)), b"worker"
+        array = _array(frontends)
+        options.frontend = ctypes.cast(array, ctypes.POINTER(_FrontEnd))
+        options.count = len(frontends)
+        numbers = (ctypes.c_int32 * len(closing))(*closing)
+        options.closing = ctypes.cast(numbers, ctypes.POINTER(ctypes.c_int32))
+        options.closing_count = len(closing)
+        pid = int(self._fork(self._host, ctypes.byref(options)))
         if pid < 0:
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
         return pid
 
     @property
     def version(self) -> str:
         version: bytes = self._library.host_language_version(self._host) or b""
         return version.decode(errors="replace")
-
-    def worker(
-        self,
-        page: int,
-        loans: int,
-        control: int,
-        manager: int,
-        generation: int,
-        worker: int,
-        title: str,
-        frontends: Sequence[FrontEnd],
-        tell_after: int,
-    ) -> int:
-        """The whole life of a worker, in a freshly forked process. Returns what it should exit with.
-
-        `tell_after`: it says WORN once it has run so many requests; 0: never.
-        """
-        options = _Options()
-        options.size = ctypes.sizeof(_Options)
-        options.page, options.loans, options.control, options.manager = page, loans, control, manager
-        options.generation, options.worker, options.tell_after = generation, worker, tell_after
-        options.title, options.name = _bytes(title), b"worker"
-        array = _array(frontends)
-        options.frontend = ctypes.cast(array, ctypes.POINTER(_FrontEnd))
-        options.count = len(frontends)
-        return int(self._library.host_worker(self._host, ctypes.byref(options)))
 
 
 def order_frontends(frontends: Sequence[FrontEnd]) -> bytes:

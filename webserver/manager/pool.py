@@ -24,6 +24,7 @@ from webserver.manager.host import (
     WORN,
     FrontEnd,
     Host,
+    Place,
     order_frontends,
     order_retire,
     order_slow,
@@ -136,11 +137,13 @@ class Pool:
             cause = _why("it was no longer wanted", 0, 0, False)
             self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
             return
-        manager = os.getpid()
         ends: Tuple[socket.socket, ...] = ()
         try:
-            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            pid = self._host.fork()
+            ends = ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            closing = [sock.fileno() for sock in (ours, *self._sockets.values())] + self._inherited()
+            limit = policy.request_limit(self._options, incarnation)
+            place = Place(number, incarnation, fds["page"], fds["loans"], fds["log"], theirs.fileno(), limit)
+            pid = self._host.fork(place, self._group, self._generation, self._frontends, closing)
         except OSError as error:
             for end in ends:
                 end.close()
@@ -148,9 +151,6 @@ class Pool:
             cause = _why("it could not be forked: %s" % error.strerror, -1, 0, False)
             self._tell({"op": "gone", **_who(number, incarnation, 0), **cause})
             return
-        ours, theirs = ends
-        if pid == 0:
-            self._run(number, incarnation, fds, theirs, ours, manager)
         theirs.close()
         ours.setblocking(False)
         self._sockets[pid] = ours
@@ -165,38 +165,6 @@ class Pool:
         except OSError as error:
             # It works all the same, and counts as one that never runs anything.
             self._host.log(WARNING, "a worker's page could not be mapped: %s" % error.strerror)
-
-    def _run(
-        self,
-        number: int,
-        worker: int,
-        fds: Dict[str, int],
-        control: socket.socket,
-        ours: socket.socket,
-        manager: int,
-    ) -> None:
-        """In the child: become the worker. Never returns."""
-        code = EXIT_SYSTEM
-        try:
-            signal.set_wakeup_fd(-1)
-            # What an application prints belongs to its worker as much as what it reports.
-            os.dup2(fds["log"], 1)
-            os.dup2(fds["log"], 2)
-            os.close(fds["log"])
-            ours.close()
-            for sock in self._sockets.values():
-                sock.close()
-            for fd in self._inherited():
-                os.close(fd)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            title = "webserver: worker %s %d" % (self._group, number)
-            code = self._host.worker(
-                fds["page"], fds["loans"], control.fileno(), manager, self._generation, worker, title, self._frontends,
-                policy.request_limit(self._options, worker),
-            )  # fmt: skip
-        finally:
-            # Not sys.exit: nothing of the manager's may run here, such as its handlers for the end of the interpreter.
-            os._exit(code)
 
     def report(self, sock: socket.socket, now: float) -> None:
         """A worker has said something, or its end of the socket is closed."""

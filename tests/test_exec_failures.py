@@ -93,6 +93,14 @@ def test_a_program_that_does_not_answer(one: Server) -> None:
     assert (one.pids("worker", "stuck"), programs(one, "stuck")) == pids
 
 
+@pytest.mark.parametrize("seconds", [1.2, 2])
+def test_a_late_answer_does_not_hold_its_program(one: Server, seconds: float) -> None:
+    """Whether it comes before the connection is closed or afterwards, and without any other request."""
+    before = one.log().count("the late answer is over")
+    assert one.get(f"/stuck/late-{seconds}").status == 504
+    wait_until(lambda: one.log().count("the late answer is over") > before, "the program still writes")
+
+
 def test_a_client_that_goes_away(one: Server) -> None:
     """The program's connection is closed: it hears of it, and its slot is free."""
     for _ in range(4):

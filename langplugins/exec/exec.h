@@ -114,12 +114,20 @@ bool program_was_killed(struct program *program, struct langplugin_call *call);
 /* ---- silence.c */
 #define SILENCE_MOST 256 /* slots of a worker */
 
+/* A request whose time was over before a byte of an answer had come. */
+struct ended {
+	int fd;		/* its connection, of which our side is shut; -1: there was none */
+	uint64_t until; /* CLOCK_MONOTONIC, ns: when the program should have seen that */
+};
 struct silence {
-	atomic_uint count; /* requests in a row whose time was over before a byte of an answer had come */
+	atomic_uint count; /* of them in a row */
 	pthread_mutex_t mutex;
-	int ended[SILENCE_MOST]; /* their connections, of which our side is shut; -1: there was none */
-	bool judged, answered;	 /* thread looks at them; something was answered meanwhile */
-	bool begun;		 /* thread is to be joined */
+	struct ended ended[SILENCE_MOST];
+	unsigned ended_count;
+	unsigned blind; /* how many more in this row the program has not seen the end of */
+	bool answered;	/* something, meanwhile */
+	bool looks;	/* the thread does */
+	bool begun;	/* it is to be joined */
 	pthread_t thread;
 };
 struct lane;

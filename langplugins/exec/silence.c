@@ -3,16 +3,18 @@
  * one of them is its own business. One that leaves as many in a row as it can be given at a time, and does not even see
  * that their connections have been ended, has stopped.
  *
- * That takes it a moment, which no slot may spend: a request that is over its time and still there would count as
- * stuck.
+ * To see it takes it a moment, which no slot may spend: a request that is over its time and still there would count as
+ * stuck. So a thread looks, for as long as there is something to look at. Each connection is closed after its moment: a
+ * program that writes a late answer to it must not wait for somebody to read it.
  */
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "exec.h"
 
-#define NOTICE_MS 500
+#define NOTICE_NS 500000000u
 
 void silence_begin(struct silence *silence)
 {
@@ -22,11 +24,12 @@ void silence_begin(struct silence *silence)
 /* With the mutex, or alone. */
 static void forget(struct silence *silence)
 {
-	unsigned count = atomic_exchange(&silence->count, 0);
-
-	for (unsigned i = 0; i < count; i++)
-		if (silence->ended[i] >= 0)
-			close(silence->ended[i]);
+	for (unsigned i = 0; i < silence->ended_count; i++)
+		if (silence->ended[i].fd >= 0)
+			close(silence->ended[i].fd);
+	silence->ended_count = silence->blind = 0;
+	atomic_store(&silence->count, 0);
+	silence->answered = false;
 }
 
 void silence_end(struct silence *silence)
@@ -37,37 +40,54 @@ void silence_end(struct silence *silence)
 	pthread_mutex_destroy(&silence->mutex);
 }
 
-static void *judge(void *data)
+/* The oldest stand first. Those whose moment is over saw nothing. */
+static void close_old(struct silence *silence)
+{
+	uint64_t now = clock_now();
+	unsigned old = 0;
+
+	while (old < silence->ended_count && silence->ended[old].until <= now)
+		if (silence->ended[old++].fd >= 0)
+			close(silence->ended[old - 1].fd);
+	silence->ended_count -= old;
+	silence->blind += old;
+	memmove(silence->ended, silence->ended + old, silence->ended_count * sizeof(silence->ended[0]));
+}
+
+static int milliseconds_until(uint64_t then)
+{
+	uint64_t now = clock_now();
+
+	return then > now ? (int)((then - now) / 1000000u) + 1 : 0;
+}
+
+static void *look(void *data)
 {
 	struct plugin *plugin = data;
 	struct silence *silence = &plugin->silence;
 	struct pollfd fds[SILENCE_MOST];
-	unsigned count;
 
 	pthread_mutex_lock(&silence->mutex);
-	count = atomic_load(&silence->count);
-	for (unsigned i = 0; i < count; i++)
-		fds[i] = (struct pollfd){silence->ended[i], POLLIN, 0};
-	pthread_mutex_unlock(&silence->mutex);
-	bool notices = poll(fds, count, NOTICE_MS) != 0;
-	pthread_mutex_lock(&silence->mutex);
-	silence->judged = false;
-	if (!notices && !silence->answered)
-		program_hangs(&plugin->program, count);
-	forget(silence);
+	while (silence->ended_count > 0) {
+		unsigned count = silence->ended_count;
+		for (unsigned i = 0; i < count; i++)
+			fds[i] = (struct pollfd){silence->ended[i].fd, POLLIN, 0};
+		int wait = milliseconds_until(silence->ended[0].until);
+		pthread_mutex_unlock(&silence->mutex);
+		/* Nobody else closes them meanwhile. */
+		bool notices = poll(fds, count, wait) > 0;
+		pthread_mutex_lock(&silence->mutex);
+		close_old(silence);
+		if (notices || silence->answered) {
+			forget(silence);
+		} else if (silence->blind >= (unsigned)plugin->host->threads) {
+			program_hangs(&plugin->program, silence->blind);
+			forget(silence);
+		}
+	}
+	silence->looks = false;
 	pthread_mutex_unlock(&silence->mutex);
 	return NULL;
-}
-
-/* With the mutex. */
-static void begin(struct plugin *plugin)
-{
-	struct silence *silence = &plugin->silence;
-
-	if (silence->begun)
-		pthread_join(silence->thread, NULL); /* it has judged */
-	silence->answered = false;
-	silence->judged = silence->begun = pthread_create(&silence->thread, NULL, judge, plugin) == 0;
 }
 
 void silence_add(struct plugin *plugin, struct lane *lane)
@@ -75,15 +95,17 @@ void silence_add(struct plugin *plugin, struct lane *lane)
 	struct silence *silence = &plugin->silence;
 
 	pthread_mutex_lock(&silence->mutex);
-	unsigned count = atomic_load(&silence->count);
-	if (count < SILENCE_MOST && !silence->judged) {
+	if (silence->ended_count < SILENCE_MOST) {
 		if (lane->fd >= 0)
 			shutdown(lane->fd, SHUT_WR);
-		silence->ended[count] = lane->fd;
+		silence->ended[silence->ended_count++] = (struct ended){lane->fd, clock_now() + NOTICE_NS};
 		lane->fd = -1;
-		atomic_store(&silence->count, ++count);
-		if (count >= (unsigned)plugin->host->threads)
-			begin(plugin);
+		atomic_fetch_add(&silence->count, 1);
+	}
+	if (!silence->looks) {
+		if (silence->begun)
+			pthread_join(silence->thread, NULL); /* it has seen the end of the last ones */
+		silence->looks = silence->begun = pthread_create(&silence->thread, NULL, look, plugin) == 0;
 	}
 	pthread_mutex_unlock(&silence->mutex);
 }
@@ -96,7 +118,7 @@ void silence_over(struct plugin *plugin)
 		return;
 	pthread_mutex_lock(&silence->mutex);
 	/* What is being looked at stays open until it has been. */
-	if (silence->judged)
+	if (silence->looks)
 		silence->answered = true;
 	else
 		forget(silence);

@@ -144,6 +144,14 @@ async def respond(path, method, head, fields, reader, writer, number):
         say(answer(b"%d" % fork()))
     elif word == "silent":
         await asyncio.sleep(3600)
+    elif word == "late":  # after so many seconds, more than anybody's buffer takes
+        await asyncio.sleep(float(rest))
+        try:
+            say(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(10_000_000))
+            await writer.drain()
+        finally:
+            sys.stderr.write("the late answer is over\n")
+        return False
     elif word == "hang":  # as a whole, and TERM does not end it: asyncio only takes note of it
         time.sleep(3600)
     elif word == "raw":

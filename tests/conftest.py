@@ -73,9 +73,10 @@ def _tell_what_ran(stats: dict[str, list[pytest.TestReport]]) -> None:
     if summary := os.environ.get("WEBSERVER_SUMMARY"):
         passed = stats.get("passed", [])
         said = [str(value) for report in passed for name, value in report.user_properties if name == "ran"]
-        failed = len(stats.get("failed", [])) + len(stats.get("error", []))
+        failed = [*stats.get("failed", []), *stats.get("error", [])]
+        names = [f"failed in its {report.when}: {report.nodeid}" for report in failed]
         with open(summary, "a") as lines:
-            lines.writelines(f"    {line}\n" for line in [*said, f"{len(passed)} passed, {failed} failed"])
+            lines.writelines(f"    {line}\n" for line in [*said, *names, f"{len(passed)} passed, {len(failed)} failed"])
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

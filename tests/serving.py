@@ -145,7 +145,7 @@ class Server:
         self.access_log = directory / "logs" / "access.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.stderr = b""
-        self.seen: set[int] = set()
+        self.seen: dict[int, str] = {}  # when each process of the server was started, by pid
         self.bare: set[str] = set()
         self.allowed: list[str] = []
         (directory / "public").mkdir(exist_ok=True)
@@ -242,9 +242,14 @@ class Server:
     def look(self) -> None:
         """Remember every process that descends from the supervisor, for the checks at the end."""
         if self.process is not None:
-            self.seen |= descendants(self.process.pid)
+            now = {self.process.pid, *descendants(self.process.pid)}
+            self.seen |= {pid: start for pid in now if (start := started(pid))}
             if SANITIZED:
-                self.bare |= {name for pid in {self.process.pid, *self.seen} if (name := without_sanitizer(pid))}
+                self.bare |= {name for pid in now if (name := without_sanitizer(pid))}
+
+    def left(self) -> list[int]:
+        """Which of them are alive. Pids come again: thousands of processes are made while the tests run."""
+        return [pid for pid, start in self.seen.items() if alive(pid) and started(pid) == start]
 
     def log(self) -> str:
         return self.error_log.read_text(errors="replace") if self.error_log.exists() else ""
@@ -287,7 +292,7 @@ class Server:
         try:
             code = self.wait_for_end()
         except subprocess.TimeoutExpired:
-            for pid in {self.process.pid, *self.seen}:
+            for pid in {self.process.pid, *self.left()}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.process.wait()
@@ -297,7 +302,7 @@ class Server:
                 self.process.stderr.close()
         self.process = None
         assert code == 0, f"exit status {code}\n{self.stderr.decode(errors='replace')}\n{self.log()}"
-        wait_until(lambda: not [pid for pid in self.seen if alive(pid)], "processes are left behind")
+        wait_until(lambda: not self.left(), "processes are left behind")
         left = [str(path) for path in (self.directory / "run").rglob("*") if path.is_socket() or path.name == "page"]
         assert not left, f"sockets are left behind: {left}"
         unexpected = [line for line in self.log().splitlines() if self._alarming(line)]
@@ -319,6 +324,14 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def started(pid: int) -> str:
+    """When a process was started, as the kernel counts; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def children(pid: int) -> set[int]:

@@ -156,7 +156,7 @@ def test_threads_and_processes_are_as_configured(all_kinds: Server) -> None:
 def test_only_configured_addresses_listen(all_kinds: Server) -> None:
     """S25, S26: the channel is on unix sockets of this machine; nothing else is open to a network."""
     inodes = set()
-    for pid in all_kinds.seen | {all_kinds.pids("supervisor")[0]}:
+    for pid in {*all_kinds.seen, all_kinds.pids("supervisor")[0]}:
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 target = os.readlink(fd)

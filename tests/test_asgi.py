@@ -348,3 +348,15 @@ def test_no_memory_is_lost_per_request(app: Server) -> None:
     before = private(worker)
     run(200)
     assert private(worker) - before < 500 + KEPT_KB
+
+
+def test_what_a_large_body_took_is_given_back(app: Server) -> None:
+    """The memory of pieces is kept for the next ones, and not when there is nothing to do."""
+    (worker,) = app.pids("worker", "app")
+
+    def anonymous() -> int:
+        return int(re.findall(r"^RssAnon:\s+(\d+) kB$", Path(f"/proc/{worker}/status").read_text(), re.M)[0])
+
+    assert app.request("POST", "/stream_back", bytes(4_000_000)).status == 200
+    after = anonymous()
+    wait_until(lambda: after - anonymous() > 200, "the memory is the worker's still")

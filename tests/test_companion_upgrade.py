@@ -278,7 +278,7 @@ def test_what_has_changed_hands_is_looked_after(place: Place) -> None:
     assert place.server.process is not None
     assert place.server.wait_for_end() == 128 + signal.SIGKILL
     wait_until(lambda: not [pid for pid in everybody if alive(pid)], "somebody outlives the server")
-    wait_until(lambda: not [pid for pid in place.server.seen if alive(pid)], "processes are left behind")
+    wait_until(lambda: not place.server.left(), "processes are left behind")
     assert place.server.process.stderr is not None
     place.server.process.stderr.close()
     place.server.process = None

@@ -284,14 +284,14 @@ def test_nobody_outlives_the_server(place: Place, number: int) -> None:
     place.start(place.section("deep", "term=ignore", "tree=yes", stop_timeout="none"))
     daemon, shown = place.daemon("deep"), place.entry("deep")
     place.noted("ready deep")
-    everybody = {daemon, shown["pid"], shown["warden"], *place.server.seen}
+    everybody = {daemon, shown["pid"], shown["warden"]}
     place.server.process.send_signal(number)
     if number == signal.SIGTERM:
         place.noted("asked deep")
         place.server.process.send_signal(number)
     code = place.server.wait_for_end(10 * SLOWNESS)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
-    wait_until(lambda: not [pid for pid in everybody if alive(pid)], "somebody is left")
+    wait_until(lambda: not [*place.server.left(), *filter(alive, everybody)], "somebody is left")
     place.server.process.stderr.close()
     place.server.process = None
 

@@ -219,7 +219,7 @@ def test_a_server_that_is_killed_leaves_nothing() -> None:
         one.wait_for_end()
         if one.process.stderr is not None:
             one.process.stderr.close()
-        wait_until(lambda: not [pid for pid in one.seen if alive(pid)], "processes are left")
+        wait_until(lambda: not one.left(), "processes are left")
         wait_until(lambda: not list((path / "scratch").iterdir()), "a socket is left")
 
 

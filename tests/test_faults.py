@@ -394,4 +394,4 @@ def test_a_process_dies_while_the_server_ends(server: Server, victim: str) -> No
         assert outcome(one) == SEEN[victim]["runs"]
         assert outcome(calm) == ("cut" if same else "200")
         assert server.wait_for_end() == 0
-    wait_until(lambda: not [pid for pid in server.seen if alive(pid)], "processes are left")
+    wait_until(lambda: not server.left(), "processes are left")

@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -56,6 +57,24 @@ hosts = *
 root = public
 [[[routes]]]
 / = group:app
+"""
+
+
+HOOKED = """
+import faulthandler, os, signal, threading
+
+handled, masks = [], []
+signal.signal(signal.SIGHUP, lambda *_: handled.append("HUP"))
+faulthandler.register(signal.SIGUSR1)  # in C: what Python knows of this signal stays as it was
+os.register_at_fork(
+    after_in_child=lambda: threading.Thread(
+        target=lambda: masks.append([int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])])
+    ).start()
+)
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [repr((handled, masks)).encode()]
 """
 
 
@@ -273,3 +292,15 @@ def test_a_worker_has_child_processes_of_its_own(server: Server, method: str) ->
     for _ in range(2):
         answer = server.get(f"/?{method}")
         assert (answer.status, answer.text) == (200, "([0, 1, 4, 9], 'put', 0)"), server.log()
+
+
+def test_signals_over_the_fork(server: Server) -> None:
+    """What an application handles is its own, in Python or in C, and its hooks have the mask that it had."""
+    server.file("work/app.wsgi", HOOKED)
+    server.write(CONFIG.format(application="work/app.wsgi", preload="preload = work/app.wsgi"))
+    server.start()
+    for pid in server.pids("worker", "app"):
+        os.kill(pid, signal.SIGHUP)
+        os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: server.log().count("most recent call first") >= 2, "faulthandler's handler is gone")
+    wait_until(lambda: server.get("/").body == b"(['HUP'], [[]])", "a handler is gone, or signals are held")

@@ -269,9 +269,7 @@ def test_supervisor_death_ends_everything(loaded: Server) -> None:
     loaded.look()
     loaded.process.kill()
     loaded.wait_for_end()
-    from serving import alive
-
-    wait_until(lambda: not [pid for pid in loaded.seen if alive(pid)], "processes outlive the supervisor")
+    wait_until(lambda: not loaded.left(), "processes outlive the supervisor")
     assert loaded.process.stderr is not None
     loaded.process.stderr.close()
     loaded.process = None

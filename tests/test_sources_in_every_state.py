@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 
 import pytest
-from serving import SLOWNESS, Server, alive, wait_until
+from serving import SLOWNESS, Server, wait_until
 from test_upgrade import named, upgraded
 
 MARKER = b"do-not-show-this-line"
@@ -147,7 +147,7 @@ def test_from_before_its_start_to_after_its_end(server: Server, end: signal.Sign
         else:
             server.process.kill()
         server.wait_for_end()
-        wait_until(lambda: not [pid for pid in server.seen if alive(pid)], "processes are left")
+        wait_until(lambda: not server.left(), "processes are left")
         refused = one.refused
         wait_until(lambda: one.refused > refused + 5, "somebody still answers")
     assert not one.shown + two.shown, (one.shown + two.shown)[0]

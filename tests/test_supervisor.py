@@ -181,10 +181,9 @@ def test_a_second_term_does_not_wait(fake: Fake) -> None:
 def test_stop_returns_when_it_is_done(fake: Fake) -> None:
     fake.groups("blog")
     fake.start()
-    everything = {fake.process.pid, *fake.seen}
     fake.ctl("stop")
     assert fake.wait_for_end(5) == 0
-    assert not [pid for pid in everything if alive(pid)]
+    assert not fake.left()
     assert fake.ctl("status", check=False).returncode == 1
 
 
@@ -208,7 +207,7 @@ def test_the_supervisors_death_ends_all(fake: Fake) -> None:
     fake.start()
     fake.process.kill()
     fake.process.wait()
-    wait_until(lambda: not [pid for pid in fake.seen if alive(pid)], "processes outlive the supervisor")
+    wait_until(lambda: not fake.left(), "processes outlive the supervisor")
     # A new one takes the place over, whatever was left behind.
     fake.process.stderr.close()
     fake.stderr = b""
@@ -217,7 +216,7 @@ def test_the_supervisors_death_ends_all(fake: Fake) -> None:
 
 def test_a_group_that_fails_does_not_stop_the_others(fake: Fake) -> None:
     fake.groups("blog", "shop", shop="broken")
-    fake.allow("it is broken", "Traceback of the application")
+    fake.allow("it is broken", "Traceback of the application", "of its managers have ended unasked")
     fake.start()
     assert b"it is broken" in fake.stderr
     assert fake.group("blog")["state"] == "running"
@@ -509,7 +508,7 @@ def test_two_servers_never_share(fake: Fake) -> None:
     fake.start()
     first = fake.process
     other = Fake.__new__(Fake)
-    other.__dict__.update(fake.__dict__, process=None, stderr=b"", seen=set())
+    other.__dict__.update(fake.__dict__, process=None, stderr=b"", seen={})
     other.port = free_port()
     other.config_file = fake.directory / "other.conf"
     other.groups("blog")

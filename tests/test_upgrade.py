@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SLOWNESS, Server, alive, descendants, free_port, program, tree, wait_until
+from serving import SLOWNESS, Server, alive, descendants, free_port, program, started, tree, wait_until
 from test_restart import Caller, Load, busy
 
 CONFIG = """
@@ -300,7 +300,7 @@ def test_term_during_an_upgrade_ends_both(place: Server) -> None:
     pid = named(place)
     place.process.send_signal(signal.SIGUSR2)
     child = wait_until(lambda: successor(pid), "no other program is started")
-    place.seen.add(child)
+    place.seen[child] = started(child)
     place.process.send_signal(signal.SIGTERM)
     assert place.wait_for_end() == 0
     wait_until(lambda: not alive(child), "the other program is left")
@@ -340,7 +340,7 @@ def test_the_stand_in_ends_as_the_server_does(place: Server) -> None:
     assert place.process is not None
     os.kill(second, signal.SIGKILL)
     assert place.wait_for_end() == 128 + signal.SIGKILL
-    wait_until(lambda: not [one for one in place.seen if alive(one)], "processes are left behind")
+    wait_until(lambda: not place.left(), "processes are left behind")
     assert place.process.stderr is not None
     place.process.stderr.close()
     place.process = None

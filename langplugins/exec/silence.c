@@ -40,13 +40,13 @@ void silence_end(struct silence *silence)
 	pthread_mutex_destroy(&silence->mutex);
 }
 
-/* The oldest stand first. Those whose moment is over saw nothing. */
-static void close_old(struct silence *silence)
+/* The oldest stand first, and what has come since stands behind. Those whose moment is over saw nothing. */
+static void close_old(struct silence *silence, unsigned looked_at)
 {
 	uint64_t now = clock_now();
 	unsigned old = 0;
 
-	while (old < silence->ended_count && silence->ended[old].until <= now)
+	while (old < looked_at && silence->ended[old].until <= now)
 		if (silence->ended[old++].fd >= 0)
 			close(silence->ended[old - 1].fd);
 	silence->ended_count -= old;
@@ -77,7 +77,7 @@ static void *look(void *data)
 		/* Nobody else closes them meanwhile. */
 		bool notices = poll(fds, count, wait) > 0;
 		pthread_mutex_lock(&silence->mutex);
-		close_old(silence);
+		close_old(silence, count);
 		if (notices || silence->answered) {
 			forget(silence);
 		} else if (silence->blind >= (unsigned)plugin->host->threads) {
@@ -106,6 +106,8 @@ void silence_add(struct plugin *plugin, struct lane *lane)
 		if (silence->begun)
 			pthread_join(silence->thread, NULL); /* it has seen the end of the last ones */
 		silence->looks = silence->begun = pthread_create(&silence->thread, NULL, look, plugin) == 0;
+		if (!silence->looks)
+			forget(silence);
 	}
 	pthread_mutex_unlock(&silence->mutex);
 }

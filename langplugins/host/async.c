@@ -15,9 +15,10 @@
 
 #include "worker.h"
 
-#define EVENTS	  64	     /* taken from the set in one turn; the loop has other things to do */
-#define WAKE	  UINT64_MAX /* mark of the eventfd; a connection's is slot * 256 + front end */
-#define LINGER_MS 10000	     /* for goodbyes, when a front end is slow; for all slots together */
+#define EVENTS	  64		   /* taken from the set in one turn; the loop has other things to do */
+#define WAKE	  UINT64_MAX	   /* mark of the eventfd; a connection's is slot * 256 + front end */
+#define IDLE	  (UINT64_MAX - 1) /* of the timer */
+#define LINGER_MS 10000		   /* for goodbyes, when a front end is slow; for all slots together */
 
 /* Each slot has a connection to each front end: the application's own files come on top. Done as well as allowed. */
 static void make_room(const struct worker *worker)
@@ -43,6 +44,9 @@ int async_open(struct worker *worker)
 	async->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (async->set < 0 || async->wake < 0 || epoll_ctl(async->set, EPOLL_CTL_ADD, async->wake, &event))
 		return -1;
+	event.data.u64 = IDLE;
+	if (pause_open(async) || epoll_ctl(async->set, EPOLL_CTL_ADD, async->idle, &event))
+		return -1;
 	async->left = worker->slots;
 	/* The first turn connects. */
 	wake_up(async->wake);
@@ -56,7 +60,8 @@ void async_abandon(struct worker *worker)
 	/* The set itself is shared with the parent: nothing may be taken out of it. */
 	close(worker->async.set);
 	close(worker->async.wake);
-	worker->async.set = worker->async.wake = -1;
+	close(worker->async.idle);
+	worker->async.set = worker->async.wake = worker->async.idle = -1;
 }
 
 /* ---- one slot */
@@ -239,6 +244,11 @@ int async_turn(struct worker *worker)
 	async->turning = true;
 	int count = epoll_wait(async->set, events, EVENTS, 0);
 	for (int i = 0; i < count; i++) {
+		if (events[i].data.u64 == IDLE) {
+			pause_over(async);
+			continue;
+		}
+		async->moved = true;
 		if (events[i].data.u64 == WAKE) {
 			wake_over(async->wake);
 			woken = true;
@@ -260,6 +270,7 @@ int async_turn(struct worker *worker)
 		find_cancelled(worker);
 	if (async->first)
 		look_after_listed(async);
+	pause_begin(async);
 	async->turning = false;
 	if (async->first)
 		wake_up(async->wake);

@@ -17,8 +17,7 @@
 #define DIRECT	    4096    /* bytes that are missing of a message, to be read straight into it */
 #define SEND_BUFFER 1048576 /* bytes in the kernel: pieces of WIRE_PIECE go in whole */
 _Static_assert(MESSAGE_ROOM == WIRE_PIECE + 64, "a piece and its head fit");
-#define CONNECT_S 2    /* a front end that hangs, with a full backlog, is not waited for longer */
-#define IDLE_MS	  1000 /* a pause that no busy worker makes */
+#define CONNECT_S 2 /* a front end that hangs, with a full backlog, is not waited for longer */
 
 int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others)
 {
@@ -172,7 +171,7 @@ static void poll_anew(struct link *link)
 static int wait_long(struct link *link)
 {
 	if (messages_kept()) {
-		int ready = poll(link->poll, LINK_OTHERS + link->polls, IDLE_MS);
+		int ready = poll(link->poll, LINK_OTHERS + link->polls, MESSAGES_MS);
 		if (ready)
 			return ready;
 		messages_forget();

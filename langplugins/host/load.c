@@ -153,6 +153,11 @@ static const struct langplugin_host functions = {
 	.mark = script_mark,
 };
 
+bool has_fork(const struct langplugin *plugin)
+{
+	return plugin->size >= offsetof(struct langplugin, fork) + sizeof(plugin->fork) && plugin->fork;
+}
+
 /* NULL: it is what it says it is. */
 static const char *objection(const struct langplugin *plugin)
 {
@@ -169,6 +174,9 @@ static const char *objection(const struct langplugin *plugin)
 		return "a trait of it asks for run(), which it does not have";
 	if (plugin->traits & LANGPLUGIN_ASYNC && !plugin->ready)
 		return "LANGPLUGIN_ASYNC asks for ready(), which it does not have";
+	/* The manager's own language: nobody else would tell it of a fork. */
+	if (strcmp(plugin->name, "python") == 0 && !has_fork(plugin))
+		return "it was built for an older version of the server; build it again: webserver-build-plugin(8)";
 	return NULL;
 }
 

@@ -3,7 +3,7 @@
  *
  * Large ones are pieces of bodies. Each thread keeps two of them for the next: given back to the kernel and faulted in
  * again they would cost more than their copying. What a worker keeps is its private memory, so one that has nothing to
- * do gives it back (link_wait).
+ * do gives it back (link.c, async.c).
  */
 #ifndef WEBSERVER_HOST_MESSAGE_H
 #define WEBSERVER_HOST_MESSAGE_H
@@ -14,6 +14,7 @@
 #define MESSAGE_LARGE 32768
 #define MESSAGE_ROOM  262208 /* WIRE_PIECE and a head; what is larger than this is not kept */
 #define MESSAGES_KEPT 2
+#define MESSAGES_MS   1000 /* a pause that no busy worker makes */
 
 struct message {
 	size_t size; /* decides where it lies: it stays as message_new was given it */

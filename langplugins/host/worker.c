@@ -368,7 +368,7 @@ int worker_run(struct host *host, const struct host_options *options)
 	host_title(options->title, options->name);
 	if (host_tie(options->manager))
 		return HOST_EXIT_ORPHAN;
-	worker.keeper.wake = worker.async.set = worker.async.wake = -1;
+	worker.keeper.wake = worker.async.set = worker.async.wake = worker.async.idle = -1;
 	if (map_page(&worker, options->page))
 		return failed(&worker, HOST_EXIT_SYSTEM, "the page");
 	loans_map(&worker, options->loans);

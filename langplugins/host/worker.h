@@ -5,7 +5,8 @@
  *   fork.c    host_fork: what a worker does not keep of its manager
  *   worker.c  the whole life of a worker: page, threads, orders, the orderly end
  *   slot.c    one request's place: receives, starts, runs
- *   async.c   many of them in one thread, for a plugin that has an event loop; watch.c their connections
+ *   async.c   many of them in one thread, for a plugin that has an event loop; watch.c their connections; pause.c
+ *             memory that is not wanted
  *   queue.c   requests that have come and not begun
  *   recall.c  who starts what: the one thing that slot and keeper decide together
  *   keeper.c  the thread that answers whatever application code does
@@ -197,8 +198,11 @@ struct keeper {
 
 /* Slots of one thread, which is the plugin's event loop. */
 struct async {
-	int set;  /* epoll(7): wake and every slot's connections; what descriptor() returns */
-	int wake; /* eventfd: each slot's wake, and: something is in the list */
+	int set;    /* epoll(7): wake and every slot's connections; what descriptor() returns */
+	int wake;   /* eventfd: each slot's wake, and: something is in the list */
+	int idle;   /* timerfd: whether memory that is kept is still wanted */
+	bool timed; /* it runs */
+	bool moved; /* something has come since it began to */
 	bool turning;
 	struct slot *first, *last; /* to be looked after, though no descriptor tells of it */
 	unsigned frontends_seen;
@@ -229,6 +233,9 @@ struct worker {
 	atomic_ullong finished_requests;
 	bool forked; /* this process is a child that application code made: it has no connection */
 };
+
+/* load.c */
+bool has_fork(const struct langplugin *plugin);
 
 /* worker.c */
 uint64_t clock_ns(void);
@@ -271,6 +278,12 @@ void async_functions(struct langplugin_host *functions);
 int async_turn(struct worker *worker);
 void async_close(struct worker *worker);   /* what is left to be sent is waited for */
 void async_abandon(struct worker *worker); /* after a fork */
+
+/* pause.c */
+int pause_open(struct async *async);
+void pause_begin(struct async *async); /* if it has not begun, and there is something to give back */
+void pause_over(struct async *async);  /* the timer says so */
+
 int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */

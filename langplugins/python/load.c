@@ -1,4 +1,6 @@
 /* Applications. What is not hot is written in Python: loader.py, whose text lies in this object. */
+#include <signal.h>
+
 #include "plugin.h"
 
 __asm__(".pushsection .rodata\n"
@@ -50,6 +52,36 @@ int load_begin(struct plugin *plugin)
 int load_preload(struct plugin *plugin)
 {
 	return done(loader_call(plugin, "preload", Py_BuildValue("(Oz)", plugin->preload, plugin->application)));
+}
+
+static PyOS_sighandler_t handler_of(int number)
+{
+	struct sigaction now;
+
+	return sigaction(number, NULL, &now) ? SIG_ERR : now.sa_handler;
+}
+
+/* The host took the manager's handlers for what no worker has: which of them are gone. SIGTERM's is one of them. */
+static PyObject *signals_taken(void)
+{
+	static const int numbers[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
+	PyObject *list = PyList_New(0);
+
+	for (size_t i = 0; list && i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		if (handler_of(numbers[i]) != handler_of(SIGTERM))
+			continue;
+		PyObject *number = PyLong_FromLong(numbers[i]);
+		if (!number || PyList_Append(list, number))
+			Py_CLEAR(list);
+		Py_XDECREF(number);
+	}
+	return list;
+}
+
+void load_forked(struct plugin *plugin)
+{
+	if (done(loader_call(plugin, "forked", Py_BuildValue("(N)", signals_taken()))))
+		load_report(plugin, NULL, NULL, 0);
 }
 
 int load_after_fork(struct plugin *plugin)

@@ -257,19 +257,25 @@ def _after_fork_in_parent():
         sys.modules["threading"]._active[_thread.get_ident()] = known
 
 
+def forked(taken):
+    """In a new worker, before the manager's descriptors are closed. The host has taken Python's handlers of signals.
+
+    An application that was preloaded handles some of these in Python, and then getsignal() has its handler.
+    """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in taken:
+        handler = signal.getsignal(number)
+        if callable(handler):
+            signal.signal(number, handler)
+
+
 def after_fork():
     """In a new worker. The hooks of os.register_at_fork have been run by the fork; multiprocessing has its own list.
 
     What was preloaded may have made queues, managers or child processes with it. Their locks and threads are renewed
-    here, and the manager's children are not this worker's to end, nor is its handler for them.
+    here, and the manager's children are not this worker's to end.
     """
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # The host took the manager's Python for what no worker runs. Here it is the application's, and has its handlers.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGWINCH):
-        handler = signal.getsignal(number)
-        if callable(handler):
-            signal.signal(number, handler)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and hasattr(process, "_children"):
         process._children = set()

@@ -108,11 +108,10 @@ int plugin_forked(struct plugin *plugin)
 	return stacks_prepare() || load_after_fork(plugin) ? -1 : 0;
 }
 
-/* os.fork() of a manager whose language this is: with the hooks of os.register_at_fork. The child gives the lock away.
+/* os.fork() of a manager whose language this is, with the hooks of os.register_at_fork. The child gives the lock away.
  */
 pid_t plugin_fork(void *state)
 {
-	(void)state;
 	PyOS_BeforeFork();
 	pid_t pid = fork();
 	if (pid != 0) {
@@ -122,6 +121,7 @@ pid_t plugin_fork(void *state)
 		return pid;
 	}
 	PyOS_AfterFork_Child();
+	load_forked(state);
 	PyEval_SaveThread();
 	return 0;
 }

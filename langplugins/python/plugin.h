@@ -169,6 +169,7 @@ PyObject *environ_of(struct thread *thread, struct langplugin_call *call);
 /* ---- load.c: -1 with an exception */
 int load_begin(struct plugin *plugin);
 int load_preload(struct plugin *plugin);
+void load_forked(struct plugin *plugin); /* in the child, at once */
 int load_after_fork(struct plugin *plugin);
 int load_application(struct plugin *plugin);
 /* The application of the requested file. New reference; NULL with an exception. */

@@ -68,13 +68,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     _tell_what_ran(terminalreporter.stats)
 
 
+def _last_lines(report: pytest.TestReport) -> str:
+    """Of what it failed with: what a reader of a log that was cut in its middle still finds."""
+    return " | ".join(line[2:].strip() for line in report.longreprtext.splitlines() if line.startswith("E "))[-600:]
+
+
 def _tell_what_ran(stats: dict[str, list[pytest.TestReport]]) -> None:
     """Add to the lines that tools/test ends with: counts, and what tests have said of themselves (record_property)."""
     if summary := os.environ.get("WEBSERVER_SUMMARY"):
         passed = stats.get("passed", [])
         said = [str(value) for report in passed for name, value in report.user_properties if name == "ran"]
         failed = [*stats.get("failed", []), *stats.get("error", [])]
-        names = [f"failed in its {report.when}: {report.nodeid}" for report in failed]
+        names = [f"failed in its {report.when}: {report.nodeid}: {_last_lines(report)}" for report in failed]
         with open(summary, "a") as lines:
             lines.writelines(f"    {line}\n" for line in [*said, *names, f"{len(passed)} passed, {len(failed)} failed"])
 

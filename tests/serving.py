@@ -171,8 +171,11 @@ class Server:
         """A file below the server's directory that every user can read."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.chmod(path, 0o644)
+        # As an editor does it: a worker may be loading it.
+        new = path.with_name(path.name + ".new")
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.chmod(new, 0o644)
+        new.replace(path)
         return path
 
     def start(self, expect_ready: bool = True) -> Server:
@@ -286,8 +289,8 @@ class Server:
         """Stop by TERM and check that nothing is left: processes, sockets, unexpected log lines."""
         if self.process is None:
             return
-        self.look()
         if self.process.poll() is None:
+            self.look()
             self.process.send_signal(signal.SIGTERM)
         try:
             code = self.wait_for_end()
@@ -335,11 +338,13 @@ def started(pid: int) -> str:
 
 
 def children(pid: int) -> set[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return {int(word) for task in tasks for word in (task / "children").read_text().split()}
-    except (FileNotFoundError, ProcessLookupError):
-        return set()
+    found: set[int] = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            # A thread may end meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found |= {int(word) for word in (task / "children").read_text().split()}
+    return found
 
 
 def without_sanitizer(pid: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from serving import SLOWNESS, Server, alive, directory, wait_until
+from tunnels import build_plugin
 
 # A sanitizer has a handler of its own for these signals, and its report of each would be a failure here.
 pytestmark = pytest.mark.unsanitized
@@ -314,3 +315,27 @@ def test_a_handler_of_the_application_s_own(server: Server) -> None:
     assert server.get("/fault").status == 502
     logged(server, r"group one \d+: Fatal Python error: Segmentation fault")
     logged(server, r"group one \d+ site=all request=\w+: crashes by SIGSEGV")
+
+
+CRASHING = """
+[groups]
+[[one]]
+language = crashing
+plugin = crashing.so
+processes = 1
+[sites]
+[[all]]
+hosts = *
+root = public
+"""
+
+
+def test_telling_that_does_not_end(server: Server) -> None:
+    """It ends all the same, by what it crashed by."""
+    build_plugin(server.directory, "crashing")
+    server.write(CRASHING)
+    server.allow(".")
+    server.start()
+    logged(server, r"group one \d+: crashes by SIGSEGV while it starts")
+    logged(server, r"worker 0 of group one .* killed by SIGSEGV")
+    assert "SIGALRM" not in server.log()

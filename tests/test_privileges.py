@@ -383,7 +383,7 @@ def test_limits_and_nice(server: Server) -> None:
     user = f"user = {GROUP_USER}\n" if ROOT else ""
     options = (
         "limit_nofile = 200:300\nlimit_nproc = 3000\nlimit_core = 0\nlimit_as = 2g\nlimit_fsize = 1m:16m\n"
-        "limit_stack = 4m\nlimit_memlock = 16k\nnice = 19\n"
+        "limit_stack = 4m\nlimit_memlock = 16k\nnice = 5\n"
     )
     configure(server, {"one": user + options, "other": user})
     server.start()
@@ -397,7 +397,7 @@ def test_limits_and_nice(server: Server) -> None:
         assert found["Max file size"] == [str(size), str(16 * size)]
         assert found["Max stack size"] == [str(4 * size)] * 2
         assert found["Max locked memory"] == ["16384", "16384"]
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 5
     ours = resource.getrlimit(resource.RLIMIT_NOFILE)
     for pid in processes(server, "other"):
         assert limits(pid)["Max open files"][0] == str(ours[0])

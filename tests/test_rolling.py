@@ -444,6 +444,7 @@ def test_other_languages_tell_what_they_have_loaded(place: Server, language: str
     assert place.get("/shop/").text == "one"
     place.file(part, text.format(word="another"))
     wait_until(lambda: place.get("/shop/").text == "another", "the file is not watched")
+    wait_until(lambda: settled(place, "shop"), "the takeover does not end")
 
 
 def test_drain_timeout(place: Server, slow: Slow) -> None:

@@ -189,15 +189,34 @@ static void put_c(void)
 		backtrace_symbols_fd(frames + i, 1, STDERR_FILENO);
 }
 
+static volatile sig_atomic_t fatal; /* the signal that ends this process */
+
+static void unblock(int number)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* Telling takes too long, or what is to be told of lies in ruins. It ends by what it would have ended by. */
+static void on_late(int number)
+{
+	(void)number;
+	signal(fatal, SIG_DFL);
+	unblock(fatal);
+	syscall(SYS_tgkill, getpid(), gettid(), fatal);
+}
+
 static void tell(const char *name, const siginfo_t *info, pid_t thread)
 {
+	const struct sigaction late = {.sa_handler = on_late, .sa_flags = SA_ONSTACK};
 	const struct slot *slot = slot_of(thread);
-	sigset_t alarms;
 
-	signal(SIGALRM, SIG_DFL);
-	sigemptyset(&alarms);
-	sigaddset(&alarms, SIGALRM);
-	pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+	fatal = info->si_signo;
+	sigaction(SIGALRM, &late, NULL);
+	unblock(SIGALRM);
 	alarm(ALARM_S);
 	if (slot)
 		__atomic_store_n(&crash.worker->page->crashed, slot->number + 1, __ATOMIC_RELEASE);

@@ -248,7 +248,9 @@ static int open_sockets(struct worker *worker)
 
 static void ready(const struct worker *worker)
 {
-	__atomic_store_n(&worker->page->state, WIRE_READY, __ATOMIC_RELEASE);
+	uint32_t old = WIRE_STARTING; /* unless the keeper, which runs already, lets it end */
+
+	__atomic_compare_exchange_n(&worker->page->state, &old, WIRE_READY, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 	worker_report(worker, HOST_READY, "");
 }
 

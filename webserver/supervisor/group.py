@@ -115,6 +115,11 @@ class GroupRole:
         for answer in answers:
             answer(why)
 
+    @property
+    def ends(self) -> bool:
+        """It has been asked to go for good."""
+        return self.state in (State.DRAINING, State.GONE)
+
     def progress(self) -> dict[str, Any] | None:
         """How far a takeover is; None: there is none."""
         if self._takeover is None or self._takeover.over:
@@ -129,7 +134,8 @@ class GroupRole:
         self.config, self.identity = self._replacement
         if self.coming is None:
             # It has ended since it served; the next start is with the new configuration.
-            self._parts.journal.error(f"{self.label}: the new generation ended at once; the old one is kept")
+            if not self.ends:
+                self._parts.journal.error(f"{self.label}: the new generation ended at once; the old one is kept")
             self._parts.loop.soon(done)
             return
         door = self._parts.nursery.door

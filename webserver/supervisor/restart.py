@@ -51,7 +51,8 @@ class Restart:
 
     def _failed(self, message: str) -> None:
         self._end()
-        self._journal.error(f"group {self._role.name} was not restarted: {message}; nothing was changed")
+        tell = self._journal.notice if self._role.ends else self._journal.error
+        tell(f"group {self._role.name} was not restarted: {message}; nothing was changed")
         error = f"group {self._role.name}: {message}; nothing was changed"
         self._done({"ok": False, "errors": [error], "notes": []})
 

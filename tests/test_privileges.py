@@ -379,25 +379,33 @@ def limits(pid: int) -> dict[str, list[str]]:
     return {line[:26].strip(): line[26:].split()[:2] for line in lines}
 
 
+LIMITED = {
+    "limit_nproc": "3000", "limit_core": "0", "limit_as": "2g", "limit_fsize": "1m:16m", "limit_stack": "4m",
+    "limit_memlock": "16k", "nice": "5",
+}  # fmt: skip
+
+
+def is_limited(pid: int, files: tuple[str, str]) -> None:
+    """It has what LIMITED says, and so many open files."""
+    found, size = limits(pid), 1 << 20
+    assert found["Max open files"] == list(files)
+    assert found["Max processes"] == ["3000", "3000"]
+    assert found["Max core file size"] == ["0", "0"]
+    assert found["Max address space"] == [str(2048 * size)] * 2
+    assert found["Max file size"] == [str(size), str(16 * size)]
+    assert found["Max stack size"] == [str(4 * size)] * 2
+    assert found["Max locked memory"] == ["16384", "16384"]
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 5
+
+
+@pytest.mark.unsanitized  # AddressSanitizer wants terabytes of address space, limit_as gives two gigabytes
 def test_limits_and_nice(server: Server) -> None:
     user = f"user = {GROUP_USER}\n" if ROOT else ""
-    options = (
-        "limit_nofile = 200:300\nlimit_nproc = 3000\nlimit_core = 0\nlimit_as = 2g\nlimit_fsize = 1m:16m\n"
-        "limit_stack = 4m\nlimit_memlock = 16k\nnice = 5\n"
-    )
-    configure(server, {"one": user + options, "other": user})
+    options = {"limit_nofile": "200:300", **LIMITED}
+    configure(server, {"one": user + "".join(f"{name} = {options[name]}\n" for name in options), "other": user})
     server.start()
-    size = 1 << 20
     for pid in processes(server, "one"):
-        found = limits(pid)
-        assert found["Max open files"] == ["200", "300"]
-        assert found["Max processes"] == ["3000", "3000"]
-        assert found["Max core file size"] == ["0", "0"]
-        assert found["Max address space"] == [str(2048 * size)] * 2
-        assert found["Max file size"] == [str(size), str(16 * size)]
-        assert found["Max stack size"] == [str(4 * size)] * 2
-        assert found["Max locked memory"] == ["16384", "16384"]
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 5
+        is_limited(pid, ("200", "300"))
     ours = resource.getrlimit(resource.RLIMIT_NOFILE)
     for pid in processes(server, "other"):
         assert limits(pid)["Max open files"][0] == str(ours[0])

@@ -8,34 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 from serving import Server
-from test_restart import Load
-
-WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'%s']\n"
-PATHS = ["/plain/x", "/shop/x", "/index.html"]
-GROUPS = """
-[groups]
-  [[plain]]
-  language = echo
-  processes = 2
-  [[shop]]
-  language = python
-  application = app.wsgi
-  processes = 4
-[sites]
-  [[all]]
-  hosts = *
-  root = public
-    [[[routes]]]
-    / = files
-    /plain/ = group:plain
-    /shop/ = group:shop
-"""
+from under_load import GROUPS, PATHS, SITES, WSGI, Load, write_files
 
 
 @pytest.fixture
 def place(server: Server) -> Server:
-    server.file("app.wsgi", WSGI % "first")
-    server.file("public/index.html", "static")
+    write_files(server)
     return server
 
 
@@ -71,7 +49,7 @@ BROKEN: list[tuple[str, str, str]] = [
 def test_broken_configurations_under_load(place: Server) -> None:
     """Each says file and line, and changes nothing."""
     place.allow("reload: ")
-    place.write(GROUPS)
+    place.write(GROUPS.format(more="") + SITES)
     place.start()
     text = place.config_file.read_text()
     pids = {one["pid"] for one in place.status()["processes"]}

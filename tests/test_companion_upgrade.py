@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from serving import GROUP_USER, SLOWNESS, Server, alive, children, group_lines, program, wait_until
 from test_companions import SITE, Place
-from test_restart import Load, busy
 from test_upgrade import end_all, named, supervisors, upgraded
+from under_load import Load, busy
 
 from webserver.supervisor.companion_handover import Before
 from webserver.supervisor.loop import Loop

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 from serving import GROUP_USER, ROOT, Answer, Server, wait_until
-from test_restart import Load
 from tunnels import Tunnel
+from under_load import Load
 
 PROGRAM = (Path(__file__).resolve().parent / "hostile_worker.py").read_text()
 CONFIG = """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from serving import SERVER_USER, SLOWNESS, Server, children, descendants, program, wait_until
-from test_restart import Load, busy
+from under_load import Load, busy
 
 CONFIG = """
 [groups]

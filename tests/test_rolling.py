@@ -22,32 +22,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import SLOWNESS, Server, program, wait_until
-from test_restart import Load, busy
+from under_load import GROUPS, PATHS, SITES, WSGI, Load, busy, write_files
 
 from webserver.supervisor.rolling import Rolling, Step, step
 
-SITES = """
-[sites]
-  [[all]]
-  hosts = *
-  root = public
-    [[[routes]]]
-    / = files
-    /plain/ = group:plain
-    /shop/ = group:shop
-"""
-GROUPS = """
-[groups]
-  [[plain]]
-  language = echo
-  processes = 2
-  [[shop]]
-  language = python
-  application = app.wsgi
-  processes = 4
-  {more}
-"""
-WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'%s']\n"
 # Loads as often as the file "left" has lines, then never again.
 COUNTED = """
 import fcntl
@@ -60,7 +38,6 @@ with open(%r, "r+") as file:
     file.truncate()
     file.write("".join(line + "\\n" for line in lines[1:]))
 """ + WSGI.replace("%s", "counted")
-PATHS = ["/plain/x", "/shop/x", "/index.html"]
 
 
 # The policy alone
@@ -129,8 +106,7 @@ def test_nothing_goes_before_it_is_accepted() -> None:
 
 @pytest.fixture
 def place(server: Server) -> Server:
-    server.file("app.wsgi", WSGI % "first")
-    server.file("public/index.html", "static")
+    write_files(server)
     return server
 
 

@@ -15,34 +15,15 @@ from pathlib import Path
 
 import pytest
 from serving import SLOWNESS, Server, alive, descendants, free_port, program, started, tree, wait_until
-from test_restart import Caller, Load, busy
+from under_load import GROUPS, PATHS, SITES, WSGI, Caller, Load, busy, write_files
 
-CONFIG = """
-[groups]
-  [[plain]]
-  language = echo
-  processes = 2
-  [[shop]]
-  language = python
-  application = app.wsgi
-[sites]
-  [[all]]
-  hosts = *
-  root = public
-    [[[routes]]]
-    / = files
-    /plain/ = group:plain
-    /shop/ = group:shop
-"""
-WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'%s']\n"
-PATHS = ["/plain/x", "/shop/x", "/index.html"]
+CONFIG = GROUPS.format(more="").replace("processes = 4", "processes = 2") + SITES
 TIMES = int(os.environ.get("WEBSERVER_TIMES", "0"))
 
 
 @pytest.fixture
 def place(server: Server) -> Iterator[Server]:
-    server.file("app.wsgi", WSGI % "first")
-    server.file("public/index.html", "static")
+    write_files(server)
     server.write(CONFIG)
     yield server
     end_all(server)
@@ -103,9 +84,8 @@ def test_upgrade_under_load(place: Server) -> None:
 
 def test_new_connections_under_upgrades(server: Server) -> None:
     """Clients that connect for each request, also by a unix socket: none is refused or reset."""
+    write_files(server)
     server.write(CONFIG)
-    server.file("app.wsgi", WSGI % "first")
-    server.file("public/index.html", "static")
     text = server.config_file.read_text()
     path = str(server.directory / "run/web.sock")
     server.config_file.write_text(text.replace(f":{server.port}", f":{server.port}, unix:run/web.sock"))

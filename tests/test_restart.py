@@ -11,7 +11,7 @@ import time
 
 import pytest
 from serving import Server, free_port, group_lines, read_all, wait_until
-from under_load import GROUPS, SITES, WSGI, Caller, Load, busy, write_files
+from under_load import GROUPS, SITES, WSGI, Caller, Load, all_serve, busy, write_files
 from under_load import PATHS as SOME
 
 CONFIG = (GROUPS.format(more="") + SITES).replace("processes = 4", "processes = 2")
@@ -23,7 +23,7 @@ PATHS = [*SOME, "/plain/length"]
 def loaded(server: Server) -> Server:
     write_files(server)
     server.write(CONFIG)
-    return server.start()
+    return all_serve(server.start())
 
 
 def test_restart_of_groups_under_load(loaded: Server) -> None:

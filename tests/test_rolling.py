@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import SLOWNESS, Server, program, wait_until
-from under_load import GROUPS, PATHS, SITES, WSGI, Load, busy, write_files
+from under_load import GROUPS, PATHS, SITES, WSGI, Load, all_serve, busy, write_files
 
 from webserver.supervisor.rolling import Rolling, Step, step
 
@@ -112,7 +112,7 @@ def place(server: Server) -> Server:
 
 def start(server: Server, more: str = "", groups: str = GROUPS) -> Server:
     server.write(groups.format(more=more) + SITES)
-    return server.start()
+    return all_serve(server.start())
 
 
 class Watcher:
@@ -524,7 +524,7 @@ def order(server: Server, **message: str) -> dict[str, object]:
 def many(server: Server, restarts: int, reloads: int) -> None:
     """Restarts of one group, each fifth of an application with new code; reloads of sites and of another group."""
     server.write(GROUPS.format(more="").replace("processes = 4", "processes = 2") + OTHER + COUNTED_SITES)
-    server.start()
+    all_serve(server.start())
     text = server.config_file.read_text()
     with Load(server, [*PATHS, "/other/x"]) as load:
         for number in range(restarts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from typing import Any
 
 from serving import Server, read_all, wait_until
 
@@ -36,6 +37,16 @@ PATHS = ["/plain/x", "/shop/x", "/index.html"]
 def write_files(server: Server) -> None:
     server.file("app.wsgi", WSGI % "first")
     server.file("public/index.html", "static")
+
+
+def all_serve(server: Server) -> Server:
+    """A group serves with its first worker, and another may still be loading what a test is about to change."""
+
+    def serves(group: dict[str, Any]) -> bool:
+        return bool(group["workers"]["idle"] + group["workers"]["busy"] >= group["processes_min"])
+
+    wait_until(lambda: all(map(serves, server.status()["groups"])), "not all workers serve")
+    return server
 
 
 def busy(server: Server, group: str) -> int:

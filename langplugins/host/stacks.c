@@ -23,7 +23,7 @@
 #define ROOM	   49152 /* bytes of one text */
 #define ASKED_MS   220	 /* for the language to begin to tell; with what follows below the supervisor's SHOW_WAIT */
 #define WRITING_MS 150	 /* for what has begun */
-#define C_MS	   60	 /* for a thread to write its frames in C */
+#define C_MS	   60	 /* for a thread to write its frames in C, if there are others */
 #define C_ALL_MS   120	 /* for all threads together */
 #define LOG_MS	   300	 /* for the log to take it */
 #define HEARD_MS   50	 /* for the language to hear that requests are to end */
@@ -229,9 +229,12 @@ static void add_c(const struct job *job)
 {
 	uint64_t end = clock_ns() + C_ALL_MS * 1000000ull;
 	struct slot *slots = job->worker->slot;
+	unsigned chosen = 0;
 
+	for (unsigned i = 0; i < job->worker->slots; i++)
+		chosen += text.chosen[i] != 0;
 	for (unsigned i = 0; i < job->worker->slots && clock_ns() < end; i++) {
-		uint64_t until = clock_ns() + C_MS * 1000000ull;
+		uint64_t until = chosen > 1 ? clock_ns() + C_MS * 1000000ull : end;
 		if (i && slots[i].tid == slots[i - 1].tid)
 			break; /* an event loop's slots are one thread */
 		enum frames_got got = text.chosen[i] ? frames_ask(&slots[i], text.chosen[i], until < end ? until : end)

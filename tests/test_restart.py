@@ -199,6 +199,16 @@ def test_term_drains(loaded: Server) -> None:
     slow.close()
 
 
+def test_whoever_goes_on_asking_for_the_end(loaded: Server) -> None:
+    """TERM until it is gone, also while it ends: it has ended in order all the same."""
+    process = loaded.process
+    assert process is not None
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.0005)
+    assert loaded.wait_for_end() == 0
+
+
 @pytest.mark.parametrize("requests", [1, 40])
 def test_the_access_log_is_whole_when_it_ends(server: Server, requests: int) -> None:
     """Front ends write records in batches, once a second: those of the last second are not lost."""

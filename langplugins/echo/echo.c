@@ -97,8 +97,13 @@ static int echo_handle(void *state, void *thread, struct langplugin_call *call)
 	const char *path = request->path_info.size ? request->path_info.data : request->path.data, *at;
 	(void)thread;
 	if ((at = strstr(path, "/sleep/"))) {
-		for (int left = atoi(at + 7); left > 0 && !host->cancelled(call); left--)
-			nanosleep(&(struct timespec){0, 1000000}, NULL);
+		struct timespec next;
+		clock_gettime(CLOCK_MONOTONIC, &next);
+		for (int left = atoi(at + 7); left > 0 && !host->cancelled(call); left--) {
+			next.tv_nsec = (next.tv_nsec + 1000000) % 1000000000;
+			next.tv_sec += next.tv_nsec < 1000000;
+			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+		}
 		answer(host, call, 200, "slept");
 	} else if ((at = strstr(path, "/status/")))
 		answer(host, call, atoi(at + 8), atoi(at + 8) == 204 || atoi(at + 8) == 304 ? "" : "status");

@@ -384,6 +384,8 @@ class Supervisor:
             self._loop.stop()
 
     def _close(self) -> None:
+        # Whoever asks again for the end has it already: our exit status is not to be "killed by SIGTERM".
+        block()
         self._succession.close()
         self._companions.close()
         self._cgroups.close()

@@ -19,7 +19,7 @@ TO_BOTH = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 
 
 def block() -> None:
-    """From here on signals wait for `stand_in`."""
+    """From here on signals wait: for `stand_in`, or for ever."""
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED | {signal.SIGCHLD})
 
 

@@ -103,7 +103,7 @@ bool loan_gather(struct langplugin_call *call, size_t size)
 		return false;
 	}
 	char *bytes = bytes_of(slot, loan);
-	if (bytes != answer->gathered)
+	if (answer->gathered_size && bytes != answer->gathered)
 		memmove(bytes, answer->gathered, answer->gathered_size);
 	answer->loan = loan;
 	answer->gathered = bytes;
@@ -138,7 +138,8 @@ void loan_abandon(struct langplugin_call *call)
 {
 	struct answer *answer = &call->answer;
 
-	if (answer->loan < 0 || !answer->own)
+	/* Or nothing has been gathered at all. */
+	if (answer->loan < 0 || !answer->own || !answer->gathered)
 		return;
 	memcpy(answer->own, answer->gathered, answer->gathered_size < GATHER ? answer->gathered_size : GATHER);
 	loan_gone(call);

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from psgi_clauses import noted, prepare, started, table
-from serving import KEPT_KB, Server, alive, wait_until
+from serving import KEPT_KB, SLOWNESS, Server, alive, wait_until
 from test_psgi_answers import cut, said
 
 
@@ -182,7 +182,7 @@ def nothing_grows(app: Server, kinds: tuple[str, ...], count: int) -> None:
                 while answers < 10 * len(kinds):
                     answers += sock.recv(1 << 20).count(b"HTTP/1.1 ")
 
-    some(50)
+    some(50 * SLOWNESS)
     before, descriptors = memory(pid), len(os.listdir(f"/proc/{pid}/fd"))
     some(count)
     assert app.pids("worker") == [pid]

@@ -122,7 +122,7 @@ def test_who_is_not_the_same_is_ended_first(place: Place) -> None:
     )  # fmt: skip
     pid = named(place.server)
     with place.server.connect() as slow:
-        slow.sendall(b"GET /plain/sleep/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % (3000 * SLOWNESS))
+        slow.sendall(b"GET /plain/sleep/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % (5000 * SLOWNESS))
         wait_until(lambda: busy(place.server, "plain") == 1, "the sleeper does not run")
         place.server.ctl("upgrade")
         # The group's new one was there before its group; others when the new program serves.

@@ -304,7 +304,7 @@ def slow(place: Server) -> Iterator[Slow]:
 def test_one_group_s_restart_does_not_hold_up_another_s(place: Server, slow: Slow) -> None:
     """Nor a reload: a long request in one group is that group's business."""
     start(place)
-    slow.ask("/plain/sleep/8000")
+    slow.ask("/plain/sleep/12000")
     command = subprocess.Popen(
         [program("webserverctl"), "--config", str(place.config_file), "restart", "plain"], stdout=subprocess.PIPE
     )
@@ -323,7 +323,7 @@ def test_a_reload_overtakes_a_restart_of_a_group_that_it_changes(place: Server, 
     start(place, "drain_timeout = 20s")
     text = place.config_file.read_text()
     place.allow("was not restarted")
-    slow.ask("/plain/sleep/6000", "/plain/sleep/6000")
+    slow.ask("/plain/sleep/12000", "/plain/sleep/12000")
     command = subprocess.Popen(
         [program("webserverctl"), "--config", str(place.config_file), "restart", "plain"],
         stdout=subprocess.PIPE,

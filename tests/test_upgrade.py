@@ -136,7 +136,7 @@ def test_a_long_request_outlives_its_program(place: Server) -> None:
     """The old program ends when its last request does, and shows meanwhile that it is there."""
     place.start()
     with place.connect() as slow:
-        slow.sendall(b"GET /plain/sleep/3000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        slow.sendall(b"GET /plain/sleep/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % (5000 * SLOWNESS))
         wait_until(lambda: busy(place, "plain") == 1, "the sleeper does not run")
         pid = named(place)
         place.ctl("upgrade")

@@ -14,7 +14,7 @@
 #define MESSAGE_LARGE 32768
 #define MESSAGE_ROOM  262208 /* WIRE_PIECE and a head; what is larger than this is not kept */
 #define MESSAGES_KEPT 2
-#define MESSAGES_MS   1000 /* a pause that no busy worker makes */
+#define MESSAGES_MS   100 /* a pause that no busy worker makes */
 
 struct message {
 	size_t size; /* decides where it lies: it stays as message_new was given it */

@@ -81,6 +81,7 @@ def test_the_suite_finds_a_fault(tmp_path: Path, fault: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_whole_suite_finds_a_fault(tmp_path: Path, fault: int) -> None:
     """And it ends, whatever the plugin does."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
@@ -205,7 +207,8 @@ def test_whoever_goes_on_asking_for_the_end(loaded: Server) -> None:
     assert process is not None
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.0005)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.0005)
     assert loaded.wait_for_end() == 0
 
 

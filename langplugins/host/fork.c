@@ -60,16 +60,18 @@ static void let_signals_go(void)
 	forks = false;
 }
 
-/* Once, before the first hook of a language could put something else in its place. */
-static void prepare(void)
+/* Once, before the first hook of a language could put something else in its place. False: no memory. */
+static bool prepare(void)
 {
 	static bool prepared;
 	struct sigaction now;
 
-	if (prepared || sigaction(SIGCHLD, NULL, &now))
-		return;
+	if (prepared)
+		return true;
+	sigaction(SIGCHLD, NULL, &now);
 	managers = now.sa_handler;
 	prepared = pthread_atfork(hold, release, let_signals_go) == 0;
+	return prepared;
 }
 
 static pid_t forked(struct host *host)
@@ -92,7 +94,10 @@ static int let_descriptors_go(const struct host_options *options)
 
 int host_fork(struct host *host, const struct host_options *options)
 {
-	prepare();
+	if (!prepare()) {
+		errno = ENOMEM;
+		return -1;
+	}
 	errno = EAGAIN; /* if a language says only that it could not */
 	forks = true;
 	pid_t pid = forked(host);

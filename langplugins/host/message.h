@@ -3,7 +3,7 @@
  *
  * Large ones are pieces of bodies. Each thread keeps two of them for the next: given back to the kernel and faulted in
  * again they would cost more than their copying. What a worker keeps is its private memory, so one that has nothing to
- * do gives it back (link.c, async.c).
+ * do gives it back (link.c, pause.c).
  */
 #ifndef WEBSERVER_HOST_MESSAGE_H
 #define WEBSERVER_HOST_MESSAGE_H

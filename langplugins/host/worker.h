@@ -278,13 +278,12 @@ void async_functions(struct langplugin_host *functions);
 int async_turn(struct worker *worker);
 void async_close(struct worker *worker);   /* what is left to be sent is waited for */
 void async_abandon(struct worker *worker); /* after a fork */
+int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* pause.c */
 int pause_open(struct async *async);
 void pause_begin(struct async *async); /* if it has not begun, and there is something to give back */
 void pause_over(struct async *async);  /* the timer says so */
-
-int call_wait(struct langplugin_call *call, int fd, short events, int milliseconds);
 
 /* answer.c, body.c: the functions that plugins call */
 /* head.c: struct wire_response, its fields, their texts into answer->head. length NULL: an interim answer, else what

@@ -64,13 +64,12 @@ static PyOS_sighandler_t handler_of(int number)
 /* The host took the manager's handlers for what no worker has: which of them are gone. SIGTERM's is one of them. */
 static PyObject *signals_taken(void)
 {
-	static const int numbers[] = {SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGWINCH};
 	PyObject *list = PyList_New(0);
 
-	for (size_t i = 0; list && i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-		if (handler_of(numbers[i]) != handler_of(SIGTERM))
+	for (int i = 1; list && i < NSIG; i++) {
+		if (i == SIGTERM || handler_of(i) != handler_of(SIGTERM))
 			continue;
-		PyObject *number = PyLong_FromLong(numbers[i]);
+		PyObject *number = PyLong_FromLong(i);
 		if (!number || PyList_Append(list, number))
 			Py_CLEAR(list);
 		Py_XDECREF(number);

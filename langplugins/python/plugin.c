@@ -108,8 +108,7 @@ int plugin_forked(struct plugin *plugin)
 	return stacks_prepare() || load_after_fork(plugin) ? -1 : 0;
 }
 
-/* os.fork() of a manager whose language this is, with the hooks of os.register_at_fork. The child gives the lock away.
- */
+/* os.fork(), with the hooks of os.register_at_fork, of a manager in this language. The child gives the lock away. */
 pid_t plugin_fork(void *state)
 {
 	PyOS_BeforeFork();

@@ -115,7 +115,7 @@ static void meet(struct link *link, struct peer *peer, const struct host_fronten
 	peer->name.incarnation = frontend->incarnation;
 	zmtp_init(&peer->in, WIRE_MESSAGE);
 	peer->fd = connect_to(frontend->path);
-	link->changed = true;
+	link->changed = link->meets = true;
 	if (peer->fd >= 0 && introduce(link, peer->fd)) {
 		link_say(link, peer->name, &link->hello, sizeof(link->hello));
 		return;
@@ -143,6 +143,16 @@ void link_update(struct link *link, const struct frontends *frontends)
 		if (wanted)
 			meet(link, peer, wanted);
 	}
+}
+
+bool link_meets(struct link *link)
+{
+	if (!link->meets)
+		return false;
+	link->meets = false;
+	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
+		link->meets |= link->peer[i].fd >= 0 && link->peer[i].in.state < ZMTP_TALKS;
+	return link->meets;
 }
 
 bool link_knows(const struct link *link, struct wire_frontend name)

@@ -54,6 +54,7 @@ struct link {
 	uint8_t polled[WIRE_FRONTENDS];			  /* ordinals of the rest */
 	unsigned polls;
 	bool changed;  /* poll is to be made anew, or watched */
+	bool meets;    /* some may not have the hello yet; see link_meets */
 	int set;       /* epoll(7), whoever waits there; -1: link_wait is used */
 	uint64_t mark; /* of this link there, with the ordinal added */
 };
@@ -69,6 +70,8 @@ enum link_got {
 int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others);
 /* Connects to new front ends, disconnects from those not in the list. */
 void link_update(struct link *link, const struct frontends *frontends);
+/* True while there is a front end that has not answered yet and so has not had the hello. */
+bool link_meets(struct link *link);
 bool link_knows(const struct link *link, struct wire_frontend name);
 /* Sleep until a front end has sent something, or can be sent what waits, or one of the others can be read. Returns a
    bit for each of those; 0 at the end of the time. */

@@ -11,6 +11,7 @@
 
 #define SHORT_NS   200000u /* 0.2 ms */
 #define LOOK_AFTER 16	   /* short requests run before the sockets are looked at again: cancels may lie in them */
+#define MEET_MS	   100	   /* a request waits this long for front ends that do not know the slot yet */
 #define TAIL_MS	   100	   /* a new request waits this long for the last one's answer to have left */
 #define LINGER_MS  10000   /* for goodbye and last answers, when the front end is slow */
 
@@ -365,6 +366,21 @@ void slot_say_goodbye(struct slot *slot)
 			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_GOODBYE, 0, 0, slot->number, 0);
 }
 
+/*
+ * Every front end is to know of the slot before its thread is an application's, perhaps for long. Until they do the
+ * worker counts as one that is still to come: nobody would start another, nor let the one go that this one relieves.
+ */
+static void meet(struct slot *slot)
+{
+	uint64_t now = clock_ns(), end = now + MEET_MS * UINT64_C(1000000);
+
+	while (link_meets(&slot->link) && now < end && !atomic_load(&slot->worker->gave_up)) {
+		slot_sleep(slot, (int)((end - now) / 1000000) + 1);
+		now = clock_ns();
+	}
+	slot->link.meets = false;
+}
+
 void slot_run(struct slot *slot)
 {
 	struct entry entry;
@@ -387,6 +403,8 @@ void slot_run(struct slot *slot)
 			slot->unlooked = 0;
 			slot_drain(slot);
 		}
+		if (slot->queue.count && slot->link.meets)
+			meet(slot);
 		if (!atomic_load(&slot->worker->gave_up) && queue_take(&slot->queue, &entry)) {
 			tell_queue(slot);
 			/* Application code may keep the thread for long; what is left of an answer goes first. A front

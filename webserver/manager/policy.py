@@ -193,7 +193,7 @@ def decide(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     kill = _kill(workers, options, now)
     dead = {one.key for one in kill}
     after = dict(workers)
-    retire = [one for one in _relieved(workers) if one.key not in dead]
+    retire = [one for one in _relieved(workers) + _unreached(workers, options, now) if one.key not in dead]
     for one in retire:
         after[one.key] = after[one.key]._replace(state=RETIRING)
     alive = {key: worker for key, worker in after.items() if key not in dead}
@@ -261,12 +261,8 @@ def next_look(workers: Workers, options: Options, looked: float) -> Optional[flo
 def _kill(workers: Workers, options: Options, now: float) -> List[Kill]:
     found = []
     for worker in workers.values():
-        late = now >= _limit(worker, options)
-        if worker.state == STARTING and worker.shown and late:
+        if worker.state == STARTING and worker.shown and now >= _limit(worker, options):
             found.append(Kill(worker.key, START % options.start_timeout))
-        elif worker.state == LOADED and worker.follows and late:
-            # The one that it should relieve serves on, so that nothing is lost by trying again.
-            found.append(Kill(worker.key, "not every front end could reach it within %g s" % options.start_timeout))
         elif options.hard_memory and worker.seen.private > options.hard_memory:
             text = "its private memory, %s, is above hard_memory = %s"
             found.append(Kill(worker.key, text % (_size(worker.seen.private), _size(options.hard_memory))))
@@ -286,6 +282,19 @@ def _relieved(workers: Workers) -> List[Retire]:
         if before is not None and before.state in (LOADED, READY):
             found.append(Retire(before.key, before.going))
     return found
+
+
+def _unreached(workers: Workers, options: Options, now: float) -> List[Retire]:
+    """Successors that some front end has not reached. Those that have may have given it work, so it ends in order.
+
+    The one that it should relieve serves on, so that nothing is lost by trying again.
+    """
+    why = "not every front end could reach it within %g s" % options.start_timeout
+    return [
+        Retire(worker.key, why)
+        for worker in workers.values()
+        if worker.state == LOADED and worker.follows and now >= _limit(worker, options)
+    ]
 
 
 def _surplus(workers: Workers, options: Options, now: float) -> List[Retire]:
@@ -325,12 +334,17 @@ def _start(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     target = _target(staying, options)
     if wanted and options.elastic:
         # Twice as many at most: what waits now may be over before the first of them is there.
-        coming = sum(1 for worker in staying if worker.state in (GRANTING, STARTING, LOADED))
-        more = min(-(-wanted // options.threads) - coming, max(1, len(staying)))
+        more = min(-(-(wanted - _coming(staying, options)) // options.threads), max(1, len(staying)))
         target = max(target, min(options.most, len(staying) + more))
     numbers = [number for number in _free(staying, options) if _not_before(staying, troubles, options, number) <= now]
     missing = max(0, min(target - len(staying), room))
     return [Start(number) for number in numbers[:missing]]
+
+
+def _coming(staying: Sequence[Worker], options: Options) -> int:
+    """Slots that will be free, though not every front end knows of them yet. What runs in one is none of these."""
+    some = [worker for worker in staying if worker.state in (GRANTING, STARTING, LOADED)]
+    return sum(max(0, options.threads - worker.seen.busy) for worker in some)
 
 
 def _replacements(workers: Workers, troubles: Troubles, options: Options, room: int, now: float) -> List[Start]:

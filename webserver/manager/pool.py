@@ -35,7 +35,7 @@ from webserver.manager.host import (
 from webserver.manager.mapping import Mapping
 from webserver.manager.policy import Options, Trouble, Worker
 from webserver.manager.usage import Scale
-from webserver.wire.page import page_size
+from webserver.wire.page import activity, page_size
 
 Tell = Callable[[Dict[str, Any]], None]
 EXITS = {
@@ -94,6 +94,11 @@ class Pool:
 
     def wanted(self, queued: int, now: float) -> None:
         """So many requests wait in a front end, and no slot is free."""
+        for key, worker in self._workers.items():
+            page = self._pages.get(key)
+            if worker.state == policy.LOADED and page is not None:
+                busy = activity(page.memory, self._threads).busy
+                self._workers[key] = worker._replace(seen=worker.seen._replace(busy=busy))
         self._decide(queued, now)
 
     def _wanted_options(self) -> Options:

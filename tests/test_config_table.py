@@ -79,11 +79,15 @@ def test_no_option_stands_twice() -> None:
 
 
 def test_a_name_is_an_option_of_one_section_or_of_processes() -> None:
-    """So that advice about a misplaced option is never ambiguous: groups and companions have much in common."""
+    """So that advice about a misplaced option is never ambiguous: groups and companions have much in common.
+
+    error_log is the same thing of a site as of the server.
+    """
     sections: dict[str, set[str]] = {}
     for option in OPTIONS:
         sections.setdefault(option.name, set()).add(option.section)
     several = {name: found for name, found in sections.items() if len(found) > 1}
+    assert several.pop("error_log") == {"logs", "site"}
     assert all(found <= {"server", "group", "companion"} for found in several.values())
     assert {name for name, found in several.items() if "server" in found} == {"user", "group"}
 

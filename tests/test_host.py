@@ -8,8 +8,10 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
 from channel.frontend import Group, bare, credit, piece, request_block
 from channel.wire import ffi, lib
 from serving import directory, wait_until
@@ -228,6 +230,41 @@ def test_new_front_end(group: Group) -> None:
     kinds = {group.receive().identity.role for _ in range(2)}
     assert kinds == {lib.WIRE_ROLE_SLOT, lib.WIRE_ROLE_KEEPER}
     assert group.answer(slots[0], request_block(group.next_serial(), 0))[1] == b"hello, world"
+
+
+def met_first(group: Group, who: Any, incarnation: int) -> bool:
+    """Whether a front end that comes is answered before a request that another has sent already."""
+    path = f"{group.path}-{incarnation}"
+    other = group.context.socket(zmq.ROUTER)
+    other.bind(f"ipc://{path}")
+    here = {"ordinal": 0, "incarnation": 1, "path": group.path}
+    group.order("frontends", frontends=[here, {"ordinal": 1, "incarnation": incarnation, "path": path}])
+    try:
+        hellos = []
+        while len(hellos) < 2:
+            assert other.poll(20000)
+            hellos.append(other.recv_multipart()[0])
+        group.send(who, request_block(group.next_serial(), 0, "/sleep/300"))
+        wait_until(lambda: group.page(1).slot[0].queued or group.page(1).slot[0].running, "it does not come")
+        for hello in hellos:
+            other.send_multipart([hello, bare(lib.WIRE_PROBE)])
+        for _ in hellos:
+            assert other.poll(20000)
+            assert other.recv_multipart()
+        first = not group.socket.poll(0)
+        assert group.receive().body == b"slept"
+    finally:
+        other.close(0)
+    return first
+
+
+def test_a_slot_meets_every_front_end_before_it_runs_something(group: Group) -> None:
+    """Its thread is the only one that answers, and may be an application's for long. Not if they take their time."""
+    slots = group.start()
+    group.send(slots[0], bare(lib.WIRE_PROBE))
+    assert group.receive().kind == lib.WIRE_ALIVE
+    # On a busy machine this process may be what took its time.
+    assert any(met_first(group, slots[0], number) for number in range(2, 12))
 
 
 def test_the_end_waits_for_no_front_end_that_is_gone(group: Group) -> None:

@@ -131,7 +131,7 @@ class Process:
         self._next = 0
 
     def use(self, error_log: str, access_log: str) -> None:
-        record = {"error_log": error_log, "access_log": access_log, "access_format": "combined"}
+        record = {"error_log": error_log, "access_log": access_log, "access_format": "combined", "sites": {}}
         self.control.send({"op": "record", "record": record})
 
     def answer(self) -> dict[str, object]:
@@ -163,7 +163,7 @@ class Process:
 @pytest.fixture
 def logger(tmp_path: Path) -> Iterator[Process]:
     one = Process(tmp_path)
-    assert one.answer() == {"op": "ready"}
+    assert one.answer() == {"op": "ready", "notes": []}
     yield one
     if one.process.returncode is None:
         assert one.end() == 0

@@ -160,6 +160,7 @@ SHOWN: dict[str, str] = {
     "site.sendfile": "test_sendfile.py::test_what_is_not_allowed",
     "site.max_body": "test_max_body",
     "site.gather": "test_gather",
+    "site.error_log": "test_site_logs.py::test_what_belongs_to_a_request_is_in_its_site_s_log",
 }
 NAMES = [f"{option.section}.{option.name}" for option in OPTIONS]
 NAMES += [f"{section}.{name}" for section, names in SUBSECTIONS.items() for name in names]

@@ -79,7 +79,10 @@ class Group:
             self.workers[late.key] = self.workers[late.key]._replace(shown=self.now)
         for mark in decision.going:
             self.workers[mark.key] = self.workers[mark.key]._replace(going=mark.why)
-        for one in decision.retire:
+        self.troubles |= policy.failures(self.workers, self.troubles, decision.failed, self.now)
+        for one in decision.failed:
+            self.workers[one.key] = self.workers[one.key]._replace(failed=True)
+        for one in decision.retire + decision.failed:
             retired = policy.change(self.workers[one.key], RETIRING, self.now)
             self.workers[one.key] = retired._replace(going=one.why)
         for start in decision.start:
@@ -113,15 +116,16 @@ class Group:
             assert one.why
             if any(heir.follows == worker.key for heir in ready):
                 continue
-            if worker.state == LOADED:
-                assert worker.follows
-                assert self.now - worker.since >= self.options.start_timeout
-                continue
             # Nobody takes over, so nobody may be needed.
             surplus += 1
             assert worker.state == READY
             assert not worker.seen.busy
             assert self.now - worker.seen.active >= self.options.idle_after
+        for one in decision.failed:
+            worker = self.workers[one.key]
+            assert worker.state == LOADED
+            assert self.workers[worker.follows].state != RETIRING
+            assert self.now - worker.since >= self.options.start_timeout
         if surplus:
             assert len(self.staying()) - surplus >= self.options.least
         for start in decision.start:
@@ -165,6 +169,8 @@ class Group:
 
     def end(self, key: int, orderly: bool) -> None:
         worker = self.workers.pop(key)
+        if worker.failed:
+            return
         trouble = self.troubles.get(worker.number, Trouble())
         self.troubles[worker.number] = policy.after_end(trouble, worker, orderly and bool(worker.loaded), self.now)
 
@@ -376,8 +382,32 @@ def test_a_successor_that_nobody_can_reach() -> None:
     group.step(2)
     assert next_time(group.workers, group.troubles, group.options, group.now) == group.now + 20.0
     group.now += 20.0
-    assert [one.key for one in group.decide().retire] == [2]
+    decision = group.decide()
+    assert [one.key for one in decision.failed] == [2]
+    assert not decision.start  # not at once
     assert group.workers[1].state == READY
+    # Room for the next one comes with its end, and that was no success.
+    group.step(2)
+    group.now = next_time(group.workers, group.troubles, group.options, group.now) or 0.0
+    assert [start.follows for start in group.decide().start] == [1]
+    assert group.troubles[0].failures == 1
+
+
+def test_a_successor_of_nobody_may_be_reached_when_it_will() -> None:
+    """The one that it was to relieve has died: it is all there is."""
+    group = Group(Options(1, 1, max_requests=100, start_timeout=20.0))
+    group.decide()
+    for _ in range(3):
+        group.step(1)
+    group.workers[1] = group.workers[1]._replace(seen=Seen(requests=100))
+    group.decide()
+    group.step(2)
+    group.step(2)
+    group.end(1, orderly=False)
+    group.now += 20.0
+    assert not any(group.decide())
+    assert next_time(group.workers, group.troubles, group.options, group.now) is None
+    assert group.workers[2].state == LOADED
 
 
 def test_few_are_replaced_at_a_time() -> None:

@@ -151,7 +151,7 @@ bool link_meets(struct link *link)
 		return false;
 	link->meets = false;
 	for (unsigned i = 0; i < WIRE_FRONTENDS; i++)
-		link->meets |= link->peer[i].fd >= 0 && link->peer[i].in.state < ZMTP_TALKS;
+		link->meets |= link->peer[i].fd >= 0 && !link->peer[i].probed;
 	return link->meets;
 }
 

@@ -29,6 +29,7 @@ struct frontends {
 
 struct peer {
 	struct wire_frontend name; /* role 0: nobody has this ordinal */
+	bool probed;		   /* has asked whether anybody is here: with the answer it knows the slot */
 	bool closed;		   /* has sent WIRE_CLOSED, or is gone: no request follows */
 	bool readable;		   /* there may be something to read */
 	bool ended;		   /* the other side is closed; what it has sent before that may still be there */
@@ -54,7 +55,7 @@ struct link {
 	uint8_t polled[WIRE_FRONTENDS];			  /* ordinals of the rest */
 	unsigned polls;
 	bool changed;  /* poll is to be made anew, or watched */
-	bool meets;    /* some may not have the hello yet; see link_meets */
+	bool meets;    /* some may not have probed yet; see link_meets */
 	int set;       /* epoll(7), whoever waits there; -1: link_wait is used */
 	uint64_t mark; /* of this link there, with the ordinal added */
 };
@@ -70,7 +71,7 @@ enum link_got {
 int link_open(struct link *link, const struct wire_identity *identity, uint32_t slots, const int *others);
 /* Connects to new front ends, disconnects from those not in the list. */
 void link_update(struct link *link, const struct frontends *frontends);
-/* True while there is a front end that has not answered yet and so has not had the hello. */
+/* True while there is a front end that has not answered the hello with its probe. */
 bool link_meets(struct link *link);
 bool link_knows(const struct link *link, struct wire_frontend name);
 /* Sleep until a front end has sent something, or can be sent what waits, or one of the others can be read. Returns a

@@ -11,7 +11,6 @@
 
 #define SHORT_NS   200000u /* 0.2 ms */
 #define LOOK_AFTER 16	   /* short requests run before the sockets are looked at again: cancels may lie in them */
-#define MEET_MS	   100	   /* a request waits this long for front ends that do not know the slot yet */
 #define TAIL_MS	   100	   /* a new request waits this long for the last one's answer to have left */
 #define LINGER_MS  10000   /* for goodbye and last answers, when the front end is slow */
 
@@ -130,7 +129,7 @@ static void take_credit(struct langplugin_call *call, const struct message *mess
 		call->answer.limit = credit.limit;
 }
 
-static void take_cancel(struct slot *slot, const struct wire_frontend *from, const struct wire_head *head)
+static void take_cancel(struct slot *slot, const struct wire_head *head)
 {
 	struct entry *entry = queue_find(&slot->queue, head->serial);
 
@@ -138,7 +137,6 @@ static void take_cancel(struct slot *slot, const struct wire_frontend *from, con
 		atomic_store(&slot->call.cancelled, 1);
 	else if (entry)
 		entry->cancelled = true;
-	(void)from;
 }
 
 static void take_frame(
@@ -163,14 +161,14 @@ static void take_frame(
 			take_credit(&slot->call, message);
 		break;
 	case WIRE_CANCEL:
-		take_cancel(slot, &from, head);
+		take_cancel(slot, head);
 		break;
 	case WIRE_PROBE:
+		slot->link.peer[from.ordinal].probed = true;
 		link_say_head(&slot->link, from, WIRE_ALIVE, head->serial, head->request, slot->number, 0);
 		break;
 	case WIRE_CLOSED:
-		if (from.ordinal < WIRE_FRONTENDS)
-			slot->link.peer[from.ordinal].closed = true;
+		slot->link.peer[from.ordinal].closed = true; /* from is a peer's own name */
 		break;
 	default:
 		slot->worker->page->protocol_errors++;
@@ -366,21 +364,6 @@ void slot_say_goodbye(struct slot *slot)
 			link_say_head(&slot->link, slot->link.peer[i].name, WIRE_GOODBYE, 0, 0, slot->number, 0);
 }
 
-/*
- * Every front end is to know of the slot before its thread is an application's, perhaps for long. Until they do the
- * worker counts as one that is still to come: nobody would start another, nor let the one go that this one relieves.
- */
-static void meet(struct slot *slot)
-{
-	uint64_t now = clock_ns(), end = now + MEET_MS * UINT64_C(1000000);
-
-	while (link_meets(&slot->link) && now < end && !atomic_load(&slot->worker->gave_up)) {
-		slot_sleep(slot, (int)((end - now) / 1000000) + 1);
-		now = clock_ns();
-	}
-	slot->link.meets = false;
-}
-
 void slot_run(struct slot *slot)
 {
 	struct entry entry;
@@ -403,8 +386,8 @@ void slot_run(struct slot *slot)
 			slot->unlooked = 0;
 			slot_drain(slot);
 		}
-		if (slot->queue.count && slot->link.meets)
-			meet(slot);
+		if (slot->link.meets && slot->queue.count)
+			slot_meet(slot);
 		if (!atomic_load(&slot->worker->gave_up) && queue_take(&slot->queue, &entry)) {
 			tell_queue(slot);
 			/* Application code may keep the thread for long; what is left of an answer goes first. A front

@@ -24,7 +24,8 @@
 #define ASKED_MS   220	 /* for the language to begin to tell; with what follows below the supervisor's SHOW_WAIT */
 #define WRITING_MS 150	 /* for what has begun */
 #define C_MS	   60	 /* for a thread to write its frames in C, if there are others */
-#define C_ALL_MS   120	 /* for all threads together */
+#define C_ALL_MS   120	 /* for all of them together */
+#define C_ALONE_MS 300	 /* for one that is alone: it may only wait for a processor */
 #define LOG_MS	   300	 /* for the log to take it */
 #define HEARD_MS   50	 /* for the language to hear that requests are to end */
 #define END_MS	   1000	 /* for a job to end before the language does */
@@ -46,7 +47,7 @@ static struct {
 	size_t size;
 	char data[ROOM];
 	uint64_t chosen[WIRE_SLOTS]; /* serials of the requests that are meant; 0: none */
-	char request[64], site[256]; /* of the first of them */
+	char request[64], site[256]; /* of the first of them; the site if it is that of all */
 } text;
 
 /* ---- the text */
@@ -154,6 +155,8 @@ static void add_request(const struct job *job, struct slot *slot, uint64_t ran)
 	if (!text.request[0]) {
 		keep(text.request, sizeof(text.request), request->request_id);
 		keep(text.site, sizeof(text.site), request->site);
+	} else if (strncmp(text.site, request->site.data, sizeof(text.site) - 1) != 0) {
+		text.site[0] = 0; /* what is about several belongs in no site's log */
 	}
 	add("%s %.*s%s has run for %.2f s%s (slot %u, request %s)%s\n", request->method.data, TARGET,
 		request->target.data, request->target.size > TARGET ? "..." : "", (double)ran / 1e9, words[job->why],
@@ -227,12 +230,12 @@ static void add_language(const struct job *job)
 
 static void add_c(const struct job *job)
 {
-	uint64_t end = clock_ns() + C_ALL_MS * 1000000ull;
 	struct slot *slots = job->worker->slot;
 	unsigned chosen = 0;
 
 	for (unsigned i = 0; i < job->worker->slots; i++)
 		chosen += text.chosen[i] != 0;
+	uint64_t end = clock_ns() + (chosen > 1 ? C_ALL_MS : C_ALONE_MS) * 1000000ull;
 	for (unsigned i = 0; i < job->worker->slots && clock_ns() < end; i++) {
 		uint64_t until = chosen > 1 ? clock_ns() + C_MS * 1000000ull : end;
 		if (i && slots[i].tid == slots[i - 1].tid)

@@ -259,6 +259,7 @@ void slot_run(struct slot *slot);  /* until the orderly end */
 void slot_close(struct slot *slot);
 void slot_drain(struct slot *slot);		      /* take in what has come */
 void slot_sleep(struct slot *slot, int milliseconds); /* until something comes, and take it in */
+void slot_meet(struct slot *slot);		      /* wait for front ends that do not know it yet, not for long */
 bool call_over(struct langplugin_call *call);	      /* client or front end gone */
 bool call_interrupted(struct langplugin_call *call);  /* once for each interrupt() */
 /* The pieces of a slot's life, for async.c, which has no loop of its own. */

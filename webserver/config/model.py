@@ -182,6 +182,7 @@ class Site:
     sendfile: tuple[str, ...]  # absolute
     max_body: int
     gather: tuple[str, ...]  # patterns of routes; what Route.upload was made of
+    error_log: str  # absolute, or "": that of the server
     routes: tuple[Route, ...]
 
 

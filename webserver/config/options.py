@@ -370,6 +370,9 @@ OPTIONS = (
            "64m", 1),
     Option("site", "gather", kinds.ROUTE, "Routes whose request bodies arrive whole before a worker is taken, so that a"
            " slow upload holds none; the others hand a large body on as it arrives.", many=True),
+    Option("site", "error_log", kinds.PATH, "File for what belongs to a request of this site: what its application"
+           " reports, stacks of what takes too long, why something was refused. No symbolic link may be in its path."
+           " Without it all of that goes to error_log in [logs]; so does what belongs to no request."),
 )  # fmt: skip
 
 TABLE: dict[str, dict[str, Option]] = {}

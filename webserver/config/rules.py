@@ -168,17 +168,18 @@ def _run_problem(machine: Machine, run: str) -> str:
 
 def check_logs(document: Document, logs: Values, machine: Machine, user: User | None) -> None:
     for name, words in (("error_log", ("stderr",)), ("access_log", ("stdout", "off"))):
-        path = logs[name]
-        if path in words or not logs.good(name):
-            continue
-        directory = os.path.dirname(path)
-        # The logger opens it, and so it is its user who looks.
-        problem = machine.missing(directory, "directory", user)
-        if not problem:
-            absent = machine.missing(path, "file", user)
-            if absent.endswith("is not a file") and machine.missing(path, "device", user):
-                problem = absent
-            elif absent or machine.denied(path, user, WRITE):
-                problem = machine.denied(directory, user, WRITE | SEARCH)
-        if problem:
+        if logs[name] not in words and logs.good(name) and (problem := _no_log(logs[name], machine, user)):
             document.error(logs.place(name), logs.subject(name), problem)
+
+
+def _no_log(path: str, machine: Machine, user: User | None) -> str:
+    """Why a log cannot be written. The logger opens it, and so it is its user who looks."""
+    directory = os.path.dirname(path)
+    if problem := machine.missing(directory, "directory", user):
+        return problem
+    absent = machine.missing(path, "file", user)
+    if absent and not machine.missing(path, "device", user):
+        absent = ""  # or a pipe
+    if absent.endswith("is not a file"):
+        return absent
+    return machine.denied(directory, user, WRITE | SEARCH) if absent else machine.denied(path, user, WRITE)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from webserver.logger.store import Ring
 
 BATCH = 64 * 1024  # bytes; write at once when so much is there
-LOOKED_AT = 256 * 1024  # bytes of a file in which the end of an unfinished write is looked for
+LOOKED_AT = 256 * 1024  # bytes that others may have written to a file before what is looked for there
 RETRY = 1.0  # seconds between tries while it fails
 _FILE_MODE = 0o640
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class OpenError(Exception):
@@ -24,11 +25,32 @@ class OpenError(Exception):
 
 
 def open_log(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        return os.open(path, flags, _FILE_MODE)
+        return file_of_log(path)
     except OSError as error:
         raise OpenError(f"cannot write {path}: {error.strerror}") from None
+
+
+def file_of_log(path: str, directory: int | None = None, flags: int = APPEND) -> int:
+    """Open it, below `directory` if that is given. Raises OSError."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, _FILE_MODE, dir_fd=directory)
+
+
+def reached(descriptor: int, size: int, data: bytes) -> int:
+    """How much of `data` is in a file since it had `size` bytes. Others may write there: it is looked for."""
+    try:
+        there = os.pread(descriptor, LOOKED_AT + len(data), size)
+    except OSError:
+        return 0  # a device or a pipe
+    first = data[: data.find(b"\n") + 1 or len(data)]
+    at = there.find(first)
+    if at < 0:
+        # Only a part of it may be there, at the end.
+        ends = range(max(0, len(there) - len(first)), len(there))
+        return next((len(there) - at for at in ends if first.startswith(there[at:])), 0)
+    pairs = zip(data, there[at:], strict=False)
+    same = next((number for number, (one, other) in enumerate(pairs) if one != other), None)
+    return min(len(data), len(there) - at) if same is None else same
 
 
 class Output:
@@ -101,26 +123,17 @@ class Output:
         return written
 
     def _find_end(self) -> None:
-        """Whether a write of the logger before, which has died in it, has reached the file. Others may write there."""
-        size, self.ring.writing = self.ring.writing, None
-        data = bytes(self.ring.first())
-        if size is None or not data:
-            return
-        try:
-            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return
-        try:
-            there = os.pread(file, LOOKED_AT, size)
-        except OSError:
-            return  # a device or a pipe
-        finally:
-            os.close(file)
-        at = there.find(data[: data.find(b"\n") + 1 or len(data)])
-        if at >= 0:
-            pairs = zip(data, there[at:], strict=False)
-            same = next((number for number, (one, other) in enumerate(pairs) if one != other), None)
-            self.ring.advance(min(len(data), len(there) - at) if same is None else same)
+        """Whether a write of the logger before, which has died in it, has reached the file."""
+        size, data = self.ring.writing, bytes(self.ring.first())
+        if size is not None and data:
+            try:
+                file = file_of_log(self.path, flags=os.O_RDONLY)
+            except OSError:
+                file = -1
+            if file >= 0:
+                self.ring.advance(reached(file, size, data))
+                os.close(file)
+        self.ring.writing = None
 
     def reopen(self, now: float) -> None:
         """Go on in the file that has the name now. Raises OpenError; then the old one is kept."""

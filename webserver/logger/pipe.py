@@ -14,6 +14,7 @@ class Pipe:
     kind: str  # error, access
     source: str
     pid: int = 0
+    group: str | None = ""  # whose processes write to it; "": nobody's; None: a front end, which has every site
     splitter: Splitter = field(default_factory=Splitter)
     carry: bytes = b""  # of an access line
     unread_until: float = 0.0  # not read before, unless its process is named

@@ -19,6 +19,8 @@ from typing import Any
 from webserver.logger.lines import Entry, formatted
 from webserver.logger.output import BATCH, OpenError, Output, open_log
 from webserver.logger.pipe import Pipe
+from webserver.logger.sites import SiteLogs
+from webserver.logger.stamp import Stamp
 from webserver.logger.store import Ring, Store
 from webserver.wire.control import (
     STARVED_WAIT,
@@ -35,6 +37,7 @@ NAME_WAIT = 1.0  # seconds to wait for the process id behind a pipe before its l
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
 UNREAD_WAIT = 1.0  # seconds for a pipe to be handed over that the logger before had read from when it died
 REST_LIMIT = 16 * 1024  # bytes of a line without an end that are told to the next logger
+NOTES = 20  # of an answer
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
 
 
@@ -49,6 +52,7 @@ class Logger:
         self._store = Store()  # until the supervisor has handed over its own
         self._error: Output = Output("", 2, self._note, self._store.error)
         self._access: Output | None = None
+        self._sites = SiteLogs(self._store, self._note)
         self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
         self._beat = time.monotonic() + BEAT_SECONDS
         self._draining = False
@@ -77,14 +81,17 @@ class Logger:
                 elif key.data.fd in self._pipes:
                     self._read(key.data)
             self._read_unnamed(time.monotonic())
-            self._write_notes()
             self._write_unread(time.monotonic())
-            self._flush()
+            if self._store.unread is None:
+                self._flush()  # before, the rings may have to go back to their marks
             self._tell_closed()
             self._tell_beat(time.monotonic())
         for pipe in list(self._pipes.values()):
             self._end(pipe)
+        self._write_unread(float("inf"))
+        self._sites.flush(self._error, time.monotonic())
         self._write_notes()
+        self._sites.close()
         for output in self._outputs():
             output.close(time.monotonic())
         return 0
@@ -94,6 +101,10 @@ class Logger:
 
     def _flush(self) -> None:
         now = time.monotonic()
+        # First: what a site's file does not take goes to the error log.
+        self._sites.flush(self._error, now)
+        self._write_notes()
+        self._store.sites.rewind()
         for output in self._outputs():
             output.flush(now)
             output.ring.rewind()
@@ -122,6 +133,7 @@ class Logger:
             except BlockingIOError:
                 return
             except ControlStarved:
+                self._sites.close()  # they are opened again one by one
                 time.sleep(STARVED_WAIT)  # what is in the pipes is read between two tries
                 return
             except (ControlError, OSError) as error:
@@ -171,6 +183,7 @@ class Logger:
             return
         if self._store.spoilt:
             self._note("what the logger before it held cannot be read")
+        self._sites = SiteLogs(self._store, self._note)
         self._rests = self._store.rests
         self._unread_until = time.monotonic() + UNREAD_WAIT
 
@@ -191,7 +204,7 @@ class Logger:
         if pipe is None:
             return  # it has come to its end, which is told
         rest = pipe.splitter.part(REST_LIMIT)
-        self._entries(pipe.splitter.end(), pipe.source, pipe.pid)
+        self._entries(pipe.splitter.end(), pipe.source, pipe.pid, pipe.group)
         if pipe in self._unnamed:
             self._unnamed.remove(pipe)
         else:
@@ -204,6 +217,8 @@ class Logger:
     def _add_pipe(self, number: int, label: dict[str, Any], fd: int, rest: bytes) -> None:
         os.set_blocking(fd, False)
         pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
+        group = label.get("group", "")
+        pipe.group = None if group is None else str(group)
         pipe.rest = self._rests.get(number, b"")
         if rest:
             self._take(pipe, rest)
@@ -225,7 +240,10 @@ class Logger:
             self._selector.register(pipe.fd, selectors.EVENT_READ, pipe)
 
     def _use(self, record: dict[str, Any]) -> None:
-        """Log where the record says; told in the answer if that cannot be done, and then nothing changes."""
+        """Log where the record says; told in the answer if that cannot be done, and then nothing changes.
+
+        What is wrong with a site's file is told as well, but changes nothing: it may be its owner's doing.
+        """
         try:
             error = self._open(record["error_log"], {"stderr": 2}, self._store.error)
             try:
@@ -243,7 +261,12 @@ class Logger:
         self._error, self._access, self._unopened = error, access, None
         for output in before:
             output.close(now)
-        self._tell({"op": "ready"})
+        notes = [
+            f"{problem}; until it can be, its lines are in error_log" for problem in self._sites.use(record["sites"])
+        ]
+        for note in notes:
+            self._note(note)
+        self._tell({"op": "ready", "notes": notes[:NOTES]})
 
     def _open(self, where: str, standard: dict[str, int], ring: Ring) -> Output:
         if where in standard:
@@ -251,6 +274,7 @@ class Logger:
         return Output(where, open_log(where), self._note, ring)
 
     def _reopen(self) -> None:
+        self._sites.reopen()
         if self._unopened is not None:
             self._use(self._unopened)
             return
@@ -287,6 +311,8 @@ class Logger:
         for output in self._outputs():
             if len(output.ring) >= BATCH:
                 output.flush(time.monotonic())
+        if len(self._sites) >= BATCH:
+            self._sites.flush(self._error, time.monotonic())
 
     def _take(self, pipe: Pipe, data: bytes) -> None:
         if self._draining:
@@ -294,7 +320,7 @@ class Logger:
         if pipe.kind == "access":
             self._access_lines(pipe, data)
         else:
-            self._entries(pipe.splitter.feed(data), pipe.source, pipe.pid)
+            self._entries(pipe.splitter.feed(data), pipe.source, pipe.pid, pipe.group)
         if pipe.rest:
             self._rests[pipe.id] = pipe.rest
         else:
@@ -305,7 +331,7 @@ class Logger:
             if pipe.carry:
                 self._access_lines(pipe, b"\n")
         else:
-            self._entries(pipe.splitter.end(), pipe.source, pipe.pid)
+            self._entries(pipe.splitter.end(), pipe.source, pipe.pid, pipe.group)
         self._rests.pop(pipe.id, None)
         self._selector.unregister(pipe.fd)
         os.close(pipe.fd)
@@ -323,11 +349,13 @@ class Logger:
         if self._access is not None:
             self._access.write(whole, whole.count(b"\n"), time.monotonic())
 
-    def _entries(self, entries: Iterable[Entry], source: str, pid: int) -> None:
+    def _entries(self, entries: Iterable[Entry], source: str, pid: int, group: str | None = "") -> None:
         stamp = self._stamp.text(time.time())
         for entry in entries:
             lines = formatted(entry, stamp, source, pid).encode("utf-8", "backslashreplace")
-            self._error.write(lines, lines.count(b"\n"), time.monotonic())
+            path = self._sites.path(entry.site, group)
+            if not path or not self._sites.write(path, lines):
+                self._error.write(lines, lines.count(b"\n"), time.monotonic())
 
     # What the logger itself has to say
 
@@ -360,21 +388,6 @@ class Logger:
                 self._closed.clear()
                 return
             self._closed.pop(0)
-
-
-class Stamp:
-    """Local time with milliseconds, as "2026-11-22 23:40:13.123"; the seconds' part is made once a second."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
-
-    def text(self, now: float) -> str:
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self._text}.{int((now - second) * 1000):03d}"
 
 
 def _only_wake(number: int, frame: object) -> None:

@@ -83,6 +83,7 @@ class Worker(NamedTuple):
     pid: int = 0
     loaded: float = 0.0  # when it entered its loop
     going: str = ""  # why it is to go
+    failed: bool = False  # though it ends in order
     seen: Seen = Seen()
     shown: float = 0.0  # when it was asked to show why it does not come up
 
@@ -99,25 +100,8 @@ class Start(NamedTuple):
     follows: int = 0
 
 
-class Going(NamedTuple):
-    """It is to go once another has taken over."""
-
-    key: int
-    why: str
-
-
-class Retire(NamedTuple):
-    key: int
-    why: str
-
-
-class Kill(NamedTuple):
-    key: int
-    why: str
-
-
-class Show(NamedTuple):
-    """It does not come up: it is to write where it is, and is killed soon after."""
+class One(NamedTuple):
+    """A worker, and why something is to happen to it."""
 
     key: int
     why: str
@@ -125,10 +109,11 @@ class Show(NamedTuple):
 
 class Decision(NamedTuple):
     start: Tuple[Start, ...] = ()
-    going: Tuple[Going, ...] = ()
-    retire: Tuple[Retire, ...] = ()
-    kill: Tuple[Kill, ...] = ()
-    show: Tuple[Show, ...] = ()
+    going: Tuple[One, ...] = ()  # to go once another has taken over
+    retire: Tuple[One, ...] = ()
+    failed: Tuple[One, ...] = ()  # to retire as well, and their number's trouble
+    kill: Tuple[One, ...] = ()
+    show: Tuple[One, ...] = ()  # do not come up: to write where they are, and to be killed soon after
 
 
 Workers = Mapping[int, Worker]  # by key
@@ -158,6 +143,12 @@ def after_end(trouble: Trouble, worker: Worker, orderly: bool, now: float) -> Tr
     else:
         failures = trouble.failures + 1
     return Trouble(failures, now + delay(failures))
+
+
+def failures(workers: Workers, troubles: Troubles, failed: Sequence[One], now: float) -> Dict[int, Trouble]:
+    """What is known of the numbers of those that are `failed` in a decision."""
+    some = [workers[one.key] for one in failed]
+    return {one.number: after_end(_trouble(troubles, one.number), one, False, now) for one in some}
 
 
 def fraction(incarnation: int) -> float:
@@ -193,8 +184,10 @@ def decide(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     kill = _kill(workers, options, now)
     dead = {one.key for one in kill}
     after = dict(workers)
-    retire = [one for one in _relieved(workers) + _unreached(workers, options, now) if one.key not in dead]
-    for one in retire:
+    retire = [one for one in _relieved(workers) if one.key not in dead]
+    failed = [one for one in _unreached(workers, options, now) if one.key not in dead]
+    troubles = {**troubles, **failures(workers, troubles, failed, now)}
+    for one in retire + failed:
         after[one.key] = after[one.key]._replace(state=RETIRING)
     alive = {key: worker for key, worker in after.items() if key not in dead}
     surplus = [] if wanted else _surplus(alive, options, now)
@@ -209,16 +202,16 @@ def decide(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     room = 2 * options.most - len(workers)
     start = _start(after, troubles, options, wanted, room, now)
     start += _replacements(after, troubles, options, room - len(start), now)
-    show = [Show(one.key, START % options.start_timeout) for one in workers.values() if one.state == STARTING]
+    show = [One(one.key, START % options.start_timeout) for one in workers.values() if one.state == STARTING]
     show = [one for one in show if not workers[one.key].shown and _limit(workers[one.key], options) <= now]
-    return Decision(tuple(start), tuple(going), tuple(retire + surplus), tuple(kill), tuple(show))
+    return Decision(tuple(start), tuple(going), tuple(retire + surplus), tuple(failed), tuple(kill), tuple(show))
 
 
 def next_time(workers: Workers, troubles: Troubles, options: Options, now: float) -> Optional[float]:
     """When `decide` has to be asked again although nothing has happened; None: not before something does."""
     times = []
     for worker in workers.values():
-        if worker.state == STARTING or (worker.state == LOADED and worker.follows):
+        if worker.state == STARTING or _is_awaited(worker, workers):
             times.append(_limit(worker, options))
         if options.max_age and not worker.going and worker.state in (LOADED, READY):
             times.append(worker.loaded + age_limit(options, worker.worker))
@@ -258,14 +251,14 @@ def next_look(workers: Workers, options: Options, looked: float) -> Optional[flo
 # Parts of a decision
 
 
-def _kill(workers: Workers, options: Options, now: float) -> List[Kill]:
+def _kill(workers: Workers, options: Options, now: float) -> List[One]:
     found = []
     for worker in workers.values():
         if worker.state == STARTING and worker.shown and now >= _limit(worker, options):
-            found.append(Kill(worker.key, START % options.start_timeout))
+            found.append(One(worker.key, START % options.start_timeout))
         elif options.hard_memory and worker.seen.private > options.hard_memory:
             text = "its private memory, %s, is above hard_memory = %s"
-            found.append(Kill(worker.key, text % (_size(worker.seen.private), _size(options.hard_memory))))
+            found.append(One(worker.key, text % (_size(worker.seen.private), _size(options.hard_memory))))
     return found
 
 
@@ -274,30 +267,30 @@ def _limit(worker: Worker, options: Options) -> float:
     return worker.shown + SHOW_WAIT if worker.shown else worker.since + options.start_timeout
 
 
-def _relieved(workers: Workers) -> List[Retire]:
+def _relieved(workers: Workers) -> List[One]:
     """Those whose successor has been reached by every front end."""
     found = []
     for heir in workers.values():
         before = workers.get(heir.follows) if heir.follows and heir.state == READY else None
         if before is not None and before.state in (LOADED, READY):
-            found.append(Retire(before.key, before.going))
+            found.append(One(before.key, before.going))
     return found
 
 
-def _unreached(workers: Workers, options: Options, now: float) -> List[Retire]:
-    """Successors that some front end has not reached. Those that have may have given it work, so it ends in order.
-
-    The one that it should relieve serves on, so that nothing is lost by trying again.
-    """
+def _unreached(workers: Workers, options: Options, now: float) -> List[One]:
+    """Successors that some front end cannot reach. Others may have given them work, and who they relieve serves on."""
     why = "not every front end could reach it within %g s" % options.start_timeout
-    return [
-        Retire(worker.key, why)
-        for worker in workers.values()
-        if worker.state == LOADED and worker.follows and now >= _limit(worker, options)
-    ]
+    late = [one for one in workers.values() if _is_awaited(one, workers) and now >= _limit(one, options)]
+    return [One(one.key, why) for one in late]
 
 
-def _surplus(workers: Workers, options: Options, now: float) -> List[Retire]:
+def _is_awaited(heir: Worker, workers: Workers) -> bool:
+    """Every front end is to reach it, so that another one may go."""
+    before = workers.get(heir.follows)
+    return heir.state == LOADED and before is not None and before.state != RETIRING
+
+
+def _surplus(workers: Workers, options: Options, now: float) -> List[One]:
     """Those that have run nothing for so long that they are not needed, longest first; rather those that must go."""
     if not options.elastic:
         return []
@@ -315,16 +308,16 @@ def _surplus(workers: Workers, options: Options, now: float) -> List[Retire]:
     ]
     idle.sort(key=lambda worker: (not worker.going, worker.seen.active))
     why = "it has run nothing for %g s (idle_after)" % options.idle_after
-    return [Retire(worker.key, worker.going or why) for worker in idle[: max(0, many)]]
+    return [One(worker.key, worker.going or why) for worker in idle[: max(0, many)]]
 
 
-def _going(workers: Workers, options: Options, now: float) -> List[Going]:
+def _going(workers: Workers, options: Options, now: float) -> List[One]:
     found = []
     for worker in workers.values():
         if worker.state in (LOADED, READY) and not worker.going:
             why = worn(worker, options, now)
             if why:
-                found.append(Going(worker.key, why))
+                found.append(One(worker.key, why))
     return found
 
 

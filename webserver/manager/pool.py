@@ -126,7 +126,10 @@ class Pool:
         for mark in decision.going:
             worker = self._workers[mark.key] = self._workers[mark.key]._replace(going=mark.why)
             self._tell({"op": "going", "worker": worker.worker, "cause": mark.why})
-        for one in decision.retire:
+        self._troubles.update(policy.failures(self._workers, self._troubles, decision.failed, now))
+        for one in decision.failed:
+            self._workers[one.key] = self._workers[one.key]._replace(failed=True)
+        for one in decision.retire + decision.failed:
             self._retire(self._workers[one.key], one.why, now)
         for start in decision.start:
             self._keys += 1
@@ -242,8 +245,9 @@ class Pool:
         self._forget(worker, loaded and code == 0, now)
 
     def _forget(self, worker: Worker, orderly: bool, now: float) -> None:
-        trouble = self._troubles.get(worker.number, Trouble())
-        self._troubles[worker.number] = policy.after_end(trouble, worker, orderly, now)
+        if not worker.failed:  # its trouble has been noted already
+            trouble = self._troubles.get(worker.number, Trouble())
+            self._troubles[worker.number] = policy.after_end(trouble, worker, orderly, now)
         del self._workers[worker.key]
         page = self._pages.pop(worker.key, None)
         if page is not None:

@@ -23,6 +23,7 @@ from webserver.supervisor.process import NOWHERE, Child, ProcessRecord
 from webserver.supervisor.records import RESOURCES, manager_process
 from webserver.supervisor.rights import LOCKED, mask
 from webserver.supervisor.rundir import PID_FILE
+from webserver.supervisor.site_logs import site_logs
 from webserver.supervisor.spawn import package_file, planned
 from webserver.supervisor.states import State
 
@@ -102,7 +103,8 @@ class Audits:
     def _record(self, role: GroupRole, process: ProcessRecord, files: list[Any]) -> dict[str, Any]:
         run = self._parts.run
         others = [one for one in self._groups.roles.values() if one is not role]
-        logs = self._parts.frontends.config.logs
+        config = self._parts.frontends.config
+        logs, own = config.logs, sorted(log.path for log in site_logs(config).values())
         return {
             "expected": expected(process),
             "processes": self._processes(role),
@@ -112,7 +114,7 @@ class Audits:
             "ipc": run.ipc,
             "pid_file": os.path.join(run.path, PID_FILE),
             "listeners": self._listeners(),
-            "logs": [path for path in (logs.error_log, logs.access_log) if path.startswith("/")],
+            "logs": [path for path in (logs.error_log, logs.access_log, *own) if path.startswith("/")],
             "files": files,
             "trees": [
                 {"what": "the server's programs", "path": PACKAGE},

@@ -117,7 +117,7 @@ class Crew:
         try:
             page = SharedPage(slots)
             try:
-                pipe, log = parts.logs.new_pipe("error", f"group {self._config.name}", waits=True)
+                pipe, log = parts.logs.new_pipe("error", f"group {self._config.name}", True, self._config.name)
             except OSError:
                 page.close()
                 raise

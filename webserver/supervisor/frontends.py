@@ -172,7 +172,7 @@ class FrontEnds:
         frontend.configured = self._config_number
         source = f"front end {frontend.ordinal}"
         try:
-            error_pipe, error = self._logs.new_pipe("error", source, waits=True)
+            error_pipe, error = self._logs.new_pipe("error", source, True, None)
             try:
                 access = self._logs.new_pipe("access", source)[1] if self.config.logs.access_log != "off" else -1
             except OSError:

@@ -252,7 +252,7 @@ class Generation:
     def _spawn(self) -> None:
         parts = self.parts
         try:
-            pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", waits=True)
+            pipe, log = parts.logs.new_pipe("error", f"group {self.config.name}", True, self.config.name)
         except OSError as error:
             self.failure = f"no pipe to the logger: {error.strerror}"
             self._manager_ended(self.manager, Ending(Event.EXITED, self.failure, 0, 0, State.NEW))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webserver.config import Logs as LogsConfig
+from webserver.config import Config
 from webserver.supervisor.crashes import Crashes, sentence
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.journal import Journal
@@ -23,6 +23,7 @@ from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.policy import Restart, after_end
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import logger_process, logger_record
+from webserver.supervisor.site_logs import site_logs
 from webserver.supervisor.states import State
 
 MEMORY = 16 * 1024 * 1024  # bytes: more than it uses, and none is there before it is used
@@ -43,7 +44,7 @@ class Pipe:
 
 class Logs:
     def __init__(
-        self, loop: Loop, nursery: Nursery, journal: Journal, identity: Identity, config: LogsConfig, open_files: int,
+        self, loop: Loop, nursery: Nursery, journal: Journal, identity: Identity, config: Config, open_files: int,
         null: int,
     ) -> None:  # fmt: skip
         self._loop = loop
@@ -52,11 +53,14 @@ class Logs:
         self._identity = identity
         self._open_files = open_files
         self._null = null
-        self._config = config
+        self._config = config.logs
+        self._sites = site_logs(config)
         self._pipes: dict[int, Pipe] = {}
         self._next = 1
         self._parting: dict[int, tuple[int, Parted]] = {}  # reading ends of pipes that another program is to have
         self._waiting: Answer | None = None
+        self._works = False  # a logger has opened the files
+        self.notes: list[str] = []  # what the last answer said beside: of sites' logs
         self._draining = False
         self._crashes = Crashes()
         self._memory = _memory()
@@ -67,7 +71,7 @@ class Logs:
         """Start the logger. `answer` learns whether it could open its files."""
         if answer is not None:
             self._waiting = answer
-        record = {"record": logger_record(self._config), "op": "record"}
+        record = {"record": logger_record(self._config, self._sites), "op": "record"}
         memory = {"memory": self._memory} if self._memory >= 0 else {}
         pipes = [
             ({"op": "pipe", "id": number, "label": pipe.label}, {"pipe": pipe.reader})
@@ -76,10 +80,11 @@ class Logs:
         process = logger_process(self._identity, self._open_files, self._null)
         self._nursery.start(self.child, process, [(record, memory), *pipes], self._packet, self._ended)
 
-    def new_pipe(self, kind: str, source: str, waits: bool = False) -> tuple[int, int]:
+    def new_pipe(self, kind: str, source: str, waits: bool = False, group: str | None = "") -> tuple[int, int]:
         """A pipe to the logger: (its number, its writing end, which is the caller's to close). Raises OSError.
 
-        `waits`: `name` will follow soon, and should come before the first line is written.
+        `waits`: `name` will follow soon, and should come before the first line is written. `group`: whose processes
+        write to it, None for a front end; their entries may go to sites' logs.
         """
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
@@ -89,7 +94,7 @@ class Logs:
             pass  # above what an ordinary user may have; the default is enough
         number = self._next
         self._next += 1
-        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source, "waits": waits})
+        pipe = self._pipes[number] = Pipe(reader, {"kind": kind, "source": source, "waits": waits, "group": group})
         self._nursery.send(self.child, {"op": "pipe", "id": number, "label": pipe.label}, {"pipe": reader})
         return number, writer
 
@@ -124,21 +129,21 @@ class Logs:
     def reopen(self) -> None:
         self._nursery.send(self.child, {"op": "reopen"})
 
-    def configure(self, config: LogsConfig, answer: Answer) -> None:
+    def configure(self, config: Config, answer: Answer) -> None:
         """Log to other files. `answer` learns whether they could be opened; if not, the old ones stay in use."""
         if self.child.state is not State.RUNNING or self._waiting is not None:
             answer("the logger is not running")
             return
-        before = self._config
-        self._config = config
+        before = self._config, self._sites
+        self._config, self._sites = config.logs, site_logs(config)
 
         def done(problem: str) -> None:
             if problem:
-                self._config = before
+                self._config, self._sites = before
             answer(problem)
 
         self._waiting = done
-        self._nursery.send(self.child, {"op": "record", "record": logger_record(config)})
+        self._nursery.send(self.child, {"op": "record", "record": logger_record(self._config, self._sites)})
 
     def drain(self) -> None:
         """Read every pipe to its end and go. Our own end of each is closed, so that there is an end."""
@@ -182,6 +187,8 @@ class Logs:
             if child.state is State.STARTING:
                 self._nursery.door.change(child, State.RUNNING, "ready")
             problem = str(message["message"]) if op == "failed" else ""
+            self._works |= op == "ready"
+            self.notes = [str(note) for note in message.get("notes", [])]
             waiting, self._waiting = self._waiting, None
             if waiting is not None:
                 waiting(problem)
@@ -195,7 +202,9 @@ class Logs:
         parting, self._parting = self._parting, {}
         for reader, parted in parting.values():
             parted(reader, b"")
-        if isinstance(decision, Restart) and waiting is None:
+        if isinstance(decision, Restart) and (waiting is None or self._works):
+            if waiting is not None:
+                waiting(f"the logger {ending.cause}")
             self._journal.error(f"the logger {ending.cause}; started again in {decision.at - now:.1f} s")
             child.backoff = decision.backoff
             self._crashes, count = self._crashes.after(now)

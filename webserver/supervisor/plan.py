@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from webserver.config import Companion, Config, Group, Listen
 from webserver.config.companion_order import needed
 from webserver.config.kinds import PROGRAMS
+from webserver.supervisor.site_logs import site_logs
 
 # What processes get before exec, or hold for as long as they live.
 FIXED_SERVER = ("frontends", "user", "group", "run", "open_files", "spool")
@@ -52,7 +53,7 @@ def plan(before: Config, after: Config) -> Plan:
         refused=tuple(refused),
         listen=tuple(one for one in after.server.listen if one not in before.server.listen),
         unlisten=tuple(one for one in before.server.listen if one not in after.server.listen),
-        logs=before.logs != after.logs,
+        logs=before.logs != after.logs or site_logs(before) != site_logs(after),
         added=tuple(group for name, group in new.items() if name not in old),
         changed=tuple(group for _, group in both if group not in live),
         adjusted=tuple(live),

@@ -15,6 +15,7 @@ from webserver.supervisor.confine import PATH
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.nursery import CONTROL_NUMBER
 from webserver.supervisor.process import NOWHERE, Limit, ProcessRecord, Room
+from webserver.supervisor.site_logs import SiteLog
 from webserver.supervisor.spawn import package_file, python
 
 
@@ -94,8 +95,13 @@ def _shown(group: Group) -> tuple[str, ...]:
     return tuple(place for place in places if not place.startswith(PACKAGE + "/"))
 
 
-def logger_record(logs: Logs) -> dict[str, Any]:
-    return {"error_log": logs.error_log, "access_log": logs.access_log, "access_format": logs.access_format}
+def logger_record(logs: Logs, sites: dict[str, SiteLog]) -> dict[str, Any]:
+    return {
+        "error_log": logs.error_log,
+        "access_log": logs.access_log,
+        "access_format": logs.access_format,
+        "sites": {name: {"path": log.path, "groups": log.groups} for name, log in sites.items()},
+    }
 
 
 def frontend_record(

@@ -91,7 +91,7 @@ class Reload:
         if self._errors:
             self._undo()
         elif self._plan.logs:
-            self._logs.configure(self._after.logs, self._logs_opened)
+            self._logs.configure(self._after, self._logs_opened)
         else:
             self._welcome()
 
@@ -100,6 +100,7 @@ class Reload:
             self._errors.append(problem)
             self._undo()
         else:
+            self._notes += self._logs.notes
             self._welcome()
 
     def _welcome(self) -> None:
@@ -149,7 +150,7 @@ class Reload:
         if self._plan.added:
             self._frontends.configure(self._before, _nothing, dismiss=self._plan.added)
         if self._plan.logs:
-            self._logs.configure(self._before.logs, self._logs_undone)
+            self._logs.configure(self._before, self._logs_undone)
         else:
             self._undo()
 

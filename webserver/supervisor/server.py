@@ -130,7 +130,7 @@ class Supervisor:
         self._nursery = Nursery(self._loop, self._door, self.journal)
         self._nursery.on_orphan = self._orphan
         self._logs = Logs(
-            self._loop, self._nursery, self.journal, identity, self._config.logs, server.open_files, self._null
+            self._loop, self._nursery, self.journal, identity, self._config, server.open_files, self._null
         )
         self._logs.on_end = self._finish
         self.journal.use_pipe(self._logs.new_pipe("error", "supervisor")[1])

@@ -257,6 +257,14 @@ class Server:
     def log(self) -> str:
         return self.error_log.read_text(errors="replace") if self.error_log.exists() else ""
 
+    def logged(self, text: str) -> str:
+        """The error log, once this is in it: another process writes it than says it."""
+        return str(wait_until(lambda: text in (log := self.log()) and log, f"not in the log: {text}"))
+
+    def logged_like(self, pattern: str) -> str:
+        """The same with a regular expression."""
+        return str(wait_until(lambda: re.search(pattern, log := self.log()) and log, f"not in the log: {pattern}"))
+
     def connect(self, timeout: float = 20 * SLOWNESS) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 

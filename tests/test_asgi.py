@@ -279,7 +279,7 @@ def test_what_does_not_end_costs_the_worker(server: Server, target: str) -> None
     assert app.get(target).status == 504
     wait_until(lambda: app.pids("worker", "app") not in ([worker], []), "it is not replaced")
     assert app.get("/").body == b"hello, world"
-    assert f"in {target.strip('/').partition('?')[0]}" in app.log()
+    assert app.logged(f"in {target.strip('/').partition('?')[0]}")
 
 
 def test_lifespan(server: Server) -> None:

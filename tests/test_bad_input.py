@@ -100,7 +100,7 @@ def test_groups_that_do_not_start_say_why(server: Server) -> None:
     assert server.get("/good").body == b"good"
     # What they said themselves.
     wait_until(lambda: "I am no Python" in server.log(), "not logged")
-    assert "def application(environ start_response):" in server.log()
+    assert server.logged("def application(environ start_response):")
 
 
 # What the checker sees: (lines of a group or site, what is said; the place is looked at in the test)

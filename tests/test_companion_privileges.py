@@ -201,7 +201,8 @@ def test_a_step_that_fails_execs_nothing(place: Place, monkeypatch: pytest.Monke
     role = place.role("bad")
     assert (role["state"], role["message"]) == ("failed", said)
     assert (place.entry("bad")["warden"], place.entry("bad")["restarts"]) == (None, 0)
-    assert place.server.log().count(f"companion bad {said}; it is not tried again before somebody asks") == 1
+    line = f"companion bad {said}; it is not tried again before somebody asks"
+    assert place.server.logged(line).count(line) == 1
     [group] = place.server.status()["groups"]
     assert f"it waits for companion bad: {said}" in group["message"]
     assert "start bad" not in place.notes

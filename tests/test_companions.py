@@ -452,7 +452,7 @@ def test_timers(place: Place) -> None:
         running += 1 if text == "start long" else -1
         assert running in (0, 1), place.notes
     assert place.role("long")["skipped"] >= 1
-    assert "companion long: its run goes on when the next is due" in place.server.log()
+    assert place.server.logged("companion long: its run goes on when the next is due")
     # Stopped by hand its times do not count, until it is started again.
     place.server.ctl("stop", "short")
     assert place.role("short")["next_run"] is None
@@ -507,7 +507,7 @@ def test_requests_are_served_while_companions_come_and_go(place: Place) -> None:
     with place.server.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert read_all(sock).endswith(b"from a file")
-    assert "companion dies killed by SIGSEGV" in place.server.log()
+    assert place.server.logged("companion dies killed by SIGSEGV")
 
 
 def test_redis(place: Place) -> None:
@@ -521,7 +521,7 @@ def test_redis(place: Place) -> None:
     wait_until(lambda: place.entry("redis")["said"] == "Ready to accept connections", "it does not say so")
     assert redis(sock, "SET", "key", "value") == b"+OK\r\n"
     place.server.ctl("restart", "redis")
-    assert "User requested shutdown" in place.server.log()
+    assert place.server.logged("User requested shutdown")
     assert redis(sock, "GET", "key") == b"$5\r\nvalue\r\n"
     place.server.stop()
     assert (place.path / "dump.rdb").stat().st_size > 50

@@ -125,9 +125,9 @@ def test_a_program_that_dies_with_a_request(word: str) -> None:
         wait_until(lambda: one.log().count(cause) >= 2, "the cause is not logged")
         (request,) = [line for line in one.log().splitlines() if "before it had answered" in line]
         assert f"exec: its program /usr/bin/python3 (process {before[0]}) {cause} before" in request
-        assert re.search(rf"worker 0 of group frail \(process \d+\): its program .* {cause}", one.log())
+        assert one.logged_like(rf"worker 0 of group frail \(process \d+\): its program .* {cause}")
         if word != "die":
-            assert "told to exit" in one.log()
+            assert one.logged("told to exit")
         after = wait_until(lambda: set(programs(one, "frail")) - set(before), "no program follows")
         assert len(after) == 1
         assert one.get("/frail/status-200").status == 200
@@ -309,7 +309,7 @@ def failing(server: Server, program: str, content: str, **options: object) -> st
 def test_a_program_that_exits_at_once(server: Server) -> None:
     said = failing(server, "hasty", "#!/bin/sh\necho there is no database >&2\nexit 7\n")
     assert re.search(r"/hasty \(process \d+\) exited with status 7 before it took a connection", said)
-    assert "there is no database" in server.log()
+    assert server.logged("there is no database")
 
 
 def test_a_program_that_never_listens(server: Server) -> None:

@@ -161,7 +161,7 @@ def shop() -> Iterator[Server]:
         server.start()
         yield server
         server.stop()
-        assert "it is shut down" in server.log()
+        assert server.logged("it is shut down")
 
 
 def test_login_with_a_form(shop: Server) -> None:

@@ -229,7 +229,7 @@ def test_a_worker_that_lies_harms_its_own_group_only(attacked: Server, seed: int
             raise AssertionError(f"nobody minds:\n{attacked.log()}")
         assert own > 0, attacked.log()
         come_back(attacked, 1)
-    assert re.search(r"broke the channel's rules", attacked.log())
+    assert attacked.logged_like(r"broke the channel's rules")
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -296,4 +296,4 @@ def test_loans_that_lie(server: Server) -> None:
             server.status()
     assert load.lost == []
     assert load.answers.keys() <= {200, 502, 503, 504}
-    assert "is no answer" in server.log()
+    assert server.logged("is no answer")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import Server, directory, read_all
+from serving import Server, directory, read_all, wait_until
 from small_site import END, JSON_LOG, SITES, WSGI, causes, head, prepare, records, status_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
@@ -224,7 +224,7 @@ def test_time_limits(small: Server) -> None:
             assert re.search(r"within (head|body|send)_timeout", said[0])
         else:
             assert said == []
-    assert sum("send_timeout" in line for line in small.log().splitlines()) == 3
+    wait_until(lambda: sum("send_timeout" in line for line in small.log().splitlines()) == 3, "not three times")
 
 
 def test_limit_of_connections(small: Server) -> None:
@@ -244,4 +244,4 @@ def test_limit_of_connections(small: Server) -> None:
     for sock in held:
         sock.close()
     small.allow("limit of connections is reached")
-    assert small.log().count("the limit of connections is reached") == 1
+    assert small.logged("the limit of connections is reached").count("the limit of connections is reached") == 1

@@ -210,7 +210,7 @@ def mistakes(server: Server) -> None:
     wait_until(lambda: "LookupError: too late for a page" in server.log(), "no traceback")
     server.raw(b"GET /closing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     wait_until(lambda: "ValueError: and again in close" in server.log(), "no traceback of close()")
-    assert "RuntimeError: in the middle" in server.log()
+    assert server.logged("RuntimeError: in the middle")
 
 
 def plugins(pid: int) -> set[str]:

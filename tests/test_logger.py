@@ -95,7 +95,8 @@ def test_a_full_disk_keeps_a_bounded_amount_and_says_so() -> None:
     output = Output("/dev/full", os.open("/dev/full", os.O_WRONLY), reports.append, Store().error)
     line = b"x" * 999 + b"\n"
     for _ in range(MEMORY_LIMIT // 1000 + 500):
-        output.write(line, 1, 0.0)
+        output.write(line, 1)
+        output.make_room(0.0)
     assert len(output.ring) <= MEMORY_LIMIT
     assert reports == ["cannot write /dev/full: No space left on device"]
     room = os.memfd_create("log")

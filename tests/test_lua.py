@@ -312,4 +312,4 @@ def test_what_is_printed_is_in_the_log_at_once(server: Server) -> None:
     start(server, "print('while loading') return function() print('in a request') return 200 end")
     assert server.get("/").status == 200
     wait_until(lambda: "in a request" in server.log(), "it is not in the log")
-    assert "while loading" in server.log()
+    assert server.logged("while loading")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -135,8 +134,8 @@ def test_errors_go_to_the_log_and_not_to_the_client(php: Server) -> None:
         assert b"Parse" not in answer.body
     assert php.get("/").status == 200
     php.stop()
-    assert re.search(r"undefined function nothing_of_that_name\(\) in .*fatal\.php:1", php.log())
-    assert re.search(r"PHP Parse error.*syntax\.php", php.log())
+    assert php.logged_like(r"undefined function nothing_of_that_name\(\) in .*fatal\.php:1")
+    assert php.logged_like(r"PHP Parse error.*syntax\.php")
 
 
 def test_only_scripts_run_and_no_source_is_served(php: Server) -> None:
@@ -182,7 +181,7 @@ def test_finish_request_lets_the_client_go(php: Server) -> None:
     assert connection.getresponse().read() == b"done"
     connection.close()
     php.stop()
-    assert "later" in php.log()
+    assert php.logged("later")
 
 
 def test_large_answer_and_head(php: Server) -> None:
@@ -239,7 +238,7 @@ def test_every_way_of_a_body(php: Server) -> None:
     answer = php.request("POST", "/body.php", big, {"Content-Type": "application/x-www-form-urlencoded"})
     assert json.loads(answer.body)[3] is None
     php.stop()
-    assert "POST Content-Length of 9000002 bytes exceeds the limit" in php.log()
+    assert php.logged("POST Content-Length of 9000002 bytes exceeds the limit")
 
 
 def form(parts: list[tuple[str, str | None, bytes]]) -> tuple[bytes, dict[str, str]]:

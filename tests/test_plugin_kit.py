@@ -269,5 +269,5 @@ def test_a_plugin_ends_what_is_overdue(server: Server) -> None:
     start_asking(server, 0.5 * SLOWNESS)
     assert server.get("/ends").status == 504
     wait_until(lambda: "asking: its time is over" in server.log(), "it has not been told")
-    assert BY_ITSELF.strip() in server.log()
+    assert server.logged(BY_ITSELF.strip())
     assert server.get("/pid").status == 200

@@ -393,9 +393,9 @@ def test_a_successor_that_nobody_can_reach() -> None:
     assert group.troubles[0].failures == 1
 
 
-def test_a_successor_of_nobody_may_be_reached_when_it_will() -> None:
-    """The one that it was to relieve has died: it is all there is."""
-    group = Group(Options(1, 1, max_requests=100, start_timeout=20.0))
+def test_a_successor_of_nobody_is_followed_while_it_serves() -> None:
+    """The one that it was to relieve has died: it is all there is, and who reaches it needs it."""
+    group = Group(Options(4, 1, max_requests=100, start_timeout=20.0))
     group.decide()
     for _ in range(3):
         group.step(1)
@@ -404,10 +404,34 @@ def test_a_successor_of_nobody_may_be_reached_when_it_will() -> None:
     group.step(2)
     group.step(2)
     group.end(1, orderly=False)
+    assert next_time(group.workers, group.troubles, group.options, group.now) == group.now + 20.0
     group.now += 20.0
-    assert not any(group.decide())
-    assert next_time(group.workers, group.troubles, group.options, group.now) is None
+    decision = group.decide()
+    assert not decision.failed
+    assert not decision.retire
+    assert [(start.number, start.follows) for start in decision.start] == [(0, 2)]
     assert group.workers[2].state == LOADED
+    # Nor is it waited for any more by whoever wants a slot.
+    assert len(group.decide(1).start) == 1
+
+
+def test_who_is_never_reached_is_tried_less_and_less_often() -> None:
+    group = Group(Options(1, 1, max_requests=100, start_timeout=20.0))
+    group.decide()
+    for _ in range(3):
+        group.step(1)
+    group.workers[1] = group.workers[1]._replace(seen=Seen(requests=100))
+    waited = []
+    for key in range(2, 8):
+        group.decide()
+        group.step(key)
+        group.step(key)
+        group.now += 20.5
+        assert [one.key for one in group.decide().failed] == [key]
+        group.step(key)
+        waited.append(group.troubles[0].not_before - group.now)
+        group.now = group.troubles[0].not_before
+    assert waited == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2])
 
 
 def test_few_are_replaced_at_a_time() -> None:

@@ -107,7 +107,7 @@ def test_process(app: Server) -> None:
     assert [int(seen["pid"])] == app.pids("worker")
     assert [int(seen["parent"])] == app.pids("manager")
     assert seen["phase"] == "RUN"
-    assert "a line on standard output" in app.log()
+    assert app.logged("a line on standard output")
     # The title is the server's, whatever an application makes of $0.
     title = Path(f"/proc/{seen['pid']}/cmdline").read_text().rstrip("\0")
     assert title == "webserver: worker app 0"

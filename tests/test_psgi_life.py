@@ -211,8 +211,7 @@ def test_preload(server: Server) -> None:
         seen = table(server.get("/process"))
         assert (seen["loads"], seen["lent"]) == ("1", "found")
         assert int(seen["pid"]) in server.pids("worker")
-    assert server.log().count("a line on standard output") == 1
-    assert f"{manager}: a line on standard output" in server.log()
+    assert server.logged(f"{manager}: a line on standard output").count("a line on standard output") == 1
 
 
 AFTER = """

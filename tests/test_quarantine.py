@@ -99,11 +99,12 @@ def test_a_request_that_ends_workers(deadly: Server) -> None:
     assert deadly.request("POST", "/?x", b"y").body == b"well"
     assert begun(deadly, "/die?x") == 2
     assert deadly.pids("worker") == workers
-    log = deadly.log()
+    marked = "in quarantine: it was running in 2 workers when they died"
+    wait_until(lambda: deadly.log().count(marked) == 8, "not each refusal is logged")
+    log = deadly.logged("was running in each of 2 workers that died")
     said = re.findall(r"GET /die\?x of site all was running in each of 2 workers that died.*killed by SIGKILL.*", log)
     assert len(said) == 1, log
     assert "(quarantine = 2)" in said[0]
-    assert log.count("in quarantine: it was running in 2 workers when they died") == 8
     # Another request is not punished for it.
     assert deadly.get("/die?y").status == 502
 

@@ -252,7 +252,7 @@ def test_a_restart_that_fails_in_the_middle_is_undone(place: Server) -> None:
     assert place.get("/shop/").text == "counted"
     generations = {one["generation"] for one in place.status()["processes"] if one.get("group") == "shop"}
     assert generations == {1}
-    assert place.log().count("was not restarted") == 1
+    assert place.logged("was not restarted").count("was not restarted") == 1
 
 
 def test_progress_is_told_as_it_goes(place: Server) -> None:
@@ -363,7 +363,7 @@ def test_a_touched_file_restarts(place: Server, how: str) -> None:
     wait_until(lambda: place.get("/shop/").text == "second", "it is not restarted")
     wait_until(lambda: len(place.pids("worker", "shop")) == 4, "not all are there")
     assert not before & set(place.pids("worker", "shop"))
-    assert f"{path} has changed" in place.log()
+    assert place.logged(f"{path} has changed")
 
 
 def test_watched_files_restart_and_a_broken_one_changes_nothing(place: Server) -> None:
@@ -447,7 +447,7 @@ def test_shutdown_timeout(place: Server, slow: Slow) -> None:
         assert command.stdout is not None
         assert b"connections are left" in command.stdout.read()
     assert place.wait_for_end() == 0
-    assert "shutdown_timeout" in place.log()
+    assert place.logged("shutdown_timeout")
 
 
 def draining(server: Server) -> bool:

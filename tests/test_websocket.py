@@ -146,7 +146,7 @@ def test_mistakes_of_clients(app: Server) -> None:
     wait_until(lambda: len(happened(app)) == len(MISTAKES), "not all of them were told")
     assert [line.split()[1] for line in happened(app)] == [str(code or 1005) for _, code in MISTAKES.values()]
     wait_until(lambda: idle(app), "slots are not free")
-    assert "a frame of a client is not masked" in app.log()
+    assert app.logged("a frame of a client is not masked")
 
 
 def test_handshakes_that_are_refused(app: Server) -> None:
@@ -178,7 +178,7 @@ def test_handshakes_that_are_refused(app: Server) -> None:
     assert ask("POST", Content_Length="0").startswith(b"HTTP/1.1 400 ")
     # Without Upgrade it is a request like any other.
     assert ask(Upgrade=None, Connection=None).startswith(b"HTTP/1.1 200 ")
-    assert "handshake refused" in app.log()
+    assert app.logged("handshake refused")
 
 
 def test_scope_and_subprotocols(app: Server) -> None:
@@ -227,7 +227,7 @@ def test_the_application_closes(app: Server) -> None:
         with WebSocket(app, path) as client:
             assert client.close_answered() == (code, ""), path
     wait_until(lambda: idle(app), "slots are not free")
-    assert "in a WebSocket" in app.log()
+    assert app.logged("in a WebSocket")
 
 
 def test_events_that_are_refused(app: Server) -> None:
@@ -307,7 +307,7 @@ def test_keepalive(server: Server) -> None:
             lively.say(frame(PONG, heard[1]))
         assert heard == (TEXT, b"here")
     wait_until(lambda: any(line.startswith("echo: 1011") for line in happened(app)), "it is not told")
-    assert "does not answer pings" in app.log()
+    assert app.logged("does not answer pings")
 
 
 def test_restart_closes_what_would_last_for_ever(server: Server) -> None:

@@ -143,7 +143,6 @@ static void take_frame(
 	struct slot *slot, struct wire_frontend from, const struct wire_head *head, struct message *message)
 {
 	bool ours = slot->call.head.serial == head->serial && head->serial != 0;
-
 	slot->news |= ours;
 
 	switch (head->kind) {
@@ -382,6 +381,7 @@ void slot_run(struct slot *slot)
 			/* Application code can write to the page: nobody would place where it says that much waits. */
 			tell_queue(slot);
 			slot_sleep(slot, -1);
+			continue; /* front ends may have come or gone with what woke it */
 		} else if (slot->unlooked >= LOOK_AFTER) {
 			slot->unlooked = 0;
 			slot_drain(slot);

@@ -20,8 +20,9 @@
 
 #include "stacks.h"
 
+/* All but the log takes 0.67 s at most: beyond the supervisor's SHOW_WAIT, within its SHOW_MORE. */
 #define ROOM	   49152 /* bytes of one text */
-#define ASKED_MS   220	 /* for the language to begin to tell; with what follows below the supervisor's SHOW_WAIT */
+#define ASKED_MS   220	 /* for the language to begin to tell */
 #define WRITING_MS 150	 /* for what has begun */
 #define C_MS	   60	 /* for a thread to write its frames in C, if there are others */
 #define C_ALL_MS   120	 /* for all of them together */
@@ -155,12 +156,23 @@ static void add_request(const struct job *job, struct slot *slot, uint64_t ran)
 	if (!text.request[0]) {
 		keep(text.request, sizeof(text.request), request->request_id);
 		keep(text.site, sizeof(text.site), request->site);
-	} else if (strncmp(text.site, request->site.data, sizeof(text.site) - 1) != 0) {
-		text.site[0] = 0; /* what is about several belongs in no site's log */
 	}
 	add("%s %.*s%s has run for %.2f s%s (slot %u, request %s)%s\n", request->method.data, TARGET,
 		request->target.data, request->target.size > TARGET ? "..." : "", (double)ran / 1e9, words[job->why],
 		slot->number, request->request_id.data, does);
+}
+
+/* A stack may show every thread, and what is about requests of several sites belongs in no site's log. */
+static void mind_sites(const struct worker *worker)
+{
+	for (unsigned i = 0; i < worker->slots && text.site[0]; i++) {
+		struct slot *slot = &worker->slot[i];
+		pthread_mutex_lock(&slot->recall.mutex);
+		if (slot->recall.running &&
+			strncmp(text.site, slot->call.block.request.site.data, sizeof(text.site) - 1) != 0)
+			text.site[0] = 0;
+		pthread_mutex_unlock(&slot->recall.mutex);
+	}
 }
 
 /* Those that the job is about, each with its line. Under the lock their requests stay. Returns how many. */
@@ -186,6 +198,7 @@ static unsigned choose(const struct job *job)
 		if (text.chosen[i] && job->why != STACKS_CRASHED)
 			add_thread(slot->tid);
 	}
+	mind_sites(worker);
 	return count;
 }
 

@@ -7,11 +7,12 @@ before did not see is looked up in the file, as no line is to be there twice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Callable
 
-from webserver.logger.store import Ring
+from webserver.logger.store import MEMORY_LIMIT, Ring
 
 BATCH = 64 * 1024  # bytes; write at once when so much is there
 LOOKED_AT = 256 * 1024  # bytes that others may have written to a file before what is looked for there
@@ -36,6 +37,12 @@ def file_of_log(path: str, directory: int | None = None, flags: int = APPEND) ->
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, _FILE_MODE, dir_fd=directory)
 
 
+def close(descriptor: int) -> None:
+    """A file system may say only now that it did not take what was written; nothing could be done about that."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
 def reached(descriptor: int, size: int, data: bytes) -> int:
     """How much of `data` is in a file since it had `size` bytes. Others may write there: it is looked for."""
     try:
@@ -46,8 +53,8 @@ def reached(descriptor: int, size: int, data: bytes) -> int:
     at = there.find(first)
     if at < 0:
         # Only a part of it may be there, at the end.
-        ends = range(max(0, len(there) - len(first)), len(there))
-        return next((len(there) - at for at in ends if first.startswith(there[at:])), 0)
+        end = there[there.rfind(b"\n") + 1 :]
+        return len(end) if first.startswith(end) else 0
     pairs = zip(data, there[at:], strict=False)
     same = next((number for number, (one, other) in enumerate(pairs) if one != other), None)
     return min(len(data), len(there) - at) if same is None else same
@@ -81,12 +88,15 @@ class Output:
         """When `flush` is worth another try, while something waits."""
         return self._retry_at
 
-    def write(self, data: bytes, lines: int, now: float) -> None:
-        if self.ring.append(data):
-            return
-        self.flush(now)
+    def write(self, data: bytes, lines: int) -> None:
+        """Not from here to the file: what was read is not to be there before all of it is in rings. See make_room."""
         if not self.ring.append(data):
             self.ring.dropped += lines
+
+    def make_room(self, now: float) -> None:
+        """So that what one turn reads has a place."""
+        if len(self.ring) > MEMORY_LIMIT // 2:
+            self.flush(now)
 
     def flush(self, now: float, force: bool = False) -> None:
         """Write what waits, as far as it goes now."""
@@ -132,7 +142,7 @@ class Output:
                 file = -1
             if file >= 0:
                 self.ring.advance(reached(file, size, data))
-                os.close(file)
+                close(file)
         self.ring.writing = None
 
     def reopen(self, now: float) -> None:
@@ -141,7 +151,7 @@ class Output:
             return
         new = open_log(self.path)
         self.flush(now, force=True)
-        os.close(self._descriptor)
+        close(self._descriptor)
         self._descriptor = new
         self._retry_at = 0.0
 
@@ -152,4 +162,4 @@ class Output:
 
     def release(self) -> None:
         if self.path:
-            os.close(self._descriptor)
+            close(self._descriptor)

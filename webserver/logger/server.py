@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from webserver.logger.lines import Entry, formatted
+from webserver.logger.lines import Entry, Splitter, formatted
 from webserver.logger.output import BATCH, OpenError, Output, open_log
 from webserver.logger.pipe import Pipe
 from webserver.logger.sites import SiteLogs
@@ -35,9 +35,8 @@ from webserver.wire.control import (
 BEAT_SECONDS = 5.0
 NAME_WAIT = 1.0  # seconds to wait for the process id behind a pipe before its lines are written without
 DRAIN_WAIT = 1.0  # seconds without a byte for pipes whose writers should be dead
-UNREAD_WAIT = 1.0  # seconds for a pipe to be handed over that the logger before had read from when it died
+UNREAD_WAIT = 5.0  # seconds for a pipe to be handed over that the logger before had read from when it died
 REST_LIMIT = 16 * 1024  # bytes of a line without an end that are told to the next logger
-NOTES = 20  # of an answer
 ACCESS_CARRY = 1024 * 1024  # bytes of an access line without an end; then it is written as it is
 
 
@@ -53,6 +52,7 @@ class Logger:
         self._error: Output = Output("", 2, self._note, self._store.error)
         self._access: Output | None = None
         self._sites = SiteLogs(self._store, self._note)
+        self._works = False  # it logs where it is to
         self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
         self._beat = time.monotonic() + BEAT_SECONDS
         self._draining = False
@@ -66,7 +66,7 @@ class Logger:
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, _only_wake)
+        signal.signal(signal.SIGTERM, lambda number, frame: None)  # the wake-up descriptor tells the loop
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -78,7 +78,7 @@ class Logger:
                 elif key.fileobj is self._wake:
                     self._wake.recv(4096)
                     self._drain()
-                elif key.data.fd in self._pipes:
+                elif isinstance(key.data, Pipe) and self._pipes.get(key.fd) is key.data:
                     self._read(key.data)
             self._read_unnamed(time.monotonic())
             self._write_unread(time.monotonic())
@@ -111,14 +111,14 @@ class Logger:
 
     def _wait(self, now: float) -> float:
         """Seconds until something is to be done without being told."""
+        if self._store.unread is not None:
+            return max(0.0, min(self._beat, self._unread_until) - now)
         times = [self._beat, *(output.retry_at for output in self._outputs() if output.waits)]
         times += [pipe.unread_until for pipe in self._unnamed]
         if self._draining:
             times.append(self._drain_until)
         if self._closed:
             times.append(now + 0.05)
-        if self._store.unread is not None:
-            times.append(self._unread_until)
         return max(0.0, min(times) - now)
 
     def _finished(self) -> bool:
@@ -183,6 +183,7 @@ class Logger:
             return
         if self._store.spoilt:
             self._note("what the logger before it held cannot be read")
+        self._error = Output("", 2, self._note, self._store.error)
         self._sites = SiteLogs(self._store, self._note)
         self._rests = self._store.rests
         self._unread_until = time.monotonic() + UNREAD_WAIT
@@ -195,7 +196,12 @@ class Logger:
         pipe = next((one for one in self._pipes.values() if one.id == number), None)
         if pipe is None and now < self._unread_until and not self._draining:
             return
-        self._take(pipe or Pipe(number, -1, "error", "unknown"), data)
+        if pipe is not None:
+            self._take(pipe, data)
+        else:
+            splitter = Splitter()
+            splitter.rest = self._rests.pop(number, b"")
+            self._entries([*splitter.feed(data), *splitter.end()], "unknown", 0)
         self._store.end(len(data), self._rests)
 
     def _part(self, number: int) -> None:
@@ -223,7 +229,9 @@ class Logger:
         if rest:
             self._take(pipe, rest)
         self._pipes[fd] = pipe
-        if label.get("waits") and not pipe.pid and not self._draining:
+        if self._store.unread is not None:
+            self._unnamed.append(pipe)  # what was read before comes first
+        elif label.get("waits") and not pipe.pid and not self._draining:
             # Its process may write before its manager has told the process id. What it writes keeps in the pipe.
             pipe.unread_until = time.monotonic() + NAME_WAIT
             self._unnamed.append(pipe)
@@ -232,7 +240,7 @@ class Logger:
 
     def _read_unnamed(self, now: float) -> None:
         """Begin to read those pipes that have been named, or have waited long enough for it."""
-        if not self._unnamed:
+        if not self._unnamed or self._store.unread is not None:
             return
         ready = [pipe for pipe in self._unnamed if pipe.pid or self._draining or now >= pipe.unread_until]
         self._unnamed = [pipe for pipe in self._unnamed if pipe not in ready]
@@ -260,13 +268,10 @@ class Logger:
         before, now = self._outputs(), time.monotonic()
         self._error, self._access, self._unopened = error, access, None
         for output in before:
-            output.close(now)
-        notes = [
-            f"{problem}; until it can be, its lines are in error_log" for problem in self._sites.use(record["sites"])
-        ]
-        for note in notes:
-            self._note(note)
-        self._tell({"op": "ready", "notes": notes[:NOTES]})
+            # At first that is standard error, which is to have what it must and no more.
+            output.close(now) if self._works else output.release()
+        self._works = True
+        self._tell({"op": "ready", "notes": self._sites.use(record["sites"])})
 
     def _open(self, where: str, standard: dict[str, int], ring: Ring) -> Output:
         if where in standard:
@@ -274,7 +279,7 @@ class Logger:
         return Output(where, open_log(where), self._note, ring)
 
     def _reopen(self) -> None:
-        self._sites.reopen()
+        self._sites.close()
         if self._unopened is not None:
             self._use(self._unopened)
             return
@@ -294,6 +299,7 @@ class Logger:
     def _read(self, pipe: Pipe) -> None:
         if self._store.unread is not None:
             return  # that comes first
+        self._make_room()
         inbox = self._store.begin(pipe.id)
         size = 0
         try:
@@ -313,6 +319,10 @@ class Logger:
                 output.flush(time.monotonic())
         if len(self._sites) >= BATCH:
             self._sites.flush(self._error, time.monotonic())
+
+    def _make_room(self) -> None:
+        for output in self._outputs():
+            output.make_room(time.monotonic())
 
     def _take(self, pipe: Pipe, data: bytes) -> None:
         if self._draining:
@@ -347,7 +357,7 @@ class Logger:
         end = end or len(data)
         whole, pipe.carry = pipe.carry + data[:end], data[end:]
         if self._access is not None:
-            self._access.write(whole, whole.count(b"\n"), time.monotonic())
+            self._access.write(whole, whole.count(b"\n"))
 
     def _entries(self, entries: Iterable[Entry], source: str, pid: int, group: str | None = "") -> None:
         stamp = self._stamp.text(time.time())
@@ -355,7 +365,7 @@ class Logger:
             lines = formatted(entry, stamp, source, pid).encode("utf-8", "backslashreplace")
             path = self._sites.path(entry.site, group)
             if not path or not self._sites.write(path, lines):
-                self._error.write(lines, lines.count(b"\n"), time.monotonic())
+                self._error.write(lines, lines.count(b"\n"))
 
     # What the logger itself has to say
 
@@ -388,7 +398,3 @@ class Logger:
                 self._closed.clear()
                 return
             self._closed.pop(0)
-
-
-def _only_wake(number: int, frame: object) -> None:
-    """Signals only queue: the wake-up descriptor has told the loop."""

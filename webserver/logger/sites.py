@@ -10,15 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from webserver.logger.output import APPEND, BATCH, RETRY, OpenError, Output, file_of_log, reached
+from webserver.logger.output import APPEND, BATCH, RETRY, OpenError, Output, close, file_of_log, reached
 from webserver.logger.store import Store
 
 OPEN = 128  # files at one time, and no more than a quarter of what may be open
+NOTES = 20  # of an answer
+NOTE_LIMIT = 400  # letters of one; all of them fit into a packet
 _HEAD = struct.Struct("=II")  # bytes of the path, bytes of the lines
 
 
@@ -28,7 +31,6 @@ class Failing:
     def __init__(self) -> None:
         self.retry_at = 0.0
         self.elsewhere = 0  # lines that went to the server's error log meanwhile
-        self.torn = False  # its last line has no end
 
 
 class SiteLogs:
@@ -60,15 +62,19 @@ class SiteLogs:
             try:
                 self._descriptor(site["path"])
             except OpenError as problem:
-                problems.append(f"site {name}: {problem}")
+                problems.append(f"site {name}: {problem}; until it can be, its lines are in error_log")
+                self._report(problems[-1])
                 self._failing.setdefault(site["path"], Failing())
         self._paths = {name: str(site["path"]) for name, site in sites.items()}
         self._groups = {name: frozenset(site["groups"]) for name, site in sites.items()}
         wanted = set(self._paths.values())
         self._failing = {path: failing for path, failing in self._failing.items() if path in wanted}
         for path in [path for path in self._open if path not in wanted]:
-            os.close(self._open.pop(path))
-        return problems
+            close(self._open.pop(path))
+        notes = [problem[:NOTE_LIMIT] for problem in problems[:NOTES]]
+        if len(problems) > NOTES:
+            notes.append(f"{len(problems) - NOTES} more logs of sites cannot be written; error_log names them")
+        return notes
 
     def path(self, site: str, group: str | None) -> str:
         """Where an entry for `site` goes, that came from a process of `group`; "": to the server's error log.
@@ -106,19 +112,15 @@ class SiteLogs:
             else:
                 # Whole lines: one without its head could pass for another process's.
                 end = lines.rfind(b"\n", 0, written) + 1
-                failing = self._fail(path, why, now)
-                failing.torn = failing.torn or written > end
-                self._elsewhere(failing, lines[end:], size, error, now)
+                self._elsewhere(self._fail(path, why, now), lines[end:], size, error, now)
             self._ring.writing = None
 
-    def reopen(self) -> None:
-        """Go on in the files that have the names then."""
+    def close(self) -> None:
+        """All files. They are opened again when they are needed, by their names."""
         while self._open:
-            os.close(self._open.popitem()[1])
+            close(self._open.popitem()[1])
         for failing in self._failing.values():
             failing.retry_at = 0.0
-
-    close = reopen
 
     # The ring
 
@@ -156,16 +158,28 @@ class SiteLogs:
                 break
             if there < count:
                 whole = self._ring.peek(begin, count)
-                written, why = self._write(path, whole[there:], goes_on=True)
-                if why:
-                    self._fail(path, why, 0.0).torn = True
-                    self._ring.advance(done)
-                    self._store.move(record, whole[whole.rfind(b"\n", 0, there + written) + 1 :])
-                    return
-                there = count
+                there += self._end_line(path, whole[there:])
+                if there < count:
+                    self._store.move(done + record, whole[whole.rfind(b"\n", 0, there) + 1 :])
+                    done = 0
+                    break
             done, there = done + record, there - count
         self._ring.advance(done)
         self._ring.writing = None
+
+    def _end_line(self, path: str, rest: bytes) -> int:
+        """Of a record a part is in the file. How much of the rest could be added to it."""
+        written = 0
+        try:
+            file = open_beneath(path)
+            try:
+                while written < len(rest):
+                    written += os.write(file, rest[written:])
+            finally:
+                close(file)
+        except (OpenError, OSError):
+            pass  # what is written next to this file will fail too, and that is told
+        return written
 
     def _reached(self, path: str, size: int, lines: bytes) -> int:
         try:
@@ -175,7 +189,7 @@ class SiteLogs:
         try:
             return reached(file, size, lines)
         finally:
-            os.close(file)
+            close(file)
 
     # Files
 
@@ -185,20 +199,22 @@ class SiteLogs:
             return self._open[path]
         descriptor = open_beneath(path)
         while len(self._open) >= self._most:
-            os.close(self._open.popitem(last=False)[1])
+            close(self._open.popitem(last=False)[1])
         self._open[path] = descriptor
+        try:
+            if not ends_with_a_line(descriptor):
+                os.write(descriptor, b"\n")
+        except OSError as error:
+            close(self._open.pop(path))
+            raise OpenError(f"cannot write {path}: {error.strerror}") from None
         return descriptor
 
-    def _write(self, path: str, lines: bytes, goes_on: bool = False) -> tuple[int, str]:
-        """How many bytes of it are in the file, and why not all. `goes_on`: with a write that another has begun."""
+    def _write(self, path: str, lines: bytes) -> tuple[int, str]:
+        """How many bytes of it are in the file, and why not all."""
         written = 0
         try:
             descriptor = self._descriptor(path)
-            if path in self._failing and self._failing[path].torn:
-                os.write(descriptor, b"\n")
-                self._failing[path].torn = False
-            if not goes_on:
-                self._ring.writing = os.fstat(descriptor).st_size
+            self._ring.writing = os.fstat(descriptor).st_size
             while written < len(lines):
                 written += os.write(descriptor, lines[written:])
         except OpenError as problem:
@@ -214,7 +230,7 @@ class SiteLogs:
         self._failing[path].retry_at = now + RETRY
         descriptor = self._open.pop(path, -1)
         if descriptor >= 0:
-            os.close(descriptor)  # another file may have the name by then
+            close(descriptor)  # another file may have the name by then
         return self._failing[path]
 
     def _elsewhere(self, failing: Failing, lines: bytes, size: int, error: Output, now: float) -> None:
@@ -222,6 +238,23 @@ class SiteLogs:
             error.flush(now)
         if self._store.move(size, lines):
             failing.elsewhere += lines.count(b"\n")
+
+
+def ends_with_a_line(descriptor: int) -> bool:
+    """False for a file whose last write was cut. What is no file, or may not be read, is taken for whole."""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return True
+        reader = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return os.pread(reader, 1, status.st_size - 1) == b"\n"
+    except OSError:
+        return True
+    finally:
+        close(reader)
 
 
 def open_beneath(path: str, flags: int = APPEND) -> int:
@@ -236,7 +269,7 @@ def open_beneath(path: str, flags: int = APPEND) -> int:
         for directory in directories:
             walked = os.path.join(walked, directory)
             below = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
+            close(here)
             here = below
         walked = path
         return file_of_log(name, here, flags)
@@ -248,4 +281,4 @@ def open_beneath(path: str, flags: int = APPEND) -> int:
         raise OpenError(f"cannot write {path}: {where}{why}") from None
     finally:
         if here >= 0:
-            os.close(here)
+            close(here)

@@ -16,7 +16,7 @@ import mmap
 import struct
 
 MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of a ring: lines that wait for a disk that is full
-READ_SIZE = 65536  # bytes from one pipe in one turn
+READ_SIZE = 16384  # bytes from one pipe in one turn; of empty lines alone it makes less than half a ring
 RESTS = 1024 * 1024  # bytes of rests that outlive a logger
 
 _PAGE = 4096
@@ -194,9 +194,9 @@ class Store:
         return moved
 
     def _end_move(self) -> None:
-        move, self._words[_MOVE] = self._words[_MOVE], 0
-        if move and move == self.sites.head + 1:
+        if self._words[_MOVE] and self._words[_MOVE] == self.sites.head + 1:
             self.error.take_back(self._words[_MOVE_MARK])
+        self._words[_MOVE] = 0
 
     def _write_rests(self, rests: dict[int, bytes]) -> None:
         """Into the half that is not in use; _REST says which is: 0 none, else 1 + half."""
@@ -207,7 +207,7 @@ class Store:
         memory, at = self._rests[half], 0
         for pipe, rest in rests.items():
             if at + 2 * _REST_HEAD.size + len(rest) > RESTS:
-                break
+                continue
             _REST_HEAD.pack_into(memory, at, pipe, len(rest))
             at += _REST_HEAD.size
             memory[at : at + len(rest)] = rest

@@ -34,6 +34,7 @@ QUIET_LOOK = 2.0  # both, while nothing runs
 SHORTEST_LOOK = 0.05
 CPU_LOOK = 1.0
 START = "its application did not load within %g s, which is its start_timeout"
+UNREACHED = "not every front end could reach it within %g s"
 
 
 class Options(NamedTuple):
@@ -129,9 +130,7 @@ def change(worker: Worker, state: str, now: float) -> Worker:
 
 def delay(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
-    if failures <= 0:
-        return 0.0
-    return float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
+    return float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20))) if failures > 0 else 0.0
 
 
 def after_end(trouble: Trouble, worker: Worker, orderly: bool, now: float) -> Trouble:
@@ -146,9 +145,9 @@ def after_end(trouble: Trouble, worker: Worker, orderly: bool, now: float) -> Tr
 
 
 def failures(workers: Workers, troubles: Troubles, failed: Sequence[One], now: float) -> Dict[int, Trouble]:
-    """What is known of the numbers of those that are `failed` in a decision."""
+    """What is known of the numbers of those that are `failed` in a decision. How long they were there is no merit."""
     some = [workers[one.key] for one in failed]
-    return {one.number: after_end(_trouble(troubles, one.number), one, False, now) for one in some}
+    return {one.number: after_end(_trouble(troubles, one.number), one._replace(loaded=0.0), False, now) for one in some}
 
 
 def fraction(incarnation: int) -> float:
@@ -211,7 +210,7 @@ def next_time(workers: Workers, troubles: Troubles, options: Options, now: float
     """When `decide` has to be asked again although nothing has happened; None: not before something does."""
     times = []
     for worker in workers.values():
-        if worker.state == STARTING or _is_awaited(worker, workers):
+        if worker.state == STARTING or _is_awaited(worker, workers) or (worker.state == LOADED and not worker.going):
             times.append(_limit(worker, options))
         if options.max_age and not worker.going and worker.state in (LOADED, READY):
             times.append(worker.loaded + age_limit(options, worker.worker))
@@ -279,9 +278,8 @@ def _relieved(workers: Workers) -> List[One]:
 
 def _unreached(workers: Workers, options: Options, now: float) -> List[One]:
     """Successors that some front end cannot reach. Others may have given them work, and who they relieve serves on."""
-    why = "not every front end could reach it within %g s" % options.start_timeout
     late = [one for one in workers.values() if _is_awaited(one, workers) and now >= _limit(one, options)]
-    return [One(one.key, why) for one in late]
+    return [One(one.key, UNREACHED % options.start_timeout) for one in late]
 
 
 def _is_awaited(heir: Worker, workers: Workers) -> bool:
@@ -316,6 +314,8 @@ def _going(workers: Workers, options: Options, now: float) -> List[One]:
     for worker in workers.values():
         if worker.state in (LOADED, READY) and not worker.going:
             why = worn(worker, options, now)
+            if not why and worker.state == LOADED and now >= _limit(worker, options):
+                why = UNREACHED % options.start_timeout  # and nobody is there whom it relieves
             if why:
                 found.append(One(worker.key, why))
     return found
@@ -327,16 +327,16 @@ def _start(workers: Workers, troubles: Troubles, options: Options, wanted: int, 
     target = _target(staying, options)
     if wanted and options.elastic:
         # Twice as many at most: what waits now may be over before the first of them is there.
-        more = min(-(-(wanted - _coming(staying, options)) // options.threads), max(1, len(staying)))
+        more = min(-(-(wanted - _coming(staying, options, now)) // options.threads), max(1, len(staying)))
         target = max(target, min(options.most, len(staying) + more))
     numbers = [number for number in _free(staying, options) if _not_before(staying, troubles, options, number) <= now]
     missing = max(0, min(target - len(staying), room))
     return [Start(number) for number in numbers[:missing]]
 
 
-def _coming(staying: Sequence[Worker], options: Options) -> int:
+def _coming(staying: Sequence[Worker], options: Options, now: float) -> int:
     """Slots that will be free, though not every front end knows of them yet. What runs in one is none of these."""
-    some = [worker for worker in staying if worker.state in (GRANTING, STARTING, LOADED)]
+    some = [one for one in staying if one.state in (GRANTING, STARTING, LOADED) and now < _limit(one, options)]
     return sum(max(0, options.threads - worker.seen.busy) for worker in some)
 
 

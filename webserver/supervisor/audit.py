@@ -104,7 +104,9 @@ class Audits:
         run = self._parts.run
         others = [one for one in self._groups.roles.values() if one is not role]
         config = self._parts.frontends.config
-        logs, own = config.logs, sorted(log.path for log in site_logs(config).values())
+        logs = config.logs
+        # One of its own sites may lie in its own directory.
+        sites = sorted({log.path for log in site_logs(config).values() if role.name not in log.groups})
         return {
             "expected": expected(process),
             "processes": self._processes(role),
@@ -114,7 +116,7 @@ class Audits:
             "ipc": run.ipc,
             "pid_file": os.path.join(run.path, PID_FILE),
             "listeners": self._listeners(),
-            "logs": [path for path in (logs.error_log, logs.access_log, *own) if path.startswith("/")],
+            "logs": [path for path in (logs.error_log, logs.access_log, *sites) if path.startswith("/")],
             "files": files,
             "trees": [
                 {"what": "the server's programs", "path": PACKAGE},

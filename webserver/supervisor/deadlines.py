@@ -55,7 +55,7 @@ class Deadlines:
             self._order(worker, "slow", after=self._limits.slow)
         elif course.step is Step.LEAVE:
             text = seconds_text(limit)
-            worker.why = f"a request ran longer than request_timeout = {text}; its stack is in the log"
+            worker.why = f"a request ran longer than request_timeout = {text}; its stack is in its site's log"
             self._order(worker, "leave", cause=worker.why, after=limit)
         elif course.step is Step.KILL:
             self._order(worker, "kill", cause=why or worker.why)

@@ -129,8 +129,13 @@ class Logs:
     def reopen(self) -> None:
         self._nursery.send(self.child, {"op": "reopen"})
 
-    def configure(self, config: Config, answer: Answer) -> None:
-        """Log to other files. `answer` learns whether they could be opened; if not, the old ones stay in use."""
+    def configure(self, config: Config, answer: Answer, back: bool = False) -> None:
+        """Log to other files. `answer` learns whether they could be opened; if not, the old ones stay in use.
+
+        `back`: to what it was before, which holds whatever becomes of it: for the next logger as well.
+        """
+        if back:
+            self._config, self._sites = config.logs, site_logs(config)
         if self.child.state is not State.RUNNING or self._waiting is not None:
             answer("the logger is not running")
             return

@@ -150,7 +150,7 @@ class Reload:
         if self._plan.added:
             self._frontends.configure(self._before, _nothing, dismiss=self._plan.added)
         if self._plan.logs:
-            self._logs.configure(self._before, self._logs_undone)
+            self._logs.configure(self._before, self._logs_undone, back=True)
         else:
             self._undo()
 

@@ -475,7 +475,7 @@ def test_the_loggers_death_loses_nothing(fake: Fake) -> None:
     os.kill(logger, signal.SIGKILL)
     fake.logged("front end 0: worker gone")
     fake.logged("the logger killed by SIGKILL")
-    assert fake.access_log.read_text().count("access line of") == 2
+    wait_until(lambda: fake.access_log.read_text().count("access line of") == 2, "access lines are lost")
 
 
 def test_logs_are_opened_again(fake: Fake) -> None:

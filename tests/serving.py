@@ -337,6 +337,14 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def anonymous(pid: int) -> int:
+    """KB of memory that a process has allocated or inherited, whoever else has the same pages.
+
+    What is its own alone grows too when its parent writes to a page that both have.
+    """
+    return int(re.findall(r"^RssAnon:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)[0])
+
+
 def started(pid: int) -> str:
     """When a process was started, as the kernel counts; "" if there is none."""
     try:

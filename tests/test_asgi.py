@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from asgi_site import DATA, prepare
-from serving import KEPT_KB, SLOWNESS, Server, read_all, wait_until
+from serving import KEPT_KB, SLOWNESS, Server, anonymous, read_all, wait_until
 
 
 @pytest.fixture
@@ -319,12 +319,6 @@ def test_restarts_under_load_lose_nothing(server: Server) -> None:
     assert set(statuses) == {200}
 
 
-def private(pid: int) -> int:
-    """KB that are the process's own."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
-
-
 def test_no_memory_is_lost_per_request(app: Server) -> None:
     """Three rounds, each request another one; a leak of 50 bytes a request would show."""
     (worker,) = app.pids("worker", "app")
@@ -345,18 +339,15 @@ def test_no_memory_is_lost_per_request(app: Server) -> None:
                     assert answers.read(3) == b"abc"
 
     run(60)
-    before = private(worker)
+    before = anonymous(worker)
     run(200)
-    assert private(worker) - before < 500 + KEPT_KB
+    assert anonymous(worker) - before < 500 + KEPT_KB
 
 
 def test_what_a_large_body_took_is_given_back(app: Server) -> None:
     """The memory of pieces is kept for the next ones, and not when there is nothing to do."""
     (worker,) = app.pids("worker", "app")
 
-    def anonymous() -> int:
-        return int(re.findall(r"^RssAnon:\s+(\d+) kB$", Path(f"/proc/{worker}/status").read_text(), re.M)[0])
-
     assert app.request("POST", "/stream_back", bytes(4_000_000)).status == 200
-    after = anonymous()
-    wait_until(lambda: after - anonymous() > 200, "the memory is the worker's still")
+    after = anonymous(worker)
+    wait_until(lambda: after - anonymous(worker) > 200, "the memory is the worker's still")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from serving import KEPT_KB, SANITIZED, TREE, Server, wait_until
+from serving import KEPT_KB, SANITIZED, TREE, Server, anonymous, wait_until
 from webserver.engine._engine import ffi, lib
 
 PLUGINS = ("echo", "exec", "python", "php", "lua")
@@ -114,12 +114,6 @@ def application(environ, start_response):
 """
 
 
-def private(pid: int) -> int:
-    """KB that are the process's own."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
-
-
 def test_no_memory_is_lost_per_request(server: Server) -> None:
     """Three rounds, each request another one; a leak of 10 bytes a request would show in the long run."""
     rounds = 1000 if os.environ.get("WEBSERVER_LONG") else 40
@@ -156,9 +150,9 @@ def test_no_memory_is_lost_per_request(server: Server) -> None:
                                 break
 
         run(rounds)
-        before = private(pid)
+        before = anonymous(pid)
         run(rounds * 2)
-        assert private(pid) - before < 500 + KEPT_KB, f"{group}: {before} KB, then {private(pid)} KB"
+        assert anonymous(pid) - before < 500 + KEPT_KB, f"{group}: {before} KB, then {anonymous(pid)} KB"
         assert server.pids("worker", group) == [pid]
 
 
@@ -168,17 +162,12 @@ def test_what_a_large_body_took_is_given_back(server: Server) -> None:
     server.start()
     (pid,) = server.pids("worker", "plain")
 
-    def anonymous() -> int:
-        """KB, whoever else has them: not what is private, which grows whenever the manager writes to its own."""
-        status = Path(f"/proc/{pid}/status").read_text()
-        return int(re.findall(r"^RssAnon:\s+(\d+) kB$", status, re.M)[0])
-
     def post(size: int) -> None:
         with server.connect() as sock:
             sock.sendall(b"POST /length HTTP/1.0\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
             assert sock.makefile("rb").read().endswith(b"\r\n\r\n%d" % size)
 
     post(1)
-    before = anonymous()
+    before = anonymous(pid)
     post(4_000_000)
-    wait_until(lambda: anonymous() - before < 200, "the memory is the worker's still")
+    wait_until(lambda: anonymous(pid) - before < 200, "the memory is the worker's still")

@@ -6,11 +6,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from psgi_clauses import noted, prepare, started, table
-from serving import KEPT_KB, SLOWNESS, Server, alive, wait_until
+from serving import KEPT_KB, SLOWNESS, Server, alive, anonymous, wait_until
 from test_psgi_answers import cut, said
 
 
@@ -158,12 +157,6 @@ def test_a_stuck_request_is_shown_in_perl(server: Server) -> None:
     assert server.get("/hello").body == b"hello, world"
 
 
-def memory(pid: int) -> int:
-    """Private memory in kB."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(found) for found in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+)", rollup, re.M))
-
-
 KINDS = ("array", "die", "exit", "file", "lines", "stream", "delayed", "keep")
 
 
@@ -183,11 +176,11 @@ def nothing_grows(app: Server, kinds: tuple[str, ...], count: int) -> None:
                     answers += sock.recv(1 << 20).count(b"HTTP/1.1 ")
 
     some(50 * SLOWNESS)
-    before, descriptors = memory(pid), len(os.listdir(f"/proc/{pid}/fd"))
+    before, descriptors = anonymous(pid), len(os.listdir(f"/proc/{pid}/fd"))
     some(count)
     assert app.pids("worker") == [pid]
     assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors + 2
-    assert memory(pid) - before < 300 + KEPT_KB
+    assert anonymous(pid) - before < 300 + KEPT_KB
 
 
 def test_nothing_grows(app: Server) -> None:

@@ -162,20 +162,20 @@ class Server:
         frontends = "" if re.search(r"^frontends\s*=", server, re.M) else "frontends = 2\n"
         for line in group_lines():
             text = re.sub(r"^(\s*)(language\s*=.*)$", rf"\1\2\n\1{line}", text, flags=re.M)
-        self.config_file.write_text(
+        self.configure(
             f"[server]\n{listen}{frontends}{user}run = run\n{server}\n"
             f"[logs]\nerror_log = logs/error.log\n{logs}\n{text}\n"
         )
+
+    def configure(self, text: str) -> None:
+        """The whole configuration; somebody may be reading it."""
+        replace(self.config_file, text.encode())
 
     def file(self, name: str, content: str | bytes) -> Path:
         """A file below the server's directory that every user can read."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # As an editor does it: a worker may be loading it.
-        new = path.with_name(path.name + ".new")
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.chmod(new, 0o644)
-        new.replace(path)
+        replace(path, content.encode() if isinstance(content, str) else content)
         return path
 
     def start(self, expect_ready: bool = True) -> Server:
@@ -327,6 +327,14 @@ class Server:
     def _alarming(self, line: str) -> bool:
         alarming = re.search(r"\b(error|alert|Traceback|AddressSanitizer|runtime error|ERROR)\b", line)
         return bool(alarming) and not any(re.search(pattern, line) for pattern in self.allowed)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """As an editor does it: somebody may be reading it."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(content)
+    os.chmod(new, 0o644)
+    new.replace(path)
 
 
 def alive(pid: int) -> bool:

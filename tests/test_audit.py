@@ -31,7 +31,7 @@ def audited() -> Iterator[Server]:
         text = one.config_file.read_text().replace(f"listen = 127.0.0.1:{one.port}\n", "", 1)
         # This one has a /tmp of its own.
         (elsewhere / "app.wsgi").write_text(LOOK)
-        one.config_file.write_text(text.replace("= twin/app.wsgi", f"= {elsewhere}/app.wsgi"))
+        one.configure(text.replace("= twin/app.wsgi", f"= {elsewhere}/app.wsgi"))
         one.config_file.chmod(0o600)
         one.start()
         yield one

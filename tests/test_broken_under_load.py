@@ -58,7 +58,7 @@ def test_broken_configurations_under_load(place: Server) -> None:
             assert text.count(old) >= 1, old
             at = text.rindex(old)
             broken = text[:at] + new + text[at + len(old) :]
-            place.config_file.write_text(broken)
+            place.configure(broken)
             result = place.ctl("reload", check=False)
             assert result.returncode == 1, new
             assert said in result.stderr, (new, result.stderr)
@@ -67,7 +67,7 @@ def test_broken_configurations_under_load(place: Server) -> None:
             assert f"webserver.conf:{line}: " in result.stderr, (new, line, result.stderr)
             assert place.get("/shop/").text == "first"
         load.progress()
-        place.config_file.write_text(text)
+        place.configure(text)
         place.ctl("reload")
     assert load.lost == []
     assert load.answers == {200: load.asked}

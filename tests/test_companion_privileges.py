@@ -311,15 +311,13 @@ def test_memory_max_cpu_weight_and_pids_max(place: Place) -> None:
     ],
 )
 def test_what_cannot_be(server: Server, lines: str, text: str) -> None:
-    server.config_file.write_text(
-        f"[server]\nuser = www-data\n[companions]\n[[one]]\ncommand = /bin/sh,\nuser = app\n{lines}\n"
-    )
+    server.configure(f"[server]\nuser = www-data\n[companions]\n[[one]]\ncommand = /bin/sh,\nuser = app\n{lines}\n")
     with pytest.raises(ConfigErrors, match=text):
         load(str(server.config_file), PlainMachine(root=True))
 
 
 def test_what_needs_root_says_so(server: Server) -> None:
     for line in ("groups = app", "capabilities = net_raw", "private_tmp = 1m", "namespaces = ipc", "chroot = /srv"):
-        server.config_file.write_text(f"[companions]\n[[one]]\ncommand = /bin/sh,\n{line}\n")
+        server.configure(f"[companions]\n[[one]]\ncommand = /bin/sh,\n{line}\n")
         with pytest.raises(ConfigErrors, match="is for root alone"):
             load(str(server.config_file), PlainMachine())

@@ -162,7 +162,7 @@ def test_an_upgrade_that_fails_changes_nothing(place: Place) -> None:
     bad = f"  [[bad]]\n  language = python\n  application = {broken}\n"
     good = place.server.file("good.wsgi", "def application(e, s):\n    s('200 OK', [])\n    return []\n")
     working = f"{bad}{users}".replace(str(broken), str(good))
-    place.server.config_file.write_text(text.replace("[companions]", working + "[companions]"))
+    place.server.configure(text.replace("[companions]", working + "[companions]"))
     place.server.ctl("reload")
     changed = locked(place, "kept", "show=notify", ready="notify", umask="077")
     extra = locked(place, "extra", "show=notify", ready="notify")
@@ -238,7 +238,7 @@ def test_timers_run_once(place: Place) -> None:
     text = place.server.config_file.read_text()
     other = locked(place, "other", f"go={go}", "lasts=0", every="1h")
     for number in range(3):
-        place.server.config_file.write_text(text.replace(other, other + f"  umask = 02{number}\n"))
+        place.server.configure(text.replace(other, other + f"  umask = 02{number}\n"))
         upgrade(place)
         assert place.entry("long")["pid"] == run
     assert due == {name: place.role(name)["next_run"] for name in ("long", "daily")}
@@ -408,7 +408,7 @@ def test_whom_they_run_as(place: Place) -> None:
     place.noted("ready one")
     before = pids(place, "one")
     text = place.server.config_file.read_text()
-    place.server.config_file.write_text(text.replace(f"user = {GROUP_USER}", "user = games"))
+    place.server.configure(text.replace(f"user = {GROUP_USER}", "user = games"))
     (place.path / "one.lock").chmod(0o666)
     (place.path / "notes").chmod(0o666)
     (place.path / "one.json").unlink()

@@ -238,7 +238,7 @@ def test_one_that_fails_stops_nobody_else(place: Place) -> None:
     late = "it was not ready within start_timeout = 0.4s"
     wait_until(lambda: place.role("bad")["message"] == late, "start_timeout has no effect", 40)
     text = place.server.config_file.read_text()
-    place.server.config_file.write_text(text.replace(f"ready = file:{place.path}/never", "ready = started"))
+    place.server.configure(text.replace(f"ready = file:{place.path}/never", "ready = started"))
     place.server.ctl("reload")
     place.noted("ready needy")
     wait_until(lambda: place.server.get("/needs/x").status == 200, "the group does not start")
@@ -346,11 +346,11 @@ def test_instances(place: Place) -> None:
         text for n in range(3) for text in (f"asked many{n}", f"end many{n}", f"start many{n}", f"ready many{n}")
     ]
     text = place.server.config_file.read_text()
-    place.server.config_file.write_text(text.replace("instances = 3", "instances = 2"))
+    place.server.configure(text.replace("instances = 3", "instances = 2"))
     place.server.ctl("reload")
     wait_until(lambda: [one["pid"] for one in place.entries("many")] == after[:2], "the third does not end")
     assert place.notes[-1] == "end many2"
-    place.server.config_file.write_text(text.replace("instances = 3", "instances = 4"))
+    place.server.configure(text.replace("instances = 3", "instances = 4"))
     place.server.ctl("reload")
     pids = [one["pid"] for one in place.entries("many")]
     assert (pids[:2], len(pids)) == (after[:2], 4)
@@ -404,14 +404,12 @@ def test_reload(place: Place) -> None:
     # A mistake, and a new one that groups wait for and that does not start: nothing changes.
     text = place.server.config_file.read_text()
     now = [one["pid"] for one in place.server.status()["processes"]]
-    place.server.config_file.write_text(text.replace("after = new,", "after = new2,"))
+    place.server.configure(text.replace("after = new,", "after = new2,"))
     assert 'there is no companion "new2"; did you mean "new"?' in place.refused("reload")
     place.server.allow("companion worse", "reload: ")
     users = "".join(f"  {line}\n" for line in group_lines())
     worse = f"[companions]\n  [[worse]]\n  command = /bin/false,\n  ready = notify\n{users}"
-    place.server.config_file.write_text(
-        text.replace("[companions]\n", worse).replace("after = new,", "after = new, worse")
-    )
+    place.server.configure(text.replace("[companions]\n", worse).replace("after = new,", "after = new, worse"))
     assert "companion worse: exited with status 1" in place.refused("reload")
     wait_until(lambda: [one["pid"] for one in place.server.status()["processes"]] == now, "something has changed")
 

@@ -79,7 +79,7 @@ def several() -> Iterator[Server]:
         lines = one.config_file.read_text().splitlines()
         if ROOT:
             lines = [line for before, line in zip(["", *lines], lines, strict=False) if "language =" not in before]
-        one.config_file.write_text("\n".join(lines) + "\n")
+        one.configure("\n".join(lines) + "\n")
         try:
             one.start()
             yield one
@@ -142,7 +142,7 @@ def test_one_is_changed_and_no_other_notices(several: Server) -> None:
     before = {name: several.pids("worker", name) for name in (*GROUPS, "red", "blue")}
     text = several.config_file.read_text()
     text = text.replace("COLOUR = wide", "COLOUR = wider").replace("memory_limit = 96M", "memory_limit = 80M")
-    several.config_file.write_text(text)
+    several.configure(text)
     several.ctl("reload")
     after = {name: several.pids("worker", name) for name in before}
     assert {name for name in before if before[name] != after[name]} == {"wide", "blue"}

@@ -99,7 +99,7 @@ class Example(Server):
         """The main file, with a run directory and an error log of its own, and the usual groups where a site needs them."""
         if not re.search(r"^run = ", text, re.M):
             text = text.replace("[server]\n", f"[server]\nrun = {self.directory}/run\n")
-        self.config_file.write_text(self.adapt(text))
+        self.configure(self.adapt(text))
 
 
 @pytest.fixture

@@ -305,7 +305,7 @@ def test_run_directory(server: Server) -> None:
     server.file("public/index.html", "static")
     server.write(SITE)
     text = server.config_file.read_text()
-    server.config_file.write_text(text.replace("run = run\n", "run = elsewhere\n"))
+    server.configure(text.replace("run = run\n", "run = elsewhere\n"))
     server.start()
     assert (server.directory / "elsewhere/control.sock").is_socket()
     assert (server.directory / "elsewhere/webserverd.pid").exists()

@@ -29,9 +29,7 @@ def test_opcache_is_one_for_all_workers(php: Server) -> None:
     for name in ("before", "cached", "other"):
         # opcache does not keep what has been written a moment ago: opcache.file_update_protection.
         os.utime(php.directory / f"public/{name}.php", (1_700_000_000, 1_700_000_000))
-    php.config_file.write_text(
-        php.config_file.read_text().replace("processes = 2", "processes = 2\n  preload = public/before.php")
-    )
+    php.configure(php.config_file.read_text().replace("processes = 2", "processes = 2\n  preload = public/before.php"))
     php.start()
     php.get("/cached.php")
     compiled_by = int(php.get("/other.php").body)

@@ -99,7 +99,7 @@ def contained(server: Server) -> Iterator[Contained]:
     os.chown(spool, pwd.getpwnam(SERVER_USER).pw_uid, -1)
     one.write(CONFIG, "spool = run/spool", "access_log = stdout")
     text = one.config_file.read_text().replace("error_log = logs/error.log", "error_log = stderr")
-    one.config_file.write_text(text)
+    one.configure(text)
     os.chmod(one.directory / "run", 0o711)
     yield one
     one.stop()

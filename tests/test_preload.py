@@ -133,7 +133,7 @@ def test_memory_that_is_shared_is_told(server: Server) -> None:
     each_worker(server)
     apart = memory(server, "worker")
     assert min(one["private"] for one in apart) > SIZE
-    server.config_file.write_text(server.config_file.read_text().replace("threads = 2", "preload = work/app.wsgi"))
+    server.configure(server.config_file.read_text().replace("threads = 2", "preload = work/app.wsgi"))
     server.ctl("reload")
     each_worker(server)
     together = memory(server, "worker")

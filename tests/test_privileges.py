@@ -58,7 +58,7 @@ def configure(server: Server, groups: dict[str, str], more: str = "") -> None:
     user = f"user = {SERVER_USER}\n" if ROOT else ""
     for name in groups:
         server.file(f"{name}/app.wsgi", LOOK)
-    server.config_file.write_text(
+    server.configure(
         f"[server]\nlisten = 127.0.0.1:{server.port}\nfrontends = 1\n{user}run = run\n{more}"
         f"[logs]\nerror_log = logs/error.log\n[groups]\n{text}"
         f"[sites]\n[[all]]\nhosts = *\n[[[routes]]]\n{routes}"
@@ -135,7 +135,7 @@ def test_programs_and_companions_are_who_they_should_be(server: Server) -> None:
     """Every process below the supervisor: wardens, what they run, and what that has started itself."""
     path = server.file("program.py", PROGRAM)
     python = "/usr/bin/python3, -I, -S"
-    server.config_file.write_text(
+    server.configure(
         f"[server]\nlisten = 127.0.0.1:{server.port}\nfrontends = 1\nuser = {SERVER_USER}\nrun = run\n"
         "[logs]\nerror_log = logs/error.log\n"
         f"[groups]\n[[one]]\nlanguage = exec\napplication = /usr/bin/python3\narguments = -I, -S, {path}, {{socket}}\n"
@@ -441,7 +441,7 @@ def test_private_tmp(server: Server, elsewhere: Path) -> None:
     assert "hides application, " in checked(server)
     for name in ("one", "two"):
         text = text.replace(f"application = {name}/app.wsgi", f"application = {elsewhere}/{name}.wsgi")
-    server.config_file.write_text(text)
+    server.configure(text)
     server.start()
     write = "import os; open('{0}/of-a-group', 'w').write('x'); found['listed'] = os.listdir('{0}')"
     for place in ("/tmp", "/var/tmp"):
@@ -573,10 +573,10 @@ def test_what_needs_root_says_so(server: Server) -> None:
 
     text = "[groups]\n[[one]]\nlanguage = echo\n"
     for line in ("groups = app", "capabilities = net_raw", "private_tmp = 1m", "namespaces = ipc", "chroot = /srv"):
-        server.config_file.write_text(text + line + "\n")
+        server.configure(text + line + "\n")
         with pytest.raises(ConfigErrors, match="is for root alone"):
             load(str(server.config_file), PlainMachine())
-    server.config_file.write_text(text + "nice = -5\n")
+    server.configure(text + "nice = -5\n")
     with pytest.raises(ConfigErrors, match="only root can go below 0"):
         load(str(server.config_file), PlainMachine())
 
@@ -604,9 +604,7 @@ def test_what_cannot_be(server: Server, lines: str, text: str) -> None:
 
     from webserver.config import ConfigErrors, load
 
-    server.config_file.write_text(
-        f"[server]\nuser = www-data\n[groups]\n[[one]]\nlanguage = echo\nuser = app\n{lines}\n"
-    )
+    server.configure(f"[server]\nuser = www-data\n[groups]\n[[one]]\nlanguage = echo\nuser = app\n{lines}\n")
     with pytest.raises(ConfigErrors, match=text):
         load(str(server.config_file), PlainMachine(root=True))
 

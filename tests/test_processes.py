@@ -214,7 +214,7 @@ def test_the_wall_between_groups(server: Server) -> None:
     )
     if ROOT:
         text = server.config_file.read_text()
-        server.config_file.write_text(text.replace("[[two]]\nlanguage = echo\nuser = nobody", OTHER))
+        server.configure(text.replace("[[two]]\nlanguage = echo\nuser = nobody", OTHER))
     server.start()
     assert server.get("/").status == server.get("/two/").status == 200
     assert server.status()["separated"] is ROOT

@@ -17,7 +17,7 @@ def with_application(server: Server, name: str) -> Server:
     """The server with another of the applications beside clauses.psgi."""
     prepare(server)
     text = server.config_file.read_text()
-    server.config_file.write_text(text.replace("work/clauses.psgi", f"work/{name}"))
+    server.configure(text.replace("work/clauses.psgi", f"work/{name}"))
     return server
 
 

@@ -70,7 +70,7 @@ def test_reload_under_load(loaded: Server) -> None:
     with Load(loaded, PATHS) as load:
         workers = set(loaded.pids("worker"))
         for root in ("other", "public", "other"):
-            loaded.config_file.write_text(text.replace("root = public", f"root = {root}"))
+            loaded.configure(text.replace("root = public", f"root = {root}"))
             loaded.ctl("reload")
             assert loaded.get("/index.html").text == {"public": "static"}.get(root, root)
             load.progress()
@@ -87,14 +87,14 @@ def test_reload_adds_and_removes_groups_and_listeners(loaded: Server) -> None:
         "/plain/ = group:plain", "/plain/ = group:plain\n    /more/ = group:more"
     )
     added = added.replace(f"listen = 127.0.0.1:{loaded.port}", f"listen = 127.0.0.1:{loaded.port}, 127.0.0.1:{port}")
-    loaded.config_file.write_text(added)
+    loaded.configure(added)
     loaded.ctl("reload")
     assert loaded.get("/more/").body == b"hello, world"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", "/more/")
     assert connection.getresponse().read() == b"hello, world"
     connection.close()
-    loaded.config_file.write_text(text)
+    loaded.configure(text)
     loaded.ctl("reload")
     assert loaded.get("/more/").status == 404
     wait_until(lambda: not loaded.pids("manager", "more"), "the removed group still runs")
@@ -105,14 +105,14 @@ def test_reload_adds_and_removes_groups_and_listeners(loaded: Server) -> None:
 def test_broken_configuration_changes_nothing(loaded: Server) -> None:
     loaded.allow("reload", "webserver.conf")
     text = loaded.config_file.read_text()
-    loaded.config_file.write_text(text.replace("processes = 2", "processors = 2"))
+    loaded.configure(text.replace("processes = 2", "processors = 2"))
     result = loaded.ctl("reload", check=False)
     assert result.returncode != 0
     assert "webserver.conf:" in result.stderr
     assert "processes" in result.stderr  # the suggestion
     assert loaded.get("/shop/").status == 200
     # Not even the sections can be told apart: the running server is found all the same, and says so.
-    loaded.config_file.write_text(text + "\nnot an option\n")
+    loaded.configure(text + "\nnot an option\n")
     result = loaded.ctl("reload", check=False)
     assert result.returncode == 1
     line = len(text.splitlines()) + 2
@@ -123,7 +123,7 @@ def test_broken_configuration_changes_nothing(loaded: Server) -> None:
 def test_hangup_reloads(loaded: Server) -> None:
     (loaded.directory / "other").mkdir()
     loaded.file("other/index.html", "other")
-    loaded.config_file.write_text(loaded.config_file.read_text().replace("root = public", "root = other"))
+    loaded.configure(loaded.config_file.read_text().replace("root = public", "root = other"))
     assert loaded.process is not None
     loaded.process.send_signal(signal.SIGHUP)
     wait_until(lambda: loaded.get("/index.html").text == "other", "HUP did not reload")
@@ -254,16 +254,16 @@ def test_removed_listeners_lose_nobody(server: Server) -> None:
     port = free_port()
     path = str(server.directory / "run/web.sock")
     both = alone.replace(f":{server.port}", f":{server.port}, 127.0.0.1:{port}, [::1]:{port}, unix:run/web.sock")
-    server.config_file.write_text(both)
+    server.configure(both)
     server.start()
     addresses = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port)), (socket.AF_UNIX, path))
     callers = [Caller(family, address) for family, address in addresses for _ in range(2)]
     try:
         for _ in range(3):
-            server.config_file.write_text(alone)
+            server.configure(alone)
             server.ctl("reload")
             wait_until(lambda: all(caller.refused for caller in callers), "the addresses still listen")
-            server.config_file.write_text(both)
+            server.configure(both)
             server.ctl("reload")
             answered = [caller.answered for caller in callers]
             wait_until(
@@ -294,7 +294,7 @@ def test_an_address_may_become_wider(server: Server) -> None:
     """From one address to all of them at the same port: it is ourselves who have it."""
     server.write(PLAIN)
     server.start()
-    server.config_file.write_text(server.config_file.read_text().replace("127.0.0.1:", "0.0.0.0:"))
+    server.configure(server.config_file.read_text().replace("127.0.0.1:", "0.0.0.0:"))
     server.ctl("reload")
     assert server.get("/").status == 200
 
@@ -307,7 +307,7 @@ def test_a_group_that_goes_takes_its_queue_with_it(server: Server) -> None:
     for sock in clients:
         sock.sendall(b"GET /plain/sleep/200 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     wait_until(lambda: busy(server, "plain") == 1, "nothing runs")
-    server.config_file.write_text(re.sub(r"\[groups\].*?\[sites\]", "[sites]", without_route(server), flags=re.S))
+    server.configure(re.sub(r"\[groups\].*?\[sites\]", "[sites]", without_route(server), flags=re.S))
     server.ctl("reload")
     assert server.get("/plain/x").status == 404
     answers = [read_all(sock)[:12] for sock in clients]

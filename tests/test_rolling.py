@@ -161,7 +161,7 @@ def test_a_reload_is_as_careful(place: Server) -> None:
     text = place.config_file.read_text()
     with Load(place, PATHS) as load, Watcher(place, "shop") as watcher:
         for number in range(2):
-            place.config_file.write_text(text.replace("processes = 4", f"processes = 4\n  umask = 03{number}"))
+            place.configure(text.replace("processes = 4", f"processes = 4\n  umask = 03{number}"))
             place.ctl("reload")
             assert len(place.pids("worker", "shop")) == 4
         load.progress()
@@ -175,7 +175,7 @@ def test_other_groups_keep_their_processes(place: Server) -> None:
     start(place)
     text = place.config_file.read_text()
     kept = set(place.pids("worker", "plain")) | set(place.pids("manager", "plain")) | set(place.pids("front end"))
-    place.config_file.write_text(text.replace("processes = 4", "processes = 3"))
+    place.configure(text.replace("processes = 4", "processes = 3"))
     place.ctl("reload")
     place.ctl("restart", "shop")
     assert kept == set(place.pids("worker", "plain")) | set(place.pids("manager", "plain")) | set(
@@ -208,12 +208,12 @@ def test_limits_of_a_group_need_no_restart(place: Server) -> None:
     start(place)
     text = place.config_file.read_text()
     pids = {one["pid"] for one in place.status()["processes"]}
-    place.config_file.write_text(text.replace("processes = 4", "processes = 4\n  request_timeout = 200ms"))
+    place.configure(text.replace("processes = 4", "processes = 4\n  request_timeout = 200ms"))
     place.file("app.wsgi", WSGI % "second")
     place.ctl("reload")
     assert {one["pid"] for one in place.status()["processes"]} == pids
     assert place.get("/shop/").text == "first"
-    place.config_file.write_text(text.replace("language = echo\n", "language = echo\n  request_timeout = 200ms\n"))
+    place.configure(text.replace("language = echo\n", "language = echo\n  request_timeout = 200ms\n"))
     place.ctl("reload")
     place.allow("request_timeout", "504")
     assert place.get("/plain/sleep/1000").status == 504
@@ -334,7 +334,7 @@ def test_a_reload_overtakes_a_restart_of_a_group_that_it_changes(place: Server, 
         assert command.stdout is not None
         assert command.stderr is not None
         wait_until(lambda: taken_over(place, "plain", 1), "the restart does not get as far as it can")
-        place.config_file.write_text(text.replace("language = echo\n", "language = echo\n  umask = 027\n"))
+        place.configure(text.replace("language = echo\n", "language = echo\n  umask = 027\n"))
         place.ctl("reload")
         _, said = command.communicate(timeout=30 * SLOWNESS)
     assert command.returncode == 1
@@ -541,7 +541,7 @@ def many(server: Server, restarts: int, reloads: int) -> None:
             changed = text.replace("root = public", f"root = public{'/.' * (number % 2)}")
             if number % 5 == 0:
                 changed = changed.replace("processes = 1", f"processes = {1 + number % 10 // 5}")
-            server.config_file.write_text(changed)
+            server.configure(changed)
             order(server, op="reload")
             if number % 100 == 99:
                 load.progress()

@@ -63,7 +63,7 @@ def test_requested_files(server: Server) -> None:
     prepare(server, application="")
     text = server.config_file.read_text().replace("application = app/config.ru\n", "")
     text = text.replace("/ = group:app\n/mount/point = group:app\n", "/ = files\n.ru = group:app\n")
-    server.config_file.write_text(text)
+    server.configure(text)
     server.allow(".*")
     script = server.file("public/one.ru", SCRIPT % "first")
     server.file("public/sub/two.ru", SCRIPT % "other")
@@ -133,7 +133,7 @@ def test_preloading_libraries(server: Server) -> None:
     by, _, parent = server.get("/").text.split()
     assert by == parent
     failing = server.config_file.read_text().replace("preload = set", "preload = nothing_of_this_name")
-    server.config_file.write_text(failing)
+    server.configure(failing)
     server.allow(".*")
     assert server.ctl("reload", check=False).returncode != 0
     assert server.get("/").text.split()[0] == by
@@ -266,10 +266,10 @@ def test_a_gemfile_beside_the_application(server: Server) -> None:
     server.start()
     assert server.get("/").text == f'"constant" "{server.directory}/app/Gemfile"'
     text = server.config_file.read_text()
-    server.config_file.write_text(text.replace("[[[environment]]]", '[[[environment]]]\nBUNDLE_GEMFILE = ""'))
+    server.configure(text.replace("[[[environment]]]", '[[[environment]]]\nBUNDLE_GEMFILE = ""'))
     server.ctl("reload")
     assert server.get("/").text == "nil nil"
-    server.config_file.write_text(
+    server.configure(
         text.replace("[[[environment]]]", f"[[[environment]]]\nBUNDLE_GEMFILE = {server.directory}/other/Gemfile")
     )
     server.ctl("reload")

@@ -265,7 +265,7 @@ def test_a_change_is_seen_and_a_reload_counts(site: Server) -> None:
     assert ask(site, path).text == "small"
     site.file("private/small.txt", "changed")
     wait_until(lambda: ask(site, path).text == "changed", "the file's old content is sent")
-    site.config_file.write_text(site.config_file.read_text().replace("sendfile = private, more", "sendfile = more,"))
+    site.configure(site.config_file.read_text().replace("sendfile = private, more", "sendfile = more,"))
     site.ctl("reload")
     assert ask(site, path).status == 403
     assert ask(site, place(site, "more/deep/other.html")).text == "other"

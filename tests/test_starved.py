@@ -92,7 +92,7 @@ def test_a_listener_for_a_front_end(one: Server) -> None:
     (frontend,) = one.pids("front end")
     port = free_port()
     text = one.config_file.read_text()
-    one.config_file.write_text(text.replace(f"127.0.0.1:{one.port}", f"127.0.0.1:{one.port}, 127.0.0.1:{port}"))
+    one.configure(text.replace(f"127.0.0.1:{one.port}", f"127.0.0.1:{one.port}, 127.0.0.1:{port}"))
     with starved(frontend, 3):
         one.ctl("reload")
         wait_until(lambda: "no descriptor is left for what comes on the control connection" in one.log(), "not told")

@@ -234,7 +234,7 @@ def test_a_group_that_cannot_be_started_is_given_up(fake: Fake) -> None:
     head, tail = text.split("[[shop]]")
     program = fake.file("interpreter", "this is no program")
     program.chmod(0o755)
-    fake.config_file.write_text(head + "[[shop]]\n  interpreter = " + str(program) + tail)
+    fake.configure(head + "[[shop]]\n  interpreter = " + str(program) + tail)
     fake.allow("shop")
     fake.start()
     shop = fake.group("shop")
@@ -409,12 +409,12 @@ def test_reload_of_a_wrong_configuration(fake: Fake) -> None:
     fake.allow("reload")
     fake.start()
     right = fake.config_file.read_text()
-    fake.config_file.write_text(right.replace("processes = 1", "proceses = 1\n  threads = many"))
+    fake.configure(right.replace("processes = 1", "proceses = 1\n  threads = many"))
     result = fake.ctl("reload", check=False)
     assert result.returncode == 1
     lines = [line for line in result.stderr.splitlines() if f"{fake.config_file}:" in line]
     assert len(lines) == 2, result.stderr
-    fake.config_file.write_text(right.replace("frontends = 2", "frontends = 3"))
+    fake.configure(right.replace("frontends = 2", "frontends = 3"))
     result = fake.ctl("reload", check=False)
     assert "needs a new start" in result.stderr
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -439,7 +439,7 @@ def test_a_lying_manager_hurts_only_its_group(fake: Fake, lie: str) -> None:
     fake.groups("blog", "liar")
     text = fake.config_file.read_text()
     head, _, tail = text.rpartition('MODE = ""')
-    fake.config_file.write_text(f"{head}MODE = 'say {lie}'{tail}")
+    fake.configure(f"{head}MODE = 'say {lie}'{tail}")
     fake.allow("liar", "blog")
     fake.start()
     assert fake.group("blog")["state"] == "running"
@@ -495,7 +495,7 @@ def test_logs_are_opened_again(fake: Fake) -> None:
 def test_a_log_that_cannot_be_written_stops_the_start(fake: Fake) -> None:
     fake.groups("blog")
     text = fake.config_file.read_text().replace("error_log = logs/error.log", "error_log = logs")
-    fake.config_file.write_text(text)
+    fake.configure(text)
     fake.start(expect_ready=False)
     assert fake.wait_for_end(10) == 1
     assert b"logs" in fake.stderr
@@ -519,7 +519,7 @@ def test_two_servers_never_share(fake: Fake) -> None:
     other.stderr = b""
     other.port = fake.port
     other.groups("blog")
-    other.config_file.write_text(other.config_file.read_text().replace("run = run", "run = run2"))
+    other.configure(other.config_file.read_text().replace("run = run", "run = run2"))
     other.start(expect_ready=False)
     assert other.wait_for_end(10) == 1
     assert b"the address is in use by another process" in other.stderr

@@ -88,7 +88,7 @@ def test_new_connections_under_upgrades(server: Server) -> None:
     server.write(CONFIG)
     text = server.config_file.read_text()
     path = str(server.directory / "run/web.sock")
-    server.config_file.write_text(text.replace(f":{server.port}", f":{server.port}, unix:run/web.sock"))
+    server.configure(text.replace(f":{server.port}", f":{server.port}, unix:run/web.sock"))
     server.start()
     callers = [
         Caller(family, address)
@@ -163,14 +163,14 @@ def test_a_program_that_cannot_start_changes_nothing(place: Server, case: str) -
     pids = {one["pid"] for one in place.status()["processes"]}
     old, new, said = BROKEN[case]
     with Load(place, PATHS) as load:
-        place.config_file.write_text(text.replace(old, new, 1))
+        place.configure(text.replace(old, new, 1))
         result = place.ctl("upgrade", check=False)
         assert result.returncode == 1
         assert said in result.stderr
         assert "the old program goes on" in result.stderr
         load.progress()
         assert {one["pid"] for one in place.status()["processes"]} == pids
-        place.config_file.write_text(text)
+        place.configure(text)
         before = named(place)
         place.ctl("upgrade")
         upgraded(place, before)
@@ -258,7 +258,7 @@ def test_what_only_a_start_can_change(place: Server) -> None:
     port = free_port()
     with Load(place, PATHS) as load:
         for number, listen in ((3, f"127.0.0.1:{place.port}, 127.0.0.1:{port}"), (1, f"127.0.0.1:{place.port}")):
-            place.config_file.write_text(
+            place.configure(
                 text.replace("frontends = 2", f"frontends = {number}").replace(f"127.0.0.1:{place.port}", listen)
             )
             before = named(place)

@@ -371,12 +371,18 @@ def test_another_is_there_before_one_is_asked_to_go(seen: Seen, why: str) -> Non
     assert not any(group.decide())
 
 
-def test_a_successor_that_nobody_can_reach() -> None:
-    group = Group(Options(1, 1, max_requests=100, start_timeout=20.0))
+def worn_out(most: int) -> Group:
+    """Its one worker, with the key 1, has to be replaced."""
+    group = Group(Options(most, 1, max_requests=100, start_timeout=20.0))
     group.decide()
     for _ in range(3):
         group.step(1)
     group.workers[1] = group.workers[1]._replace(seen=Seen(requests=100))
+    return group
+
+
+def test_a_successor_that_nobody_can_reach() -> None:
+    group = worn_out(1)
     group.decide()
     group.step(2)
     group.step(2)
@@ -395,11 +401,7 @@ def test_a_successor_that_nobody_can_reach() -> None:
 
 def test_a_successor_of_nobody_is_followed_while_it_serves() -> None:
     """The one that it was to relieve has died: it is all there is, and who reaches it needs it."""
-    group = Group(Options(4, 1, max_requests=100, start_timeout=20.0))
-    group.decide()
-    for _ in range(3):
-        group.step(1)
-    group.workers[1] = group.workers[1]._replace(seen=Seen(requests=100))
+    group = worn_out(4)
     group.decide()
     group.step(2)
     group.step(2)
@@ -416,11 +418,7 @@ def test_a_successor_of_nobody_is_followed_while_it_serves() -> None:
 
 
 def test_who_is_never_reached_is_tried_less_and_less_often() -> None:
-    group = Group(Options(1, 1, max_requests=100, start_timeout=20.0))
-    group.decide()
-    for _ in range(3):
-        group.step(1)
-    group.workers[1] = group.workers[1]._replace(seen=Seen(requests=100))
+    group = worn_out(1)
     waited = []
     for key in range(2, 8):
         group.decide()

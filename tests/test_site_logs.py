@@ -98,13 +98,18 @@ def test_what_belongs_to_a_request_is_in_its_site_s_log(place: Server) -> None:
     assert log(place, "one") == text
 
 
+def stuck(server: Server, threads: int, *sites: str) -> None:
+    """One worker, whose requests take longer than they may."""
+    server.file("app.wsgi", "import time\ndef application(environ, start_response):\n    time.sleep(30)\n")
+    options = f"processes = 1\nthreads = {threads}\nrequest_timeout = 1s\n"
+    server.write(f"[groups]\n[[app]]\nlanguage = python\napplication = app.wsgi\n{options}[sites]\n{''.join(sites)}")
+    server.allow("ran longer than request_timeout", "did not end")
+    server.start()
+
+
 def test_a_refusal_and_a_stack_are_in_it(place: Server) -> None:
     """What front ends say, and the stack of what takes too long."""
-    place.file("app.wsgi", "import time\ndef application(environ, start_response):\n    time.sleep(30)\n")
-    groups = "[[app]]\nlanguage = python\napplication = app.wsgi\nrequest_timeout = 1s\n"
-    place.write(f"[groups]\n{groups}[sites]\n{own('one')}")
-    place.allow("ran longer than request_timeout", "did not end")
-    place.start()
+    stuck(place, 1, own("one"))
     assert ask(place, "one", "/app/") == 504
     logged(place, "one", 'app.wsgi", line 3 in application')
     text = logged(place, "one", ": 504: ")
@@ -221,11 +226,7 @@ def test_what_cannot_be_written_is_said_and_stops_nobody(place: Server, path: st
 
 
 def test_a_stack_of_two_sites_requests_is_in_neither_s_log(place: Server) -> None:
-    place.file("app.wsgi", "import time\ndef application(environ, start_response):\n    time.sleep(30)\n")
-    groups = "[[app]]\nlanguage = python\napplication = app.wsgi\nprocesses = 1\nthreads = 2\nrequest_timeout = 1s\n"
-    place.write(f"[groups]\n{groups}[sites]\n{own('one')}{own('two')}")
-    place.allow("ran longer than request_timeout", "did not end")
-    place.start()
+    stuck(place, 2, own("one"), own("two"))
     with ThreadPoolExecutor(2) as pool:
         # 502 for one that began so much later that the other one's end was its worker's.
         assert set(pool.map(lambda name: ask(place, name, "/app/"), ("one", "two"))) <= {502, 504}

@@ -52,7 +52,7 @@ class Logger:
         self._error: Output = Output("", 2, self._note, self._store.error)
         self._access: Output | None = None
         self._sites = SiteLogs(self._store, self._note)
-        self._works = False  # it logs where it is to
+        self._works = False  # it logs where it is to: what waits is not for standard error
         self._unopened: dict[str, Any] | None = None  # a record whose files could not be opened
         self._beat = time.monotonic() + BEAT_SECONDS
         self._draining = False
@@ -86,9 +86,11 @@ class Logger:
                 self._flush()  # before, the rings may have to go back to their marks
             self._tell_closed()
             self._tell_beat(time.monotonic())
+        self._write_unread(time.monotonic())  # it drains, so this waits for nothing
+        self._read_unnamed(time.monotonic())
         for pipe in list(self._pipes.values()):
+            self._make_room()
             self._end(pipe)
-        self._write_unread(float("inf"))
         self._sites.flush(self._error, time.monotonic())
         self._write_notes()
         self._sites.close()
@@ -223,8 +225,7 @@ class Logger:
     def _add_pipe(self, number: int, label: dict[str, Any], fd: int, rest: bytes) -> None:
         os.set_blocking(fd, False)
         pipe = Pipe(number, fd, str(label["kind"]), str(label["source"]), int(label.get("pid") or 0))
-        group = label.get("group", "")
-        pipe.group = None if group is None else str(group)
+        pipe.group = label.get("group", "")
         pipe.rest = self._rests.get(number, b"")
         if rest:
             self._take(pipe, rest)
@@ -268,7 +269,6 @@ class Logger:
         before, now = self._outputs(), time.monotonic()
         self._error, self._access, self._unopened = error, access, None
         for output in before:
-            # At first that is standard error, which is to have what it must and no more.
             output.close(now) if self._works else output.release()
         self._works = True
         self._tell({"op": "ready", "notes": self._sites.use(record["sites"])})

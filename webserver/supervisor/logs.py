@@ -23,7 +23,6 @@ from webserver.supervisor.nursery import Ending, Nursery
 from webserver.supervisor.policy import Restart, after_end
 from webserver.supervisor.process import Child
 from webserver.supervisor.records import logger_process, logger_record
-from webserver.supervisor.site_logs import site_logs
 from webserver.supervisor.states import State
 
 MEMORY = 16 * 1024 * 1024  # bytes: more than it uses, and none is there before it is used
@@ -53,8 +52,7 @@ class Logs:
         self._identity = identity
         self._open_files = open_files
         self._null = null
-        self._config = config.logs
-        self._sites = site_logs(config)
+        self._config = config
         self._pipes: dict[int, Pipe] = {}
         self._next = 1
         self._parting: dict[int, tuple[int, Parted]] = {}  # reading ends of pipes that another program is to have
@@ -71,7 +69,7 @@ class Logs:
         """Start the logger. `answer` learns whether it could open its files."""
         if answer is not None:
             self._waiting = answer
-        record = {"record": logger_record(self._config, self._sites), "op": "record"}
+        record = {"record": logger_record(self._config), "op": "record"}
         memory = {"memory": self._memory} if self._memory >= 0 else {}
         pipes = [
             ({"op": "pipe", "id": number, "label": pipe.label}, {"pipe": pipe.reader})
@@ -134,21 +132,18 @@ class Logs:
 
         `back`: to what it was before, which holds whatever becomes of it: for the next logger as well.
         """
-        if back:
-            self._config, self._sites = config.logs, site_logs(config)
-        if self.child.state is not State.RUNNING or self._waiting is not None:
-            answer("the logger is not running")
-            return
-        before = self._config, self._sites
-        self._config, self._sites = config.logs, site_logs(config)
+        before, self._config = config if back else self._config, config
 
         def done(problem: str) -> None:
             if problem:
-                self._config, self._sites = before
+                self._config = before
             answer(problem)
 
+        if self.child.state is not State.RUNNING or self._waiting is not None:
+            done("the logger is not running")
+            return
         self._waiting = done
-        self._nursery.send(self.child, {"op": "record", "record": logger_record(self._config, self._sites)})
+        self._nursery.send(self.child, {"op": "record", "record": logger_record(config)})
 
     def drain(self) -> None:
         """Read every pipe to its end and go. Our own end of each is closed, so that there is an end."""

@@ -7,7 +7,7 @@ import resource
 import signal
 from typing import Any
 
-from webserver.config import Config, Group, Logs
+from webserver.config import Config, Group
 from webserver.config.languages import PACKAGE, find, plugin
 from webserver.config.limits import LIMITS
 from webserver.config.model import INHERITED, Confined
@@ -15,7 +15,7 @@ from webserver.supervisor.confine import PATH
 from webserver.supervisor.identity import Identity
 from webserver.supervisor.nursery import CONTROL_NUMBER
 from webserver.supervisor.process import NOWHERE, Limit, ProcessRecord, Room
-from webserver.supervisor.site_logs import SiteLog
+from webserver.supervisor.site_logs import site_logs
 from webserver.supervisor.spawn import package_file, python
 
 
@@ -95,12 +95,12 @@ def _shown(group: Group) -> tuple[str, ...]:
     return tuple(place for place in places if not place.startswith(PACKAGE + "/"))
 
 
-def logger_record(logs: Logs, sites: dict[str, SiteLog]) -> dict[str, Any]:
+def logger_record(config: Config) -> dict[str, Any]:
     return {
-        "error_log": logs.error_log,
-        "access_log": logs.access_log,
-        "access_format": logs.access_format,
-        "sites": {name: {"path": log.path, "groups": log.groups} for name, log in sites.items()},
+        "error_log": config.logs.error_log,
+        "access_log": config.logs.access_log,
+        "access_format": config.logs.access_format,
+        "sites": {name: {"path": log.path, "groups": log.groups} for name, log in site_logs(config).items()},
     }
 
 
